@@ -1,0 +1,26 @@
+# make install | test | demo        PADDLE=3.3.1 takes another Paddle, in an environment of its own
+PADDLE ?= 2.6.2
+PYTHON ?= python3.11
+VENV := $(if $(filter 2.6.2,$(PADDLE)),.venv,.venv-$(PADDLE))
+PY := $(VENV)/bin/python
+READY := $(VENV)/installed-$(PADDLE)
+
+.PHONY: install test demo clean
+
+install: $(READY)
+
+$(READY): constraints.txt setup.py
+	@echo "ppkd: installing Paddle $(PADDLE) and what it needs into $(VENV) (about a minute)"
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -r constraints.txt paddlepaddle==$(PADDLE)
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+test: $(READY)
+	$(PY) -m pytest
+
+demo: $(READY)
+	$(PY) tools/demo.py --teacher $(or $(TEACHER),shipped)
+
+clean:
+	rm -rf .venv .venv-* output dataset build *.egg-info

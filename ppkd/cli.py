@@ -1,0 +1,96 @@
+"""Command-line arguments, PaddleDetection's where it has them, and errors as one line."""
+
+import argparse
+import os
+import sys
+
+from ppkd.errors import UserError
+
+
+def _common(description):
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("-c", "--config", required=True, help="the student's config file")
+    parser.add_argument(
+        "-o", "--opt", nargs="*", action="extend", default=[], metavar="KEY=VALUE",
+        help="set config values: key=value for the run and the student, teacher.key=value, distill.key=value",
+    )  # fmt: skip
+    return parser
+
+
+def train_parser():
+    """Arguments of ``tools/train.py``."""
+    parser = _common("Train a detector; with --slim_config, distil a teacher into it.")
+    parser.add_argument("--slim_config", help="the teacher's and method's file; without it, plain training")
+    parser.add_argument("--eval", action="store_true", help="evaluate at every snapshot and keep the best weights")
+    parser.add_argument("-r", "--resume", help="go on from this checkpoint")
+    parser.add_argument("--amp", action="store_true", help="mixed precision")
+    parser.add_argument("--max_steps", type=_positive, help="stop after so many steps")
+    parser.add_argument("--use_vdl", type=_flag, nargs="?", const=True, default=False, help="log to VisualDL")
+    parser.add_argument("--vdl_log_dir", default="vdl_log_dir/scalar", help="folder of the VisualDL log")
+    return parser
+
+
+def eval_parser():
+    """Arguments of ``tools/eval.py``."""
+    parser = _common("Evaluate the detector of -c with the weights of -o weights=PATH_OR_URL.")
+    parser.add_argument("--output_eval", help="folder for the detections as COCO json (bbox.json)")
+    parser.add_argument("--json", help="write the results into this file")
+    parser.add_argument("--classwise", action="store_true", help="also print the AP of every class")
+    parser.add_argument("--save_prediction_only", action="store_true", help="write detections, compute no AP")
+    return parser
+
+
+def infer_parser():
+    """Arguments of ``tools/infer.py``."""
+    parser = _common("Detect objects in images with the weights of -o weights=PATH_OR_URL, and draw them.")
+    parser.add_argument("--infer_img", help="one image; goes before --infer_dir")
+    parser.add_argument("--infer_dir", help="all images of a folder")
+    parser.add_argument("--output_dir", default="output", help="folder for the drawn images")
+    parser.add_argument("--draw_threshold", type=float, default=0.5, help="draw detections from this score on")
+    parser.add_argument("--save_results", type=_flag, nargs="?", const=True, default=False, help="also write bbox.json")
+    parser.add_argument("--visualize", type=_flag, default=True, help="draw the images")
+    parser.add_argument("--use_vdl", type=_flag, nargs="?", const=True, default=False, help="log to VisualDL")
+    parser.add_argument("--vdl_log_dir", default="vdl_log_dir/image", help="folder of the VisualDL log")
+    return parser
+
+
+def demo_parser():
+    """Arguments of ``tools/demo.py``."""
+    parser = argparse.ArgumentParser(description="Train a student alone and with a teacher on generated images.")
+    parser.add_argument("--teacher", default="shipped", help="shipped, train, or the path of weights")
+    parser.add_argument("--output", default="output/demo", help="folder for everything the demo makes")
+    parser.add_argument("--data", default="dataset/shapes", help="folder of the generated data set")
+    parser.add_argument("--seed", type=int, default=0, help="seed of both students")
+    return parser
+
+
+def run(parser, command, argv=None):
+    """Parse arguments, run `command(args)` and exit: 0, or 1 with one line for a user's mistake."""
+    args = parser.parse_args(argv)
+    try:
+        command(args)
+    except UserError as error:
+        print(f"ppkd: error: {error}", file=sys.stderr)
+        # Under paddle.distributed.launch a rank that stops must not leave the others waiting.
+        sys.stderr.flush()
+        if int(os.environ.get("PADDLE_TRAINERS_NUM", "1")) > 1:
+            os._exit(1)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("ppkd: stopped by the user", file=sys.stderr)
+        sys.exit(130)
+
+
+def _positive(text):
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("has to be at least 1")
+    return value
+
+
+def _flag(text):
+    if text.lower() in ("true", "1", "yes"):
+        return True
+    if text.lower() in ("false", "0", "no"):
+        return False
+    raise argparse.ArgumentTypeError("has to be true or false")

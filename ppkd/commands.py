@@ -1,0 +1,140 @@
+"""What the tools do, given their parsed arguments."""
+
+import glob
+import json
+import os
+
+from ppkd.errors import UserError
+from ppkd.log import logger
+from ppkd.recipe import load_recipe
+
+
+def train(args):
+    """``tools/train.py``: train a student, with or without a teacher."""
+    recipe = load_recipe(args.config, args.slim_config, args.opt)
+    start_device(recipe.student)
+    for note in recipe.notes:
+        logger().info(note)
+    from ppkd.trainer import Trainer
+
+    options = {
+        "validate": args.eval,
+        "resume": args.resume,
+        "max_steps": args.max_steps,
+        "amp": args.amp,
+        "vdl_dir": args.vdl_log_dir if args.use_vdl else None,
+    }
+    with Trainer.open(recipe, **options) as trainer:
+        trainer.run()
+
+
+def evaluate(args):
+    """``tools/eval.py``: evaluate the detector of ``-c`` with the weights of ``-o weights=``."""
+    recipe = load_recipe(args.config, None, args.opt)
+    start_device(recipe.student)
+    config = recipe.student | {"classwise": args.classwise, "save_prediction_only": args.save_prediction_only}
+    from ppkd.build import build_student
+    from ppkd.datasets import check_files
+    from ppkd.evaluation import evaluate as run
+    from ppkd.evaluation import summary
+    from ppkd.workspace import scope
+
+    check_files("EvalDataset", config)
+    with scope(config) as table:
+        model = _with_weights(build_student(recipe, load=False), config)
+        results = run(model, table, args.output_eval)
+    logger().info(summary(results))
+    if args.json:
+        with open(args.json, "w", encoding="utf-8") as file:
+            json.dump(results, file, indent=1)
+    return results
+
+
+def infer(args):
+    """``tools/infer.py``: detect objects in images and draw them."""
+    recipe = load_recipe(args.config, None, args.opt)
+    images = find_images(args.infer_img, args.infer_dir)
+    start_device(recipe.student)
+    _make_dir(args.output_dir)
+    from ppkd.build import build_student
+    from ppkd.workspace import scope
+
+    config = recipe.student | {"use_vdl": args.use_vdl, "vdl_log_dir": args.vdl_log_dir}
+    with scope(config) as table:
+        from ppdet.engine import Trainer
+
+        model = _with_weights(build_student(recipe, load=False), config)
+        settings = table.copy()
+        settings["model"] = model
+        engine = Trainer(settings, "test")
+        engine.predict(
+            images,
+            draw_threshold=args.draw_threshold,
+            output_dir=args.output_dir,
+            save_results=args.save_results,
+            visualize=args.visualize,
+        )
+    logger().info("%d images written to %s", len(images), args.output_dir)
+
+
+def demo(args):
+    """``tools/demo.py``: the whole demo."""
+    from ppkd.demo import run
+
+    run(args.teacher, args.output, args.seed, args.data)
+
+
+def find_images(image, folder):
+    """Paths of the images that ``--infer_img`` or ``--infer_dir`` names.
+
+    Raises:
+        UserError: neither is given, or nothing is found.
+    """
+    if image:
+        if not os.path.isfile(image):
+            raise UserError(f"--infer_img {image}: no such file")
+        return [image]
+    if not folder:
+        raise UserError("give --infer_img FILE or --infer_dir FOLDER")
+    if not os.path.isdir(folder):
+        raise UserError(f"--infer_dir {folder}: no such folder")
+    endings = (".jpg", ".jpeg", ".png", ".bmp")
+    found = sorted(p for p in glob.glob(os.path.join(glob.escape(folder), "*")) if p.lower().endswith(endings))
+    if not found:
+        raise UserError(f"--infer_dir {folder}: no image in it ({', '.join(endings)})")
+    return found
+
+
+def start_device(config):
+    """Choose the device and, under ``paddle.distributed.launch``, join the other processes.
+
+    ``use_gpu: true`` without a GPU goes on with the CPU after one warning, and says so in `config`.
+    """
+    import paddle
+    from paddle import distributed as dist
+
+    wanted = bool(config.get("use_gpu", False))
+    has_gpu = paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
+    if wanted and not has_gpu:
+        logger().warning("use_gpu: true, but this Paddle has no GPU; going on with the CPU (-o use_gpu=false is silent)")
+        config["use_gpu"] = False
+    paddle.set_device("gpu" if wanted and has_gpu else "cpu")
+    if dist.get_world_size() > 1:
+        dist.init_parallel_env()
+
+
+def _with_weights(model, config):
+    from ppkd.weights import load_exactly
+
+    weights = config.get("weights")
+    if not weights:
+        raise UserError("no weights: give them with -o weights=PATH_OR_URL")
+    logger().info("%s", load_exactly(model, weights, "weights"))
+    return model
+
+
+def _make_dir(path):
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the output folder {path} is not writable: {error}") from error

@@ -1,0 +1,17 @@
+"""What differs between detector architectures: the names of sources and the part of a teacher that has to run."""
+
+from ppkd.detectors.base import Detector, Level, Tap
+from ppkd.detectors.ppyoloe import PPYOLOE
+from ppkd.detectors.retinanet import RetinaNet
+
+__all__ = ["Detector", "Level", "Tap", "detector_for"]
+
+_ADAPTERS = (PPYOLOE, RetinaNet)
+
+
+def detector_for(model):
+    """The adapter for a ppdet model; the generic one knows ``backbone[i]`` and ``neck[i]`` of anything with a neck."""
+    for adapter in _ADAPTERS:
+        if adapter.fits(model):
+            return adapter(model)
+    return Detector(model)

@@ -1,0 +1,83 @@
+"""Evaluates a detector with ppdet's readers and metrics."""
+
+import os
+import tempfile
+import time
+
+import paddle
+
+from ppkd.log import duration, logger
+
+# Order of pycocotools' summary.
+_COCO_STATS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+
+
+def evaluate(model, table, output_dir=None):
+    """Evaluate `model` on the EvalDataset of the current scope.
+
+    Args:
+        model: a ppdet detector; left in the mode it was in.
+        table: ppdet's global config as `workspace.scope` yielded it.
+        output_dir: folder for ``bbox.json``; None keeps no file.
+
+    Returns:
+        ``{"AP": .., "AP50": .., "AP75": .., "APs": .., "APm": .., "APl": ..}`` for the COCO metric (fractions; -1
+        where the set has no such object), ``{"mAP": ..}`` for others.
+    """
+    from ppdet.engine import Trainer
+    from ppdet.engine.callbacks import ComposeCallback
+
+    training = model.training
+    with tempfile.TemporaryDirectory() as scratch:
+        config = table.copy()
+        if output_dir is not None:
+            os.makedirs(output_dir, exist_ok=True)
+        config["model"], config["output_eval"] = model, output_dir or scratch
+        engine = Trainer(config, "eval")
+        watch = _Watch(engine)
+        engine._compose_callback = ComposeCallback([watch])
+        with paddle.no_grad():
+            engine._eval_with_loader(engine.loader)
+    if training:
+        model.train()
+    return watch.results
+
+
+class _Watch:
+    """ppdet callback: reports progress and keeps the metric's values, which ppdet clears when it is done."""
+
+    def __init__(self, engine):
+        self._engine = engine
+        self._begin = self._shown = time.time()
+        self.results = {}
+
+    def on_step_end(self, status):
+        done, total, now = status["step_id"] + 1, len(self._engine.loader), time.time()
+        if now - self._shown > 10:
+            self._shown = now
+            left = (now - self._begin) / done * (total - done)
+            logger().info("evaluating: batch %d of %d, %s left", done, total, duration(left))
+
+    def on_epoch_end(self, status):
+        for metric in self._engine._metrics:
+            found = metric.get_results()
+            if self._engine.cfg.metric == "COCO":
+                # No detection at all leaves no result: that is an AP of 0, not a missing one.
+                stats = found.get("bbox", [0.0] * len(_COCO_STATS))
+                self.results.update({k: float(v) for k, v in zip(_COCO_STATS, stats)})
+                for kind in ("mask",):
+                    if kind in found:
+                        self.results.update({f"{kind}_{k}": float(v) for k, v in zip(_COCO_STATS, found[kind])})
+            else:
+                self.results["mAP"] = float(found if not isinstance(found, dict) else found["bbox"][0])
+
+    def on_step_begin(self, status):
+        pass
+
+    def on_epoch_begin(self, status):
+        pass
+
+
+def summary(results):
+    """One line: ``AP 41.2  AP50 60.1 ...`` in percent."""
+    return "  ".join(f"{k} {v * 100:.1f}" if v >= 0 else f"{k} -" for k, v in results.items())

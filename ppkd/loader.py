@@ -1,0 +1,100 @@
+"""Feeds ppdet's readers so that a batch depends on seed, epoch and index only."""
+
+import random
+
+import numpy as np
+import paddle
+from paddle.io import DataLoader, Dataset, DistributedBatchSampler
+
+from ppkd.errors import UserError
+
+_SEED_KEY = "ppkd_seed"
+
+
+class TrainLoader:
+    """Epochs of training batches from a ppdet reader and data set.
+
+    ppdet's own loader draws augmentations from one global stream, so a batch depends on everything drawn before it
+    and on the number of workers. Here every sample has a seed of its own: the same batch comes out whatever the
+    workers do, and a run can start in any epoch.
+
+    Args:
+        reader: ppdet's TrainReader (transforms, batch size, shuffling).
+        dataset: a parsed ppdet data set.
+        workers: loading processes; 0 loads in the training process.
+        seed: seed of the run.
+    """
+
+    def __init__(self, reader, dataset, workers, seed):
+        dataset.set_transform(reader._sample_transforms)
+        dataset.set_kwargs(**reader.kwargs)
+        self._dataset = dataset
+        self._seeded = _Seeded(dataset, seed)
+        self._sampler = DistributedBatchSampler(
+            self._seeded, batch_size=reader.batch_size, shuffle=reader.shuffle, drop_last=reader.drop_last
+        )
+        if len(self._sampler) < 1:
+            raise UserError(
+                f"the training set has {len(dataset)} images, fewer than one batch of {reader.batch_size}; "
+                "set a smaller TrainReader.batch_size"
+            )
+        self._loader = DataLoader(
+            dataset=self._seeded,
+            batch_sampler=self._sampler,
+            collate_fn=_SeededCollate(reader._batch_transforms),
+            num_workers=workers,
+            return_list=False,
+            use_shared_memory=bool(reader.use_shared_memory) and workers > 0,
+        )
+
+    def __len__(self):
+        return len(self._sampler)
+
+    def epoch(self, number):
+        """Iterate over the batches of epoch `number` (from 0)."""
+        self._dataset.set_epoch(number)
+        self._seeded.epoch = number
+        self._sampler.set_epoch(number)
+        return iter(self._loader)
+
+
+class _Seeded(Dataset):
+    def __init__(self, dataset, seed):
+        super().__init__()
+        self._dataset, self._seed, self.epoch = dataset, seed, 0
+
+    def __len__(self):
+        return len(self._dataset)
+
+    def __getitem__(self, index):
+        seed = int(np.random.SeedSequence([self._seed, self.epoch, index]).generate_state(1)[0])
+        _seed_augmentation(seed)
+        sample = self._dataset[index]
+        sample[_SEED_KEY] = seed
+        return sample
+
+
+class _SeededCollate:
+    def __init__(self, transforms):
+        self._transforms = transforms
+
+    def __call__(self, samples):
+        seeds = [sample.pop(_SEED_KEY) for sample in samples]
+        _seed_augmentation(seeds[0] ^ 0x5EED)
+        return self._transforms(samples)
+
+
+def _seed_augmentation(seed):
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+
+
+def seed_everything(seed):
+    """Seed Python, NumPy and Paddle, for initial weights."""
+    _seed_augmentation(seed)
+    paddle.seed(seed)
+
+
+def seed_step(seed, epoch, step, rank):
+    """Seed Paddle's generator (dropout, random masks) for one step, so that it needs no state to resume."""
+    paddle.seed(int(np.random.SeedSequence([seed, epoch, step, rank]).generate_state(1)[0]))

@@ -1,0 +1,75 @@
+"""What every loss needs: full precision whatever comes in, and a teacher without gradient."""
+
+import functools
+
+import paddle
+
+_HALF_TYPES = (paddle.float16, paddle.bfloat16)
+
+
+def up(x):
+    """``x`` in float32 if it is float16 or bfloat16, otherwise ``x`` itself."""
+    return x.astype("float32") if x.dtype in _HALF_TYPES else x
+
+
+def frozen(x):
+    """The teacher's side of a loss: :func:`up` of ``x``, cut off from its graph."""
+    return up(x.detach())
+
+
+def full_precision(function):
+    """Run ``function`` outside of automatic mixed precision.
+
+    Casting the inputs up is not enough: under ``paddle.amp.auto_cast`` matrix products and
+    convolutions of float32 tensors are cast down again.
+    """
+
+    @functools.wraps(function)
+    def wrapped(*args, **kwargs):
+        with paddle.amp.auto_cast(enable=False):
+            return function(*args, **kwargs)
+
+    return wrapped
+
+
+def safe_sqrt(x):
+    """Square root of ``x`` >= 0 whose gradient at 0 is 0, where the true one is infinite."""
+    positive = x > 0
+    root = paddle.where(positive, x, paddle.ones_like(x)).sqrt()
+    return paddle.where(positive, root, paddle.zeros_like(x))
+
+
+def over_positions(feature, weight=1.0):
+    """``weight * sum over positions`` of ``feature`` (N, C, P), as (N, C, 1).
+
+    A product with a constant vector: Paddle's own sum over an axis is many times slower,
+    backward above all.
+    """
+    batch, _, positions = feature.shape
+    return paddle.bmm(feature, paddle.full([batch, positions, 1], weight, feature.dtype))
+
+
+def at_least_one_box(boxes, boxes_valid):
+    """``boxes`` (N, M, 4) and ``boxes_valid`` (N, M) in float32, with one row of padding if M is 0.
+
+    Reductions over an axis of length zero raise; a row that is not valid changes nothing.
+    """
+    if boxes.shape[1] == 0:
+        boxes = paddle.zeros([boxes.shape[0], 1, 4])
+        boxes_valid = paddle.zeros([boxes.shape[0], 1])
+    return boxes.astype("float32"), boxes_valid.astype("float32")
+
+
+def check_same_shape(name, student, teacher):
+    """Raise ``ValueError`` naming both shapes unless the two tensors have the same one."""
+    if list(student.shape) != list(teacher.shape):
+        raise ValueError(
+            f"{name}: student {list(student.shape)} and teacher {list(teacher.shape)} must have "
+            "the same shape; put a connector between them"
+        )
+
+
+def check_choice(name, option, value, choices):
+    """Raise ``ValueError`` listing ``choices`` unless ``value`` is one of them."""
+    if value not in choices:
+        raise ValueError(f"{name}: {option} is {value!r}, expected one of {', '.join(choices)}")

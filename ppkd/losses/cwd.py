@@ -1,0 +1,74 @@
+"""Channel-Wise Distillation (CWD).
+
+Shu et al., "Channel-wise Knowledge Distillation for Dense Prediction", ICCV 2021 (arXiv
+2011.13256), eq. 3 and 4.
+"""
+
+import paddle.nn.functional as F
+from paddle import nn
+
+from .common import check_choice, check_same_shape, frozen, full_precision, up
+from .kl import kl_elements
+
+NORMS = ("channel", "spatial")
+DIVERGENCES = ("kl", "mse")
+
+
+@full_precision
+def cwd(student, teacher, tau=1.0, norm="channel", divergence="kl"):
+    """Distance of two maps, each turned into distributions by a softmax.
+
+    * ``channel``, ``kl`` (the paper): each channel is one distribution over its positions,
+      ``tau^2 / (N * C) * sum p_T * (log p_T - log p_S)``, ``p = softmax_p(x / tau)``.
+    * ``spatial``, ``kl``: each position is one distribution over the channels (so the authors'
+      code calls it), ``tau^2 / (N * H * W) * sum ...``.
+    * ``mse``: ``1 / (N * C) * sum (p_T - p_S)^2``, or ``1 / (N * H * W)`` for ``spatial``; the
+      temperature is 1 whatever ``tau`` says, as in the authors' code.
+
+    Args:
+        student, teacher: (N, C, H, W), of equal shape; no gradient reaches the teacher.
+        tau: the temperature.
+        norm, divergence: one of the above.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: unequal shapes, or an unknown ``norm`` or ``divergence``.
+    """
+    check_same_shape("cwd", student, teacher)
+    check_choice("cwd", "norm", norm, NORMS)
+    check_choice("cwd", "divergence", divergence, DIVERGENCES)
+    student, teacher = up(student).flatten(2), frozen(teacher).flatten(2)
+    batch, channels, positions = student.shape
+    axis, rows = (2, channels) if norm == "channel" else (1, positions)
+    if divergence == "kl":
+        distance = kl_elements(student, teacher, tau, axis) * tau**2
+    else:
+        distance = (F.softmax(student, axis=axis) - F.softmax(teacher, axis=axis)).square()
+    return distance.sum() / (batch * rows)
+
+
+class CWDLoss(nn.Layer):
+    """:func:`cwd` with its options; weighting is the term's business.
+
+    The detectors of MMRazor take five FPN outputs with tau 1 and weight 10 each.
+
+    .. code-block:: yaml
+
+        loss: {name: cwd, tau: 1.0}
+
+    Raises:
+        ValueError: an unknown ``norm`` or ``divergence``.
+    """
+
+    def __init__(self, tau=1.0, norm="channel", divergence="kl"):
+        super().__init__()
+        check_choice("cwd", "norm", norm, NORMS)
+        check_choice("cwd", "divergence", divergence, DIVERGENCES)
+        self.tau = tau
+        self.norm = norm
+        self.divergence = divergence
+
+    def forward(self, student, teacher):
+        return cwd(student, teacher, self.tau, self.norm, self.divergence)

@@ -1,0 +1,186 @@
+"""Localisation Distillation (LD).
+
+Zheng et al., "Localization Distillation for Dense Object Detection", CVPR 2022 (arXiv 2102.12252),
+eq. 3 to 5, on box edges predicted as distributions (Generalized Focal Loss, arXiv 2006.04388), and
+the adaptive selection of anchors of ATSS (arXiv 1912.02424, algorithm 1).
+
+These are functions and no layers, as they need what only a detector's head knows: the anchors and
+which of them are positive.
+"""
+
+import paddle
+import paddle.nn.functional as F
+
+from .common import at_least_one_box, check_same_shape, full_precision
+from .kl import kl_elements
+
+_EPS = 1e-6
+_INSIDE = 0.01  # pixels that an anchor's centre must lie inside a box to be positive
+
+
+@full_precision
+def ld_rows(student, teacher, temp=10.0):
+    """``temp^2 * mean over the K bins of p_T * (log p_T - log p_S)``, row by row.
+
+    The mean divides by K, also where the K are classes.
+
+    Args:
+        student, teacher: logits (n, K); no gradient reaches the teacher.
+        temp: the temperature.
+
+    Returns:
+        (n,).
+
+    Raises:
+        ValueError: unequal shapes.
+    """
+    check_same_shape("ld", student, teacher)
+    return kl_elements(student, teacher, temp, axis=1).mean(axis=1) * temp**2
+
+
+@full_precision
+def ld_terms(
+    student,
+    teacher,
+    positive,
+    label_weights,
+    vlr_region,
+    ld_temp=10.0,
+    vlr_temp=10.0,
+    kd_temp=2.0,
+    batch_average=True,
+):
+    """The three terms of one pyramid level, unweighted.
+
+    * ``ld``: :func:`ld_rows` of the four edges of positive anchors, weighted by the student's
+      highest class score there (a sigmoid, without gradient); the sum over 4.
+    * ``ld_vlr``: the same over all anchors, weighted by ``vlr_region``; the sum over 16.
+    * ``kd``: :func:`ld_rows` of the classes of positive anchors, weighted by ``label_weights``;
+      the sum over the number of positives (at least 1).
+
+    The recipe weighs them 0.25, 0.25 and 10.
+
+    Args:
+        student, teacher: pairs of maps ``(classes, edges)``, (N, K, H, W) logits and
+            (N, 4 * bins, H, W) with the bins of one edge next to each other.
+        positive: (N, H * W), true or 1 at positive anchors, in the order of the positions.
+        label_weights: (N, H * W).
+        vlr_region: (N, H * W), from :func:`atss_regions`.
+        ld_temp, vlr_temp, kd_temp: the temperatures.
+        batch_average: divide ``ld`` and ``ld_vlr`` by N. The authors do not, so that theirs grow
+            with the batch; False is their way.
+
+    Returns:
+        Scalars ``ld``, ``ld_vlr``, ``kd``; zero, but connected, without a fitting anchor.
+
+    Raises:
+        ValueError: unequal shapes.
+    """
+    (student_cls, student_box), (teacher_cls, teacher_box) = student, teacher
+    check_same_shape("ld", student_cls, teacher_cls)
+    check_same_shape("ld", student_box, teacher_box)
+    batch = student_cls.shape[0]
+    positive, label_weights, vlr_region = (
+        x.flatten().astype("float32") for x in (positive, label_weights, vlr_region)
+    )
+    # Every anchor is computed and most are weighed with zero: picking some out would make shapes
+    # depend on the data, and a level without any would lose its gradient.
+    cls_rows = _rows(student_cls, 1), _rows(teacher_cls, 1)
+    box_rows = _rows(student_box, 4), _rows(teacher_box, 4)
+    score = F.sigmoid(cls_rows[0].detach().astype("float32")).max(axis=1)
+    share = 1 / batch if batch_average else 1.0
+
+    def edges(temp):
+        return ld_rows(*box_rows, temp).reshape([-1, 4]).sum(axis=1)
+
+    ld = (edges(ld_temp) * score * positive).sum() * (share / 4)
+    ld_vlr = (edges(vlr_temp) * vlr_region).sum() * (share / 16)
+    kd = (ld_rows(*cls_rows, kd_temp) * label_weights * positive).sum()
+    return {"ld": ld, "ld_vlr": ld_vlr, "kd": kd / positive.sum().clip(min=1.0)}
+
+
+def _rows(x, per_position):
+    """(N, per_position * K, H, W) as (N * H * W * per_position, K)."""
+    x = x.transpose([0, 2, 3, 1])
+    return x.reshape([-1, x.shape[3] // per_position])
+
+
+def atss_regions(anchors, num_level_anchors, boxes, boxes_valid, topk=9):
+    """Positive anchors by ATSS, and the valuable localisation region (VLR) around each box.
+
+    Of each level a box takes the ``topk`` anchors with the nearest centres; its threshold is the
+    mean plus the (unbiased) standard deviation of their IoU. Positive are those of them that
+    reach the threshold and have their centre inside the box. The region holds **every** anchor
+    with ``threshold / 4 <= d < threshold``, where
+    ``d = overlap / area of the anchor - rho^2 / c^2``, rho the distance of the centres and c the
+    diagonal of the enclosing box. (The paper calls d the distance IoU, which has the area of the
+    union there; the authors' code has the anchor's.)
+
+    Args:
+        anchors: (A, 4) ``x1 y1 x2 y2``, all levels one after the other.
+        num_level_anchors: how many anchors each level has, python ints.
+        boxes: (N, M, 4) in the anchors' units; M may be 0.
+        boxes_valid: (N, M), which rows of ``boxes`` are boxes.
+        topk: anchors per level and box.
+
+    Returns:
+        ``assigned`` (N, A) int64, 0 for background, else 1 + index of the box; where several
+        boxes want an anchor, the one of largest IoU. ``vlr_region`` (N, A) float32: the largest
+        IoU with a box whose region holds the anchor, 0 where none does.
+    """
+    with paddle.no_grad():
+        boxes, boxes_valid = at_least_one_box(boxes, boxes_valid)
+        valid = boxes_valid.unsqueeze(-1) > 0
+        iou, vlr_distance, centre_distance, inside = _geometry(anchors, boxes)
+        nearest = _nearest(centre_distance, num_level_anchors, topk)
+        candidates = paddle.take_along_axis(iou, nearest, axis=2)
+        mean = candidates.mean(axis=2, keepdim=True)
+        threshold = mean + candidates.std(axis=2, keepdim=True)
+
+        region = valid & (vlr_distance >= 0.25 * threshold) & (vlr_distance < threshold)
+        vlr_region = (iou * region.astype("float32")).max(axis=1)
+
+        is_nearest = paddle.put_along_axis(
+            paddle.zeros_like(iou), nearest, paddle.ones_like(candidates), axis=2
+        )
+        positive = valid & (is_nearest > 0) & (iou >= threshold) & inside
+        claim = paddle.where(positive, iou, paddle.full_like(iou, -1.0))
+        assigned = (claim.argmax(axis=1) + 1) * (claim.max(axis=1) >= 0).astype("int64")
+    return assigned, vlr_region
+
+
+def _geometry(anchors, boxes):
+    """IoU, the d of :func:`atss_regions`, centre distance and "centre inside", each (N, M, A)."""
+    ax1, ay1, ax2, ay2 = anchors.astype("float32").unbind(axis=-1)
+    x1, y1, x2, y2 = boxes.unsqueeze(2).unbind(axis=-1)
+
+    def extent(left, top, right, bottom):
+        return (right - left).clip(min=0.0), (bottom - top).clip(min=0.0)
+
+    def corners(low, high):
+        return low(ax1, x1), low(ay1, y1), high(ax2, x2), high(ay2, y2)
+
+    width, height = extent(*corners(paddle.maximum, paddle.minimum))
+    overlap = width * height
+    anchor_area = (ax2 - ax1) * (ay2 - ay1)
+    box_area = (x2 - x1) * (y2 - y1)
+    iou = overlap / (anchor_area + box_area - overlap).clip(min=_EPS)
+
+    width, height = extent(*corners(paddle.minimum, paddle.maximum))
+    diagonal = width**2 + height**2 + _EPS
+    cx, cy = (ax1 + ax2) / 2, (ay1 + ay2) / 2
+    distance = ((x1 + x2) / 2 - cx) ** 2 + ((y1 + y2) / 2 - cy) ** 2
+    vlr_distance = overlap / anchor_area.clip(min=_EPS) - distance / diagonal
+
+    margins = paddle.stack([cx - x1, cy - y1, x2 - cx, y2 - cy])
+    return iou, vlr_distance, distance.sqrt(), margins.min(axis=0) > _INSIDE
+
+
+def _nearest(centre_distance, num_level_anchors, topk):
+    """Indices (N, M, k) of the ``topk`` nearest anchors of each level."""
+    found, start = [], 0
+    for count in num_level_anchors:
+        level = centre_distance[:, :, start : start + count]
+        found.append(paddle.topk(level, min(topk, count), axis=2, largest=False)[1] + start)
+        start += count
+    return paddle.concat(found, axis=2)

@@ -1,0 +1,86 @@
+"""Averages of losses and times between two log lines, read from the device only when a line is due."""
+
+import time
+
+from ppkd.log import duration
+
+
+class Meters:
+    """Collects one log interval.
+
+    Args:
+        total_steps: steps of the whole run, for the time left.
+        every: steps between two log lines.
+        batch_size: images of one step over all ranks.
+    """
+
+    def __init__(self, total_steps, every, batch_size):
+        self._total, self._every, self._batch_size = total_steps, every, batch_size
+        self._done = 0
+        self._sums, self._steps, self._data_time = {}, 0, 0.0
+        self._begin = self._mark = time.time()
+        self._spent = 0.0
+
+    def start(self):
+        """An epoch begins: what passed since the last step (evaluation, saving) is no training time."""
+        self._begin = self._mark = time.time()
+
+    def data_ready(self):
+        """A batch has arrived."""
+        self._data_time += time.time() - self._mark
+
+    def add(self, losses):
+        """A step is done; `losses` are scalar tensors by name, summed on the device."""
+        for name, value in losses.items():
+            value = value.detach()
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._steps += 1
+        self._done += 1
+        now = time.time()
+        self._spent += now - self._begin
+        self._begin = self._mark = now
+
+    def due(self):
+        """Whether the interval is full."""
+        return self._steps >= self._every
+
+    def read(self):
+        """Averages of the interval as plain numbers, and start a new one."""
+        steps = max(self._steps, 1)
+        values = {name: float(value) / steps for name, value in self._sums.items()}
+        per_step = self._spent / steps
+        values |= {
+            "seconds_per_step": round(per_step, 4),
+            "data_seconds": round(self._data_time / steps, 4),
+            "images_per_second": round(self._batch_size / per_step, 2) if per_step else 0.0,
+            "seconds_left": round(per_step * max(self._total - self._done, 0), 1),
+        }
+        self._sums, self._steps, self._data_time, self._spent = {}, 0, 0.0, 0.0
+        return values
+
+    @staticmethod
+    def lines(record, where):
+        """The record as log lines: detection losses first, then one line for each distillation term.
+
+        Args:
+            record: what `read` returned, with ``lr``.
+            where: text in front, for example ``epoch 1/12 step 20/36``.
+        """
+        timing = ("seconds_per_step", "data_seconds", "images_per_second", "seconds_left")
+        plain = {
+            k: v for k, v in record.items() if "." not in k and k not in timing and k not in ("kind", "epoch", "step")
+        }
+        lr = plain.pop("lr")
+        head = "  ".join([f"loss {plain.pop('loss'):.4f}"] + [f"{k} {v:.4f}" for k, v in plain.items()])
+        yield (
+            f"{where}  {head}  lr {lr:.2e}  {record['seconds_per_step']:.2f} s/step "
+            f"(data {record['data_seconds']:.2f})  {record['images_per_second']:.1f} images/s  "
+            f"{duration(record['seconds_left'])} left"
+        )
+        terms = {}
+        for key, value in record.items():
+            if "." in key:
+                name, level, part = (key.split(".", 2) + [""])[:3]
+                terms.setdefault(name, {}).setdefault(level, []).append(f"{part} {value:.4f}".strip())
+        for name, levels in terms.items():
+            yield f"  {name}  " + "  |  ".join(f"{level}: {' '.join(parts)}" for level, parts in levels.items())

@@ -1,0 +1,220 @@
+"""The two YAML files and ``-o`` become a `Recipe`: who is the student, who teaches it, and how.
+
+The rule (docs/config.md): ``-c`` is the student and the run. The slim file's ``_BASE_`` is the teacher. What
+the slim file *itself* says about the run overrides the student's file. ``-o key=value`` sets run and student,
+``-o teacher.key=value`` the teacher, ``-o distill.key=value`` the method.
+"""
+
+import os
+from dataclasses import dataclass, field
+
+from ppkd.errors import UserError, nearest
+from ppkd.keys import METHOD_KEYS, RUN_KEYS, check_top_level
+from ppkd.own_data import expand_own_data
+from ppkd.yaml_io import Tagged, clone, merge, parse_value, read_with_bases
+
+
+@dataclass
+class TeacherSpec:
+    """A teacher: its whole ppdet config, its weights (path, URL or None) and the file that it came from."""
+
+    config: dict
+    weights: str | None
+    file: str
+
+
+@dataclass
+class MethodSpec:
+    """What the slim file says about distillation, still in its own keys; `methods` translates it into terms.
+
+    Attributes:
+        name: value of ``slim_method`` (``FGD``, ...).
+        params: the section named by ``distill_loss``, with ``-o distill.*`` merged in.
+        levels: how many pyramid levels ``distill_loss_name`` lists, or None for all.
+        options: keys of ``distill:`` that steer the engine (``inherit``, ``start_epoch``, ``stop_epoch``, ...).
+        file: for messages.
+    """
+
+    name: str
+    params: dict = field(default_factory=dict)
+    levels: int | None = None
+    options: dict = field(default_factory=dict)
+    file: str = ""
+
+
+@dataclass
+class Recipe:
+    """Everything that a command needs, validated.
+
+    Attributes:
+        name: stem of the student's file; names the output folder.
+        student: the student's and the run's merged ppdet config.
+        teachers: teachers by name (usually one, ``teacher``); empty without a slim file.
+        method: the distillation method, or None.
+        notes: lines for the log: which keys of the slim file changed the run.
+        origin: top-level key of the run -> file or ``-o`` that set it.
+    """
+
+    name: str
+    student: dict
+    teachers: dict = field(default_factory=dict)
+    method: MethodSpec | None = None
+    notes: list = field(default_factory=list)
+    origin: dict = field(default_factory=dict)
+
+    @property
+    def output_dir(self):
+        """Folder for checkpoints and logs: ``save_dir/name``, as PaddleDetection names it."""
+        return os.path.join(str(self.student.get("save_dir") or "output"), self.name)
+
+
+ENGINE_OPTIONS = ("inherit", "start_epoch", "stop_epoch")
+
+
+def parse_overrides(pairs):
+    """Turn ``["a.b=1", "c=2"]`` into ``{"a": {"b": 1}, "c": 2}``.
+
+    Raises:
+        UserError: an item without ``=``.
+    """
+    result = {}
+    for pair in pairs or []:
+        key, separator, text = pair.strip().partition("=")
+        if not separator or not key:
+            raise UserError(f"-o {pair!r}: expected key=value, for example -o epoch=12")
+        *parents, last = key.split(".")
+        here = result
+        for parent in parents:
+            here = here.setdefault(parent, {})
+            if not isinstance(here, dict):
+                raise UserError(f"-o {pair!r}: {parent} is given a value and fields at once")
+        here[last] = parse_value(text)
+    return result
+
+
+def load_recipe(config, slim_config=None, overrides=()):
+    """Build the recipe from ``-c``, ``--slim_config`` and ``-o``.
+
+    Args:
+        config: path of the student's file.
+        slim_config: path of the slim file, or None for plain training.
+        overrides: ``key=value`` strings.
+
+    Raises:
+        UserError: anything wrong in the files or the overrides.
+    """
+    given = parse_overrides(overrides)
+    for_teacher, for_method = given.pop("teacher", None) or {}, given.pop("distill", None) or {}
+    _, layers = read_with_bases(config)
+    student, origin = _merged(layers)
+    recipe = Recipe(os.path.splitext(os.path.basename(config))[0], student, origin=origin)
+    if slim_config is None:
+        if for_teacher or for_method:
+            raise UserError("-o teacher.* and -o distill.* need --slim_config: without it there is no teacher")
+        check_top_level(given, student, "-o")
+        _override(recipe, given, "-o")
+    else:
+        slim = _read_slim(slim_config)
+        run, method, of_teacher = _sort_slim_keys(slim.own)
+        _override(recipe, run, slim_config)
+        recipe.notes += [f"{key}: set by the slim file {slim_config}, overriding -c" for key in run]
+        check_top_level(given, student, "-o")
+        _override(recipe, given, "-o")
+        recipe.method = _method(method, for_method, slim_config)
+    if "architecture" not in student:
+        raise UserError(f"{config}: no `architecture`, so there is no detector to build (is a _BASE_ missing?)")
+    expand_own_data(student)
+    if slim_config is not None:
+        recipe.teachers["teacher"] = _teacher(slim, of_teacher, for_teacher, student, slim_config)
+    return recipe
+
+
+@dataclass
+class _Slim:
+    own: dict
+    bases: dict
+
+
+def _read_slim(path):
+    """The slim file split into method-carrying own keys and the teacher's bases.
+
+    PaddleDetection lets a slim file inherit from another slim file: method keys found in the bases count as own.
+    """
+    own, layers = read_with_bases(path)
+    base, _ = _merged(layers[:-1])
+    inherited = {k: base.pop(k) for k in list(base) if k in METHOD_KEYS}
+    loss = own.get("distill_loss", inherited.get("distill_loss"))
+    if isinstance(loss, str) and loss in base:
+        inherited[loss] = base.pop(loss)
+    own = merge(inherited, own)
+    kind = own.get("slim")
+    if kind is None:
+        raise UserError(f"{path}: no `slim: Distill` in it or its bases, so it is no slim file{_maybe_student(own)}")
+    if kind != "Distill":
+        raise UserError(f"{path}: `slim: {kind}` is not distillation; ppkd handles `slim: Distill`")
+    known = set(METHOD_KEYS) | set(RUN_KEYS) | set(base) | {str(loss)}
+    check_top_level(own, known, path)
+    return _Slim(own, base)
+
+
+def _maybe_student(own):
+    return "; it looks like a detector's own config, which goes to -c" if "architecture" in own else ""
+
+
+def _sort_slim_keys(own):
+    """Split a slim file's own keys into those of the run, of the method and of the teacher."""
+    loss = own.get("distill_loss")
+    run = {k: v for k, v in own.items() if k in RUN_KEYS}
+    method = {k: v for k, v in own.items() if k in METHOD_KEYS or k == loss}
+    return run, method, {k: v for k, v in own.items() if k not in run and k not in method}
+
+
+def _method(own, overrides, path):
+    loss = own.get("distill_loss")
+    name = own.get("slim_method") or loss
+    if name is None:
+        raise UserError(f"{path}: `slim: Distill` without `slim_method` or `distill_loss`: which method?")
+    section = own.get(loss) or {}
+    if not isinstance(section, dict):
+        raise UserError(f"{path}: {loss} has to be a mapping of parameters, found {section!r}")
+    names = own.get("distill_loss_name")
+    method = MethodSpec(str(name), clone(section), len(names) if names else None, {}, path)
+    block = own.get("distill") or {}
+    for source in (block, overrides):
+        for key, value in source.items():
+            (method.options if key in ENGINE_OPTIONS else method.params)[key] = value
+    return method
+
+
+def _teacher(slim, own, overrides, student, path):
+    config = merge(merge(clone(slim.bases), own), overrides)
+    if "architecture" not in config:
+        raise UserError(f"{path}: its _BASE_ describes no teacher: no `architecture` in it")
+    if "num_classes" not in own and "num_classes" not in overrides:
+        config["num_classes"] = student.get("num_classes", 80)
+    weights = config.get("pretrain_weights")
+    return TeacherSpec(config, None if weights is None else str(weights), path)
+
+
+def _merged(layers):
+    config, origin = {}, {}
+    for path, own in layers:
+        merge(config, own)
+        origin.update(dict.fromkeys(own, path))
+    return config, origin
+
+
+def _override(recipe, values, source):
+    for key, value in values.items():
+        here = recipe.student.get(key)
+        if isinstance(value, dict) and not isinstance(value, Tagged) and not isinstance(here, dict | None):
+            raise UserError(f"{source}: {key} is {here!r} and has no fields to set")
+    merge(recipe.student, values)
+    recipe.origin.update(dict.fromkeys(values, source))
+
+
+def require(value, allowed, what, where):
+    """Return `value` if it is one of `allowed`; otherwise raise a UserError that names the nearest ones."""
+    if value in allowed:
+        return value
+    raise UserError(f"{where}: unknown {what} {value!r}{nearest(value, allowed)}; known: {', '.join(sorted(allowed))}")

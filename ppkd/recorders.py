@@ -1,0 +1,74 @@
+"""Records what chosen modules of an untouched model return, by forward hooks that live only while a step runs."""
+
+from functools import partial
+
+from ppkd.errors import UserError, nearest
+
+
+class Recorder:
+    """Record the outputs of modules inside a ``with`` block.
+
+    The hooks are module-level functions on the layers themselves, so that copying or pickling the model between
+    steps never meets them, and they are removed when the block ends, also by an exception.
+
+    Args:
+        model: any ``nn.Layer``.
+        paths: module paths, such as ``neck.fpn_convs.0``.
+
+    Attributes:
+        outputs: path -> list of what the module returned, one entry a call (a head that is shared by all
+            levels is called once a level).
+    """
+
+    def __init__(self, model, paths):
+        self._layers = {path: find_module(model, path) for path in dict.fromkeys(paths)}
+        self._handles = []
+        self.outputs = {}
+
+    def __enter__(self):
+        self.outputs = {path: [] for path in self._layers}
+        self._handles = [
+            layer.register_forward_post_hook(partial(_record, self.outputs[path]))
+            for path, layer in self._layers.items()
+        ]
+        return self
+
+    def __exit__(self, *exception):
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def take(self, tap):
+        """The tensor that `tap` names among the recorded outputs.
+
+        Raises:
+            UserError: the module was not called often enough, or returned fewer tensors.
+        """
+        calls = self.outputs[tap.path]
+        if tap.call >= len(calls):
+            raise UserError(f"{tap.path} was called {len(calls)} times in this step; call {tap.call} does not exist")
+        value = calls[tap.call]
+        if isinstance(value, (list, tuple)):
+            if tap.item >= len(value):
+                raise UserError(f"{tap.path} returns {len(value)} tensors; {tap.path}[{tap.item}] does not exist")
+            return value[tap.item]
+        return value
+
+
+def _record(into, layer, inputs, output):
+    into.append(output)
+
+
+def find_module(model, path):
+    """The sub-layer of `model` at `path`.
+
+    Raises:
+        UserError: there is none; the message gives the nearest paths that exist.
+    """
+    layer = model
+    for part in path.split("."):
+        layer = layer._sub_layers.get(part) if layer is not None else None
+    if layer is None:
+        known = [name for name, _ in model.named_sublayers()]
+        raise UserError(f"{type(model).__name__} has no module {path!r}{nearest(path, known)}")
+    return layer
