@@ -25,7 +25,6 @@ def evaluate(model, table, output_dir=None):
         where the set has no such object), ``{"mAP": ..}`` for others.
     """
     from ppdet.engine import Trainer
-    from ppdet.engine.callbacks import ComposeCallback
 
     training = model.training
     with tempfile.TemporaryDirectory() as scratch:
@@ -35,7 +34,7 @@ def evaluate(model, table, output_dir=None):
         config["model"], config["output_eval"] = model, output_dir or scratch
         engine = Trainer(config, "eval")
         watch = _Watch(engine)
-        engine._compose_callback = ComposeCallback([watch])
+        engine._compose_callback = watch
         with paddle.no_grad():
             engine._eval_with_loader(engine.loader)
     if training:
@@ -44,7 +43,7 @@ def evaluate(model, table, output_dir=None):
 
 
 class _Watch:
-    """ppdet callback: reports progress and keeps the metric's values, which ppdet clears when it is done."""
+    """In place of ppdet's callbacks: reports progress and keeps the metric's values, which ppdet clears when it is done."""
 
     def __init__(self, engine):
         self._engine = engine

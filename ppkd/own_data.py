@@ -7,7 +7,6 @@ from ppkd.errors import UserError
 from ppkd.yaml_io import Tagged
 
 KEYS = ("dataset_dir", "train_images", "train_annotations", "val_images", "val_annotations", "allow_empty")
-FIELDS = ["image", "gt_bbox", "gt_class", "is_crowd"]
 
 
 def expand_own_data(config):
@@ -47,7 +46,9 @@ def _section(config, name, tag, split):
     if not isinstance(section, dict):
         section = config[name] = Tagged(tag)
         if tag == "COCODataSet":
-            section.update(data_fields=list(FIELDS), allow_empty=bool(config.get("allow_empty", True)))
+            # Readers for evaluation stack what they are given; boxes of unequal number do not stack.
+            section["data_fields"] = ["image", "gt_bbox", "gt_class", "is_crowd"] if split == "train" else ["image"]
+            section["allow_empty"] = bool(config.get("allow_empty", True))
     section.update(values)
     return section
 

@@ -4,6 +4,7 @@ The only module that touches ``ppdet.core.workspace.global_config``.
 """
 
 import contextlib
+import io
 
 from ppkd.errors import UserError, nearest
 from ppkd.yaml_io import Tagged
@@ -14,11 +15,9 @@ _FORBIDDEN_TAGS = frozenset({"Callable"})
 
 def _ppdet():
     """Import ppdet as its own tools do, so that every class of it is registered."""
-    import ppdet.data.reader
-    import ppdet.engine
-    import ppdet.metrics
-    import ppdet.modeling
-    import ppdet.optimizer  # noqa: F401
+    # ppdet prints at import that it misses numba, which only its tracking wants.
+    with contextlib.redirect_stdout(io.StringIO()):
+        import ppdet.engine  # noqa: F401
     from ppdet.core import workspace
 
     return workspace

@@ -1,8 +1,9 @@
 """The mathematics of distillation: one file a method, knowing nothing of detectors or configs.
 
 A loss is called ``loss(student, teacher, **context)``; the context it needs are the further
-arguments of its ``forward``: ``boxes``, ``boxes_valid``, ``image_size``, ``padded_size``. It returns one scalar, or a mapping of names to scalars with their weights applied. A loss with parameters of
-its own takes the channels of the maps as ``channels``.
+arguments of its ``forward``: ``boxes``, ``boxes_valid``, ``image_size``, ``padded_size``. It
+returns one scalar, or a mapping of names to scalars with their weights applied. A loss with
+parameters of its own takes the channels of the maps as ``channels``.
 """
 
 from .cwd import CWDLoss

@@ -8,7 +8,7 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from .common import check_choice, check_same_shape, frozen, full_precision, up
-from .kl import kl_elements
+from .kl import kl_rows
 
 NORMS = ("channel", "spatial")
 DIVERGENCES = ("kl", "mse")
@@ -43,7 +43,7 @@ def cwd(student, teacher, tau=1.0, norm="channel", divergence="kl"):
     batch, channels, positions = student.shape
     axis, rows = (2, channels) if norm == "channel" else (1, positions)
     if divergence == "kl":
-        distance = kl_elements(student, teacher, tau, axis) * tau**2
+        distance = kl_rows(student, teacher, tau, axis) * tau**2
     else:
         distance = (F.softmax(student, axis=axis) - F.softmax(teacher, axis=axis)).square()
     return distance.sum() / (batch * rows)

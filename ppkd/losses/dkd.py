@@ -8,7 +8,7 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from .common import check_choice, check_same_shape, frozen, full_precision, up
-from .kl import kl_elements
+from .kl import kl_rows
 
 REDUCTIONS = ("batchmean", "sum")
 
@@ -47,11 +47,11 @@ def dkd_terms(student, teacher, labels, tau=1.0, reduction="batchmean"):
     check_choice("dkd", "reduction", reduction, REDUCTIONS)
     student, teacher = up(student) / tau, frozen(teacher) / tau
     one_hot = F.one_hot(labels, student.shape[1]).astype(student.dtype)
-    target = kl_elements(
+    target = kl_rows(
         _target_or_other(student, one_hot), _target_or_other(teacher, one_hot), tau=1.0, axis=1
     )
     far = _FAR * one_hot
-    others = kl_elements(student - far, teacher - far, tau=1.0, axis=1)
+    others = kl_rows(student - far, teacher - far, tau=1.0, axis=1)
     scale = tau**2 / (student.shape[0] if reduction == "batchmean" else 1)
     return {"tckd": target.sum() * scale, "nckd": others.sum() * scale}
 

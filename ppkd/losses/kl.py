@@ -3,22 +3,58 @@
 Hinton et al., "Distilling the Knowledge in a Neural Network", 2015 (arXiv 1503.02531), section 2.
 """
 
-import paddle.nn.functional as F
+import paddle
 from paddle import nn
+from paddle.autograd import PyLayer
 
 from .common import check_choice, check_same_shape, frozen, full_precision, up
 
 REDUCTIONS = ("batchmean", "mean", "sum")
 
 
-def kl_elements(student, teacher, tau, axis):
-    """``p_T * (log p_T - log p_S)`` with ``p = softmax(x / tau)`` along ``axis``, element-wise.
+def _log_softmax(x, axis):
+    """Logarithm of the softmax, and the softmax.
 
-    Through log-softmax, so finite for logits of any size. No gradient reaches the teacher.
+    Not Paddle's own: on CPU that cuts the logarithm off at -64, which makes a divergence of large
+    logits wrong, and it takes half a minute for rows of the length of a feature map.
     """
-    log_student = F.log_softmax(up(student) / tau, axis=axis)
-    log_teacher = F.log_softmax(frozen(teacher) / tau, axis=axis)
-    return log_teacher.exp() * (log_teacher - log_student)
+    x = x - x.max(axis=axis, keepdim=True)
+    exponential = x.exp()
+    total = exponential.sum(axis=axis, keepdim=True)
+    return x - total.log(), exponential / total
+
+
+class _KLRows(PyLayer):
+    """With d = log p_S - log p_T the divergence is the sum of ``(p_S - p_T) - p_T * d``.
+
+    That is the usual sum, as both distributions add up to one, but each element is small of second
+    order for itself: the sum does not cancel at a high temperature. The gradient, p_S - p_T, is
+    exactly zero for equal logits, which differentiating the softmax step by step would not give.
+    """
+
+    @staticmethod
+    def forward(ctx, student, teacher, tau, axis):
+        log_s, p_s = _log_softmax(student / tau, axis)
+        log_t, p_t = _log_softmax(teacher / tau, axis)
+        gap = log_s - log_t
+        # p_S - p_T through expm1 of a number below zero: neither cancels nor overflows.
+        difference = -gap.sign() * paddle.maximum(p_s, p_t) * paddle.expm1(-gap.abs())
+        ctx.save_for_backward(difference)
+        ctx.tau, ctx.axis = tau, axis
+        return (difference - p_t * gap).sum(axis=axis)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (difference,) = ctx.saved_tensor()
+        return difference * (grad / ctx.tau).unsqueeze(ctx.axis), None
+
+
+def kl_rows(student, teacher, tau, axis):
+    """``sum of p_T * (log p_T - log p_S)`` along ``axis``, with ``p = softmax(x / tau)`` along it.
+
+    Finite for logits of any size. No gradient reaches the teacher.
+    """
+    return _KLRows.apply(up(student), frozen(teacher), tau, axis)
 
 
 @full_precision
@@ -40,7 +76,7 @@ def kl(student, teacher, tau=1.0, reduction="batchmean"):
     check_same_shape("kl", student, teacher)
     check_choice("kl", "reduction", reduction, REDUCTIONS)
     divisor = {"batchmean": student.shape[0], "mean": student.size, "sum": 1}[reduction]
-    return kl_elements(student, teacher, tau, axis=1).sum() * (tau**2 / divisor)
+    return kl_rows(student, teacher, tau, axis=1).sum() * (tau**2 / divisor)
 
 
 class KLLoss(nn.Layer):

@@ -12,7 +12,7 @@ import paddle
 import paddle.nn.functional as F
 
 from .common import at_least_one_box, check_same_shape, full_precision
-from .kl import kl_elements
+from .kl import kl_rows
 
 _EPS = 1e-6
 _INSIDE = 0.01  # pixels that an anchor's centre must lie inside a box to be positive
@@ -35,7 +35,7 @@ def ld_rows(student, teacher, temp=10.0):
         ValueError: unequal shapes.
     """
     check_same_shape("ld", student, teacher)
-    return kl_elements(student, teacher, temp, axis=1).mean(axis=1) * temp**2
+    return kl_rows(student, teacher, temp, axis=1) * (temp**2 / student.shape[1])
 
 
 @full_precision
@@ -135,7 +135,8 @@ def atss_regions(anchors, num_level_anchors, boxes, boxes_valid, topk=9):
         nearest = _nearest(centre_distance, num_level_anchors, topk)
         candidates = paddle.take_along_axis(iou, nearest, axis=2)
         mean = candidates.mean(axis=2, keepdim=True)
-        threshold = mean + candidates.std(axis=2, keepdim=True)
+        variance = (candidates - mean).square().sum(axis=2, keepdim=True)
+        threshold = mean + (variance / max(candidates.shape[2] - 1, 1)).sqrt()
 
         region = valid & (vlr_distance >= 0.25 * threshold) & (vlr_distance < threshold)
         vlr_region = (iou * region.astype("float32")).max(axis=1)

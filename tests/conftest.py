@@ -1,0 +1,93 @@
+"""Shared fixtures: a tiny data set, tiny detectors, teacher weights, and a way to run a tool as a user does."""
+
+import os
+import pathlib
+import random
+import subprocess
+import sys
+
+import ppkd  # noqa: F401  # before paddle
+import numpy as np
+import paddle
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+CONFIGS = ROOT / "tests" / "configs"
+SHARED = ROOT.parent / "shared"
+FAMILIES = ("retinanet", "ppyoloe")
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory):
+    """Folder of a generated data set: 12 training and 6 validation images of 64 pixels."""
+    from ppkd.data.shapes import generate
+
+    return generate(tmp_path_factory.mktemp("data") / "shapes", train=12, val=6, size=64, seed=0)
+
+
+@pytest.fixture(scope="session")
+def teacher_weights(tmp_path_factory, shapes):
+    """Family -> path of (random, but fixed) weights for its wide teacher."""
+    from ppkd.build import build_student
+    from ppkd.recipe import load_recipe
+
+    paths = {}
+    for family in FAMILIES:
+        paddle.seed(7)
+        config = str(CONFIGS / f"{family}_wide.yml")
+        model = build_student(load_recipe(config, overrides=[f"dataset_dir={shapes}"]))
+        paths[family] = str(tmp_path_factory.mktemp("weights") / f"{family}_wide.pdparams")
+        paddle.save(model.state_dict(), paths[family])
+    return paths
+
+
+@pytest.fixture
+def recipe(shapes, teacher_weights, tmp_path):
+    """Function that loads a recipe of a family: ``recipe("retinanet", distil=True, overrides=[...])``."""
+    from ppkd.recipe import load_recipe
+
+    def load(family, distil=True, overrides=()):
+        given = [f"dataset_dir={shapes}", f"save_dir={tmp_path}"]
+        slim = str(CONFIGS / f"{family}_fgd.yml") if distil else None
+        if distil:
+            given.append(f"teacher.pretrain_weights={teacher_weights[family]}")
+        return load_recipe(str(CONFIGS / f"{family}_tiny.yml"), slim, [*given, *overrides])
+
+    return load
+
+
+@pytest.fixture
+def run_tool(tmp_path):
+    """Function that runs ``tools/NAME.py ARGS`` in an empty folder, as a user would.
+
+    Returns the finished process with ``returncode``, ``stdout`` and ``stderr``.
+    """
+
+    def run(name, *args, timeout=300):
+        command = [sys.executable, str(ROOT / "tools" / f"{name}.py"), *map(str, args)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+        )
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def _fixed_seeds():
+    random.seed(0)
+    np.random.seed(0)
+    paddle.seed(0)
+
+
+def training_batch(loaded, epoch=0):
+    """The first training batch of a recipe, as the trainer would see it."""
+    from ppkd.datasets import open_dataset
+    from ppkd.loader import TrainLoader
+    from ppkd.workspace import create, scope
+
+    with scope(loaded.student):
+        loader = TrainLoader(create("TrainReader"), open_dataset("TrainDataset", loaded.student), 0, seed=0)
+        batch = next(loader.epoch(epoch))
+    batch["epoch_id"] = epoch
+    return batch
