@@ -71,10 +71,12 @@ def _load_teacher(teacher, spec, model):
 
 def _describe(model):
     for term in model.terms:
+        ours, theirs = term.student_level, term.teacher_level
         logger().info(
-            "term %s: student %s, teacher %s, weight %g", term.label, term.student_tap, term.teacher_tap, term.weight(0)
-        )
-    own = sum(p.numel().item() for p in model.terms.parameters())
+            "term %s: student %s (%d channels) from teacher %s (%d channels), weight %g",
+            term.label, ours.source, ours.channels, theirs.source, theirs.channels, term.weight(0),
+        )  # fmt: skip
+    own = sum(p.size for p in model.terms.parameters())
     logger().info("distillation: %d terms, %d trained parameters of their own", len(model.terms), int(own))
 
 

@@ -15,7 +15,8 @@ TEACHER_CONFIG = "configs/demo/ppyoloe_plus_teacher_shapes.yml"
 STUDENT_CONFIG = "configs/demo/ppyoloe_plus_student_shapes.yml"
 SLIM_CONFIG = "configs/slim/distill/ppyoloe_plus_shapes_fgd.yml"
 SHIPPED_TEACHER = "ppkd/data/teacher_shapes.pdparams"
-DATA = {"train": 1200, "val": 200, "size": 192, "seed": 0}
+DATA = {"train": 1200, "val": 200, "size": 224, "seed": 0}
+INPUT_SIZE = (192, 192)
 RESULT_KEYS = ("AP", "AP50", "APs", "APm", "APl", "params", "gflops", "ms_per_image", "train_seconds")
 
 
@@ -225,11 +226,10 @@ def _measure(results, weights, data):
     for name in weights:
         models[name] = build_student(load_recipe(os.path.join(ROOT, _config(name)), None, data), load=False)
         load_exactly(models[name], weights[name], name)
-    size = (DATA["size"], DATA["size"])
-    for name, ms in milliseconds(models, size).items():
+    for name, ms in milliseconds(models, INPUT_SIZE).items():
         results[name]["ms_per_image"] = round(ms, 2)
         results[name]["params"] = parameters(models[name])
-        results[name]["gflops"] = round(gflops(models[name], size), 3)
+        results[name]["gflops"] = round(gflops(models[name], INPUT_SIZE), 3)
 
 
 def _show(results, runs, output, data_dir):

@@ -73,6 +73,7 @@ class Term(nn.Layer):
     def __init__(self, spec, student, teacher):
         super().__init__()
         self.spec = spec
+        self.student_level, self.teacher_level = student, teacher
         self.student_tap, self.teacher_tap = student.tap, teacher.tap
         self.label = f"{spec.name}.s{student.stride}" if student.stride else f"{spec.name}.{student.source}"
         self.connect_teacher = _connector(spec.teacher_connector)(teacher.channels, teacher.channels)

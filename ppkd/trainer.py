@@ -49,6 +49,7 @@ class Trainer:
         self.student, self.terms = student_of(model), terms_of(model)
         self.loader = TrainLoader(create("TrainReader"), dataset, int(self.config.get("worker_num") or 0), self.seed)
         self.lr = create("LearningRate", len(self.loader))
+        _warn_of_short_decay(self.config)
         self.optimizer = create("OptimizerBuilder")(self.lr, model)
         self.ema = self._build_ema() if self.config.get("use_ema") else None
         self.epoch = self.step = 0
@@ -259,6 +260,17 @@ class _Opened:
 
     def __exit__(self, *exception):
         self._scope.__exit__(None, None, None)
+
+
+def _warn_of_short_decay(config):
+    """Say so if the learning rate reaches its end before the run does: `-o epoch=` does not move it."""
+    for scheduler in (config.get("LearningRate") or {}).get("schedulers") or []:
+        ends = scheduler.get("max_epochs") if isinstance(scheduler, dict) else None
+        if ends is not None and ends < int(config["epoch"]):
+            logger().warning(
+                "the learning rate ends after epoch %d of %d: set LearningRate.schedulers along with epoch",
+                ends, int(config["epoch"]),
+            )  # fmt: skip
 
 
 def _open_vdl(folder):

@@ -1,0 +1,223 @@
+"""What holds for every loss of one pair of tensors, whatever it computes."""
+
+import inspect
+
+import numpy as np
+import paddle
+import pytest
+
+from ppkd.losses import (
+    LOSSES,
+    CWDLoss,
+    DISTLoss,
+    DKDLoss,
+    FGDLoss,
+    KLLoss,
+    L2Loss,
+    MGDLoss,
+    MimicLoss,
+    PKDLoss,
+)
+
+CHANNELS, HEIGHT, WIDTH = 8, 6, 7
+MAP = (2, CHANNELS, HEIGHT, WIDTH)
+ROWS = (6, CHANNELS)
+
+# How each is built, and the shape of what it compares.
+BUILD = {
+    "fgd": (lambda: FGDLoss(CHANNELS), MAP),
+    "fgd padded": (lambda: FGDLoss(CHANNELS, box_frame="padded"), MAP),
+    "cwd": (CWDLoss, MAP),
+    "cwd spatial": (lambda: CWDLoss(tau=2.0, norm="spatial"), MAP),
+    "cwd mse": (lambda: CWDLoss(divergence="mse"), MAP),
+    "pkd": (PKDLoss, MAP),
+    "mgd": (lambda: MGDLoss(CHANNELS, alpha=1.0), MAP),
+    "mgd channel": (lambda: MGDLoss(CHANNELS, alpha=1.0, mask="channel"), MAP),
+    "kl": (lambda: KLLoss(tau=4.0), ROWS),
+    "kl map": (lambda: KLLoss(reduction="mean"), MAP),
+    "l2": (L2Loss, MAP),
+    "l2 dist": (lambda: L2Loss(normalize=False, dist=True), MAP),
+    "mimic": (MimicLoss, MAP),
+    "mimic l1": (lambda: MimicLoss("l1"), MAP),
+    "dist": (DISTLoss, ROWS),
+    "dist map": (DISTLoss, MAP),
+    "dkd": (lambda: DKDLoss(tau=4.0), ROWS),
+}
+# Their way of summing grows with the batch; each has another option as its default.
+GROWS_WITH_BATCH = ("l2 dist",)
+# What they make of the student's map is not the student's map.
+GENERATES = ("mgd", "mgd channel")
+
+every_loss = pytest.mark.parametrize("name", BUILD)
+
+
+def _context(loss, batch, boxes=2):
+    one = paddle.to_tensor([[[4.0, 6.0, 30.0, 25.0], [10.0, 8.0, 50.0, 44.0]]])[:, :boxes]
+    known = {
+        "boxes": one.tile([batch, 1, 1]),
+        "boxes_valid": paddle.ones([batch, boxes]),
+        "image_size": paddle.to_tensor([[48.0, 56.0]]).tile([batch, 1]),
+        "padded_size": (48, 56),
+        "labels": paddle.arange(batch) % CHANNELS,
+    }
+    wanted = inspect.signature(loss.forward).parameters
+    return {name: value for name, value in known.items() if name in wanted}
+
+
+def _run(loss, student, teacher, **context):
+    """Value as a number, gradient of the student as an array."""
+    student = student.detach()
+    student.stop_gradient = False
+    context = {**_context(loss, student.shape[0]), **context}
+    result = loss(student, teacher, **context)
+    terms = result.values() if isinstance(result, dict) else [result]
+    assert all(term.shape == [] for term in terms)
+    total = sum(terms)
+    total.backward()
+    assert student.grad is not None, "the loss is not connected to the student"
+    return float(total), student.grad.astype("float32").numpy()
+
+
+def _built(name):
+    build, shape = BUILD[name]
+    return build(), paddle.randn(shape), paddle.randn(shape)
+
+
+def _repeatable(loss):
+    """Make the random mask of MGD the same for every image of every call."""
+    if isinstance(loss, MGDLoss):
+        shape = [1, 1, HEIGHT, WIDTH] if loss.mask == "spatial" else [1, CHANNELS, 1, 1]
+        keep = (paddle.rand(shape) > 0.5).astype("float32")
+        return {"mask_keep": keep}
+    return {}
+
+
+def test_the_table_of_losses_is_covered():
+    tested = {type(build()) for build, _ in BUILD.values()}
+    assert set(LOSSES.values()) <= tested
+
+
+@pytest.mark.parametrize("name", [name for name in BUILD if name not in GENERATES])
+def test_teacher_equal_to_student_gives_zero_and_no_gradient(name):
+    loss, student, teacher = _built(name)
+    _, usual = _run(loss, student, teacher)
+    value, gradient = _run(loss, student, student.clone())
+    # DIST is one minus a cosine with 1e-8 in its denominator: zero but for that.
+    limit = 1e-5 if name.startswith("dist") else 0.0
+    assert abs(value) <= limit
+    assert np.abs(gradient).max() <= limit * np.abs(usual).max()
+
+
+@every_loss
+def test_different_tensors_give_a_positive_value_and_a_gradient(name):
+    value, gradient = _run(*_built(name))
+    assert value > 1e-8
+    assert np.abs(gradient).max() > 0 and np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("name", [name for name in BUILD if name not in GROWS_WITH_BATCH])
+def test_a_batch_of_two_copies_gives_the_loss_of_one(name):
+    loss, student, teacher = _built(name)
+    if student.ndim == 4:  # one image; of rows of logits, all of them
+        student, teacher = student[:1], teacher[:1]
+    fixed = _repeatable(loss)
+    once, gradient_once = _run(loss, student, teacher, **fixed)
+    if isinstance(loss, DKDLoss):
+        fixed = {"labels": (paddle.arange(len(student)) % CHANNELS).tile([2])}
+    pair = [paddle.concat([x, x]) for x in (student, teacher)]
+    twice, gradient_twice = _run(loss, *pair, **fixed)
+    assert twice == pytest.approx(once, rel=1e-5)
+    halves = np.split(gradient_twice, 2)
+    limit = 1e-5 * np.abs(gradient_once).max()
+    np.testing.assert_allclose(halves[0], halves[1], rtol=0, atol=limit)
+    np.testing.assert_allclose(2 * halves[0], gradient_once, rtol=0, atol=limit)
+
+
+@every_loss
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_inputs_are_computed_in_float32(name, dtype):
+    loss, student, teacher = _built(name)
+    fixed = _repeatable(loss)
+    half = student.astype(dtype), teacher.astype(dtype)
+    value, gradient = _run(loss, *half, **fixed)
+    expected, expected_gradient = _run(loss, *(x.astype("float32") for x in half), **fixed)
+    assert value == pytest.approx(expected, rel=1e-6)
+    # The gradient arrives in the type of the input, rounded.
+    rounding = 1e-3 if dtype == "float16" else 8e-3
+    limit = rounding * np.abs(expected_gradient).max()
+    np.testing.assert_allclose(gradient, expected_gradient, rtol=0, atol=limit)
+
+
+@every_loss
+def test_mixed_precision_around_a_loss_changes_nothing(name):
+    loss, student, teacher = _built(name)
+    fixed = _repeatable(loss)
+    expected, _ = _run(loss, student, teacher, **fixed)
+    with paddle.amp.auto_cast(dtype="bfloat16", level="O1"):
+        value, _ = _run(loss, student, teacher, **fixed)
+    assert value == expected
+
+
+@every_loss
+def test_float64_stays_float64(name):
+    if name in GENERATES or name.startswith("fgd"):
+        pytest.skip("its parameters are float32")
+    loss, student, teacher = _built(name)
+    pair = student.astype("float64"), teacher.astype("float64")
+    result = loss(*pair, **_context(loss, len(student)))
+    terms = result.values() if isinstance(result, dict) else [result]
+    assert all(term.dtype == paddle.float64 for term in terms)
+
+
+@every_loss
+def test_the_teacher_receives_no_gradient(name):
+    loss, student, teacher = _built(name)
+    teacher.stop_gradient = False
+    _run(loss, student, teacher)
+    assert teacher.grad is None
+
+
+@every_loss
+def test_every_parameter_of_a_loss_is_reached(name):
+    loss, student, teacher = _built(name)
+    _run(loss, student, teacher)
+    for own, parameter in loss.named_parameters():
+        assert parameter.grad is not None, own
+        assert bool(paddle.isfinite(parameter.grad).all()), own
+
+
+@every_loss
+def test_a_dead_map_gives_a_finite_gradient(name):
+    loss, _, teacher = _built(name)
+    value, gradient = _run(loss, paddle.zeros_like(teacher), teacher)
+    assert np.isfinite(value)
+    assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in BUILD if not name.startswith("pkd")]
+)  # which resizes
+def test_unequal_shapes_are_refused_with_both(name):
+    loss, student, teacher = _built(name)
+    with pytest.raises(ValueError, match="must have the same shape") as refused:
+        loss(student, teacher[:, 1:], **_context(loss, len(student)))
+    assert str(list(student.shape)) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: FGDLoss(8, box_frame="whole"),
+        lambda: FGDLoss(1),
+        lambda: CWDLoss(norm="none"),
+        lambda: CWDLoss(divergence="l2"),
+        lambda: MGDLoss(8, mask="none"),
+        lambda: MGDLoss(8, lambda_=1.5),
+        lambda: KLLoss(reduction="none"),
+        lambda: DKDLoss(reduction="mean"),
+        lambda: MimicLoss("l2"),
+    ],
+)
+def test_a_wrong_option_is_refused_when_built(build):
+    with pytest.raises(ValueError, match="expected"):
+        build()
