@@ -12,7 +12,7 @@ install: $(READY)
 $(READY): constraints.txt setup.py
 	@echo "ppkd: installing Paddle $(PADDLE) and what it needs into $(VENV) (about a minute)"
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -r constraints.txt paddlepaddle==$(PADDLE)
+	$(PY) -m pip install --disable-pip-version-check --no-deps -r constraints.txt paddlepaddle==$(PADDLE)
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 

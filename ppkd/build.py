@@ -3,7 +3,6 @@
 import paddle
 from paddle.utils import unique_name
 
-from ppkd.context import gives_normalised_xywh
 from ppkd.errors import UserError
 from ppkd.log import logger
 from ppkd.methods import plan
@@ -40,7 +39,7 @@ def build_model(recipe, load=True):
     teachers = {name: _build_teacher(spec) for name, spec in recipe.teachers.items()}
     # Connectors draw random numbers; the student's training must not depend on whether there are any.
     with unique_name.guard("distill_"):
-        model = DistillModel(student, teachers, steps.terms, gives_normalised_xywh(recipe.student))
+        model = DistillModel(student, teachers, steps.terms)
     for name, spec in recipe.teachers.items():
         _load_teacher(teachers[name], spec, model)
     if steps.inherit and load:

@@ -15,8 +15,11 @@ def train(args):
     start_device(recipe.student)
     for note in recipe.notes:
         logger().info(note)
+    from ppkd.methods import plan
     from ppkd.trainer import Trainer
 
+    if recipe.method is not None:
+        plan(recipe.method)  # a typing error is told before data and weights are read
     options = {
         "validate": args.eval,
         "resume": args.resume,
@@ -33,18 +36,21 @@ def evaluate(args):
     recipe = load_recipe(args.config, None, args.opt)
     start_device(recipe.student)
     config = recipe.student | {"classwise": args.classwise, "save_prediction_only": args.save_prediction_only}
+    _check_writable("--output_eval", args.output_eval)
+    _check_writable("--json", args.json and os.path.dirname(args.json))
     from ppkd.build import build_student
-    from ppkd.datasets import check_files
+    from ppkd.datasets import open_dataset
     from ppkd.evaluation import evaluate as run
     from ppkd.evaluation import summary
     from ppkd.workspace import scope
 
-    check_files("EvalDataset", config)
     with scope(config) as table:
+        open_dataset("EvalDataset", config)
         model = _with_weights(build_student(recipe, load=False), config)
         results = run(model, table, args.output_eval)
     logger().info(summary(results))
     if args.json:
+        os.makedirs(os.path.dirname(args.json) or ".", exist_ok=True)
         with open(args.json, "w", encoding="utf-8") as file:
             json.dump(results, file, indent=1)
     return results
@@ -55,7 +61,7 @@ def infer(args):
     recipe = load_recipe(args.config, None, args.opt)
     images = find_images(args.infer_img, args.infer_dir)
     start_device(recipe.student)
-    _make_dir(args.output_dir)
+    _check_writable("--output_dir", args.output_dir)
     from ppkd.build import build_student
     from ppkd.workspace import scope
 
@@ -116,7 +122,7 @@ def start_device(config):
     wanted = bool(config.get("use_gpu", False))
     has_gpu = paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
     if wanted and not has_gpu:
-        logger().warning("use_gpu: true, but this Paddle has no GPU; going on with the CPU (-o use_gpu=false is silent)")
+        logger().warning("use_gpu: true, but Paddle finds no GPU; going on with the CPU (-o use_gpu=false is silent)")
         config["use_gpu"] = False
     paddle.set_device("gpu" if wanted and has_gpu else "cpu")
     if dist.get_world_size() > 1:
@@ -129,12 +135,16 @@ def _with_weights(model, config):
     weights = config.get("weights")
     if not weights:
         raise UserError("no weights: give them with -o weights=PATH_OR_URL")
-    logger().info("%s", load_exactly(model, weights, "weights"))
+    logger().info("%s", load_exactly(model, weights, "weights", config.get("num_classes")))
     return model
 
 
-def _make_dir(path):
-    try:
-        os.makedirs(path, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"the output folder {path} is not writable: {error}") from error
+def _check_writable(option, folder):
+    """Check that `folder` can be made or written to, before the work whose result goes there; None is no folder."""
+    existing = os.path.abspath(folder or ".")
+    while not os.path.exists(existing):
+        existing = os.path.dirname(existing)
+    if not os.path.isdir(existing):
+        raise UserError(f"{option} {folder}: {existing} is a file, so there can be no folder of that name")
+    if not os.access(existing, os.W_OK):
+        raise UserError(f"{option} {folder}: {existing} is not writable")

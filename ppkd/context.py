@@ -2,26 +2,25 @@
 
 from functools import cached_property
 
-import paddle
+from ppkd.errors import UserError
+from ppkd.ground_truth import BOXES, VALID
 
 
 class Context:
-    """Lazily derives a loss's context inputs from ppdet's batch.
+    """Lazily derives a loss's context inputs from a batch.
 
-    A loss asks for them by the names of its ``forward`` parameters: ``boxes`` (N, M, 4) in pixels of the network
-    input, zero padded; ``boxes_valid`` (N, M), 1 for a box and 0 for padding; ``image_size`` (N, 2), height and width
-    before padding; ``padded_size`` ``(height, width)`` of the network input.
+    A loss asks for them by the names of its ``forward`` parameters: ``boxes`` (N, M, 4), corners in pixels of the
+    network input, zero padded; ``boxes_valid`` (N, M), 1 for a box and 0 for padding; ``image_size`` (N, 2), height and
+    width in pixels before padding; ``padded_size`` ``(height, width)`` of the network input.
 
     Args:
-        batch: ppdet's training batch.
-        normalised_xywh: the reader gives boxes as relative centre and size (YOLOv3's), not as corners in pixels.
+        batch: a training batch of `loader.TrainLoader`.
     """
 
     NAMES = ("boxes", "boxes_valid", "image_size", "padded_size")
 
-    def __init__(self, batch, normalised_xywh=False):
+    def __init__(self, batch):
         self._batch = batch
-        self._normalised_xywh = normalised_xywh
 
     def pick(self, names):
         """The named inputs as keyword arguments."""
@@ -35,40 +34,15 @@ class Context:
     def image_size(self):
         return self._batch["im_shape"].astype("float32")
 
-    @cached_property
+    @property
     def boxes(self):
-        given = self._batch["gt_bbox"]
-        boxes = _pad(given) if isinstance(given, (list, tuple)) else given
-        boxes = boxes.astype("float32")
-        if self._normalised_xywh:
-            height, width = self.padded_size
-            centre, size = boxes[:, :, :2], boxes[:, :, 2:]
-            scale = paddle.to_tensor([width, height, width, height], dtype="float32")
-            boxes = paddle.concat([centre - size / 2, centre + size / 2], axis=-1) * scale
-        return boxes
+        return self._kept(BOXES)
 
-    @cached_property
+    @property
     def boxes_valid(self):
-        # Readers mark padding differently or not at all; a padded row is all zeros and so has no area.
-        x1, y1, x2, y2 = self.boxes.unbind(axis=-1)
-        return ((x2 > x1) & (y2 > y1)).astype("float32")
+        return self._kept(VALID)
 
-
-def _pad(boxes):
-    """Stack a list of (n_i, 4) tensors into (N, max n_i, 4), zeros behind."""
-    most = max([b.shape[0] for b in boxes] + [0])
-    rows = []
-    for b in boxes:
-        b = b.reshape([-1, 4]).astype("float32")
-        missing = most - b.shape[0]
-        rows.append(paddle.concat([b, paddle.zeros([missing, 4])]) if missing else b)
-    return paddle.stack(rows)
-
-
-def gives_normalised_xywh(config):
-    """Whether the TrainReader of a ppdet config turns boxes into relative centre and size."""
-    reader = config.get("TrainReader") or {}
-    steps = {
-        name for part in ("sample_transforms", "batch_transforms") for step in reader.get(part) or [] for name in step
-    }
-    return {"NormalizeBox", "BboxXYXY2XYWH"} <= steps
+    def _kept(self, key):
+        if key not in self._batch:
+            raise UserError("a loss needs ground-truth boxes, but TrainDataset.data_fields has no gt_bbox")
+        return self._batch[key]

@@ -3,11 +3,17 @@
 import os
 
 from ppkd.errors import UserError
+from ppkd.own_data import read_annotations
 from ppkd.workspace import create
 
-_HOW = (
-    "Put it there, or point elsewhere with -o {section}.dataset_dir=... {section}.image_dir=... "
-    "{section}.anno_path=... (docs/own_data.md)"
+_COCO = (
+    "COCO 2017 is not shipped: download train2017.zip, val2017.zip and annotations_trainval2017.zip from the Download "
+    "page of https://cocodataset.org (20 GB) and unpack them into that folder. If you have it already, point to it "
+    "with -o dataset_dir=/path/to/coco; for data of your own see docs/own_data.md"
+)
+_OWN = (
+    "Put it there, or point elsewhere with -o dataset_dir=... {split}_images=... {split}_annotations=... "
+    "(docs/own_data.md)"
 )
 
 
@@ -22,7 +28,8 @@ def open_dataset(section, config):
         A parsed ppdet data set.
 
     Raises:
-        UserError: folder or annotation file missing, annotation file broken, no image found.
+        UserError: folder or annotation file missing, annotation file broken, no image found, more categories than
+            ``num_classes``.
     """
     check_files(section, config)
     dataset = create(section)()
@@ -30,12 +37,36 @@ def open_dataset(section, config):
     try:
         dataset.parse_dataset()
     except (ValueError, KeyError, TypeError, AssertionError, IndexError) as error:
+        raise UserError(f"{section}: {_why(dataset, path, error)}") from error
+    categories, classes = len(getattr(dataset, "catid2clsid", ())), config.get("num_classes")
+    if isinstance(classes, int) and categories > classes:
         raise UserError(
-            f"{section}: the annotation file {path} is broken or of another format: {type(error).__name__}: {error}"
-        ) from error
-    if not len(dataset.roidbs):
-        raise UserError(f"{section}: no image of {path} was found under {dataset.dataset_dir}/{dataset.image_dir}")
+            f"{section}: {path} has {categories} categories, more than num_classes: {classes}; "
+            f"set -o num_classes={categories}"
+        )
     return dataset
+
+
+def _why(dataset, path, error):
+    """What is wrong with an annotation file that ppdet could not parse."""
+    if not str(path).endswith(".json"):
+        return f"{path} is broken or of another format: {type(error).__name__}: {error}"
+    try:
+        images = read_annotations(path, ("images", "categories"))["images"]
+        names = [str(image["file_name"]) for image in images]
+    except UserError as reason:
+        return str(reason)
+    except (KeyError, TypeError):
+        return f"{path}: not a COCO annotation file: its `images` have no `file_name`"
+    folder = os.path.join(dataset.dataset_dir, dataset.image_dir)
+    if not names:
+        return f"{path}: its `images` are empty"
+    if not any(os.path.exists(os.path.join(folder, name)) for name in names):
+        return f"none of the {len(names)} images of {path} is in {folder} (the first is {names[0]})"
+    if isinstance(error, AssertionError):
+        return f"no image of {path} has a box; allow_empty: true would keep images without"
+    lacks = f"an entry lacks {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
+    return f"{path}: not in COCO's format: {lacks}"
 
 
 def check_files(section, config):
@@ -49,14 +80,14 @@ def check_files(section, config):
     given = config.get(section)
     if not isinstance(given, dict):
         raise UserError(f"the config has no {section}; a _BASE_ such as configs/datasets/coco_detection.yml gives one")
-    folder = os.path.expanduser(str(given.get("dataset_dir") or "."))
+    folder = str(given.get("dataset_dir") or ".")
     wanted = {"data set folder": folder}
-    if given.get("anno_path"):
-        wanted["annotation file"] = os.path.join(folder, str(given["anno_path"]))
-    if given.get("image_dir"):
-        wanted["image folder"] = os.path.join(folder, str(given["image_dir"]))
+    for what, key in (("annotation file", "anno_path"), ("image folder", "image_dir")):
+        if given.get(key):
+            wanted[what] = os.path.join(folder, str(given[key]))
     for what, path in wanted.items():
         if not os.path.exists(path):
-            raise UserError(
-                f"{section}: no {what} at {path} (that is {os.path.abspath(path)}). " + _HOW.format(section=section)
-            )
+            content = " and ".join(str(given[key]) for key in ("image_dir", "anno_path") if given.get(key))
+            inside = f", which has to hold {content}" if path == folder and content else ""
+            how = _COCO if "2017" in content else _OWN.format(split="train" if section == "TrainDataset" else "val")
+            raise UserError(f"{section}: no {what} at {path} (that is {os.path.abspath(path)}){inside}. {how}")

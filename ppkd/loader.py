@@ -7,6 +7,7 @@ import paddle
 from paddle.io import DataLoader, Dataset, DistributedBatchSampler
 
 from ppkd.errors import UserError
+from ppkd.ground_truth import keep_ground_truth
 
 _SEED_KEY = "ppkd_seed"
 
@@ -26,6 +27,7 @@ class TrainLoader:
     """
 
     def __init__(self, reader, dataset, workers, seed):
+        keep_ground_truth(reader._batch_transforms)
         dataset.set_transform(reader._sample_transforms)
         dataset.set_kwargs(**reader.kwargs)
         self._dataset = dataset

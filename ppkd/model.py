@@ -21,17 +21,15 @@ class DistillModel(nn.Layer):
         student: ppdet model.
         teachers: name -> ppdet model; frozen and put into eval mode here.
         term_specs: list of `terms.TermSpec`.
-        normalised_xywh: form of the reader's boxes (see `context.gives_normalised_xywh`).
 
     Attributes:
         epoch: current epoch, set by the trainer; schedules read it.
     """
 
-    def __init__(self, student, teachers, term_specs, normalised_xywh=False):
+    def __init__(self, student, teachers, term_specs):
         super().__init__()
         self.student = student
         self.epoch = 0
-        self._normalised_xywh = normalised_xywh
         # A plain tuple hides the teachers from nn.Layer; a dict of layers would too, a Layer attribute would not.
         self._teachers = tuple((name, detector_for(freeze(model))) for name, model in teachers.items())
         of_student = detector_for(student)
@@ -74,7 +72,7 @@ class DistillModel(nn.Layer):
         with Recorder(self.student, [term.student_tap.path for term, _ in active]) as student:
             losses = dict(self.student(batch))
         teacher = self._run_teacher(for_teacher, [term.teacher_tap for term, _ in active])
-        context = Context(for_teacher, self._normalised_xywh)
+        context = Context(for_teacher)
         parts = {}
         for term, weight in active:
             values = term(student.take(term.student_tap), teacher.take(term.teacher_tap), context)

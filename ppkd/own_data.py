@@ -6,6 +6,8 @@ import os
 from ppkd.errors import UserError
 from ppkd.yaml_io import Tagged
 
+_EXAMPLE = "-o dataset_dir=/data/mine train_annotations=annotations/train.json"
+
 KEYS = ("dataset_dir", "train_images", "train_annotations", "val_images", "val_annotations", "allow_empty")
 
 
@@ -17,17 +19,25 @@ def expand_own_data(config):
     ``num_classes: auto`` becomes the number of categories in the training annotations.
 
     Raises:
-        UserError: ``num_classes: auto`` and the annotation file is missing or broken.
+        UserError: ``num_classes: auto`` and the annotation file is not given, missing or broken.
     """
-    train = _section(config, "TrainDataset", "COCODataSet", "train")
+    _section(config, "TrainDataset", "COCODataSet", "train")
     _section(config, "EvalDataset", "COCODataSet", "val")
     test = _section(config, "TestDataset", "ImageFolder", "val")
     if test is not None:
         test.pop("image_dir", None)
+    for name in ("TrainDataset", "EvalDataset", "TestDataset"):
+        section = config.get(name)
+        if isinstance(section, dict) and section.get("dataset_dir"):
+            section["dataset_dir"] = os.path.expanduser(str(section["dataset_dir"]))
     if config.get("num_classes") == "auto":
-        if train is None:
-            raise UserError("num_classes: auto needs the keys dataset_dir and train_annotations to count categories")
-        path = os.path.join(str(train.get("dataset_dir") or ""), str(train["anno_path"]))
+        train = config.get("TrainDataset")
+        if not isinstance(train, dict) or not train.get("anno_path"):
+            raise UserError(
+                "num_classes: auto counts the categories of the training annotations, and none are given. Set them, "
+                f"for example {_EXAMPLE}, or set num_classes to a number"
+            )
+        path = os.path.join(train.get("dataset_dir") or "", str(train["anno_path"]))
         config["num_classes"] = len(read_categories(path))
     for key in KEYS:
         config.pop(key, None)
@@ -48,7 +58,9 @@ def _section(config, name, tag, split):
         if tag == "COCODataSet":
             # Readers for evaluation stack what they are given; boxes of unequal number do not stack.
             section["data_fields"] = ["image", "gt_bbox", "gt_class", "is_crowd"] if split == "train" else ["image"]
-            section["allow_empty"] = bool(config.get("allow_empty", True))
+            section["allow_empty"] = True
+    if "allow_empty" in config and name != "TestDataset":
+        section["allow_empty"] = bool(config["allow_empty"])
     section.update(values)
     return section
 
@@ -59,16 +71,43 @@ def read_categories(path):
     Raises:
         UserError: the file is missing, is not JSON, or has no categories.
     """
+    categories = read_annotations(path, ("categories",))["categories"]
+    try:
+        names = [str(c["name"]) for c in sorted(categories, key=lambda c: c["id"])]
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}: not a COCO annotation file: every category needs a `name` and an `id` ({error!r})"
+        ) from None
+    if not names:
+        raise UserError(f"{path}: its `categories` are empty, so there is nothing to detect")
+    return names
+
+
+def read_annotations(path, keys):
+    """Read a COCO annotation file.
+
+    Args:
+        path: the file.
+        keys: top-level keys that have to be there.
+
+    Raises:
+        UserError: the file is missing, is not JSON, or lacks a key.
+    """
     try:
         with open(path, encoding="utf-8") as file:
-            categories = json.load(file)["categories"]
-        return [str(c["name"]) for c in sorted(categories, key=lambda c: c["id"])]
+            content = json.load(file)
     except FileNotFoundError:
         raise UserError(
-            f"{path}: no such annotation file. Set dataset_dir and train_annotations, for example "
-            "-o dataset_dir=/data/mine train_annotations=train.json"
+            f"{path}: no such annotation file (looked for {os.path.abspath(path)}). Set dataset_dir and "
+            f"train_annotations, for example {_EXAMPLE}"
         ) from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not a COCO annotation file: {type(error).__name__}: {error}") from None
+    except ValueError as error:
+        raise UserError(f"{path}: broken JSON: {error}") from None
+    found = list(content) if isinstance(content, dict) else []
+    missing = [key for key in keys if key not in found]
+    if missing:
+        what = f"its keys are {', '.join(map(str, found[:6]))}" if found else f"it holds a {type(content).__name__}"
+        raise UserError(f"{path}: not a COCO annotation file: no {' and no '.join(missing)} in it ({what})")
+    return content

@@ -104,23 +104,25 @@ def load_recipe(config, slim_config=None, overrides=()):
         UserError: anything wrong in the files or the overrides.
     """
     given = parse_overrides(overrides)
-    for_teacher, for_method = given.pop("teacher", None) or {}, given.pop("distill", None) or {}
+    for_teacher, for_method = _fields(given, "teacher"), _fields(given, "distill")
     _, layers = read_with_bases(config)
     student, origin = _merged(layers)
+    if "slim" in student:
+        raise UserError(f"{config}: has `slim:` in it, so it is a slim file, which goes to --slim_config")
     recipe = Recipe(os.path.splitext(os.path.basename(config))[0], student, origin=origin)
-    if slim_config is None:
-        if for_teacher or for_method:
-            raise UserError("-o teacher.* and -o distill.* need --slim_config: without it there is no teacher")
-        check_top_level(given, student, "-o")
-        _override(recipe, given, "-o")
-    else:
+    if slim_config is not None:
         slim = _read_slim(slim_config)
         run, method, of_teacher = _sort_slim_keys(slim.own)
         _override(recipe, run, slim_config)
         recipe.notes += [f"{key}: set by the slim file {slim_config}, overriding -c" for key in run]
-        check_top_level(given, student, "-o")
-        _override(recipe, given, "-o")
         recipe.method = _method(method, for_method, slim_config)
+        for key in given:
+            if key in method:
+                raise UserError(f"-o {key}: set the method's parameters with -o distill.NAME=value, else edit its file")
+    elif for_teacher or for_method:
+        raise UserError("-o teacher.* and -o distill.* need --slim_config: without it there is no teacher")
+    check_top_level(given, student, "-o")
+    _override(recipe, given, "-o")
     if "architecture" not in student:
         raise UserError(f"{config}: no `architecture`, so there is no detector to build (is a _BASE_ missing?)")
     expand_own_data(student)
@@ -149,16 +151,13 @@ def _read_slim(path):
     own = merge(inherited, own)
     kind = own.get("slim")
     if kind is None:
-        raise UserError(f"{path}: no `slim: Distill` in it or its bases, so it is no slim file{_maybe_student(own)}")
+        hint = "; it looks like a detector's own config, which goes to -c" if "architecture" in own | base else ""
+        raise UserError(f"{path}: no `slim: Distill` in it or its bases, so it is no slim file{hint}")
     if kind != "Distill":
         raise UserError(f"{path}: `slim: {kind}` is not distillation; ppkd handles `slim: Distill`")
     known = set(METHOD_KEYS) | set(RUN_KEYS) | set(base) | {str(loss)}
     check_top_level(own, known, path)
     return _Slim(own, base)
-
-
-def _maybe_student(own):
-    return "; it looks like a detector's own config, which goes to -c" if "architecture" in own else ""
 
 
 def _sort_slim_keys(own):
@@ -167,6 +166,17 @@ def _sort_slim_keys(own):
     run = {k: v for k, v in own.items() if k in RUN_KEYS}
     method = {k: v for k, v in own.items() if k in METHOD_KEYS or k == loss}
     return run, method, {k: v for k, v in own.items() if k not in run and k not in method}
+
+
+def _fields(given, prefix):
+    """Take what ``-o prefix.key=value`` set out of the parsed overrides."""
+    values = given.pop(prefix, None)
+    if not isinstance(values, dict | None):
+        raise UserError(f"-o {prefix}={values}: has fields to set, for example -o {_EXAMPLES[prefix]}")
+    return values or {}
+
+
+_EXAMPLES = {"teacher": "teacher.pretrain_weights=PATH", "distill": "distill.stop_epoch=10"}
 
 
 def _method(own, overrides, path):
@@ -178,8 +188,12 @@ def _method(own, overrides, path):
     if not isinstance(section, dict):
         raise UserError(f"{path}: {loss} has to be a mapping of parameters, found {section!r}")
     names = own.get("distill_loss_name")
+    if not isinstance(names, list | None):
+        raise UserError(f"{path}: distill_loss_name has to be a list, one name a level, found {names!r}")
     method = MethodSpec(str(name), clone(section), len(names) if names else None, {}, path)
     block = own.get("distill") or {}
+    if not isinstance(block, dict):
+        raise UserError(f"{path}: distill has to be a mapping of options, found {block!r}")
     for source in (block, overrides):
         for key, value in source.items():
             (method.options if key in ENGINE_OPTIONS else method.params)[key] = value
@@ -187,10 +201,13 @@ def _method(own, overrides, path):
 
 
 def _teacher(slim, own, overrides, student, path):
-    config = merge(merge(clone(slim.bases), own), overrides)
+    config = merge(clone(slim.bases), own)
     if "architecture" not in config:
         raise UserError(f"{path}: its _BASE_ describes no teacher: no `architecture` in it")
-    if "num_classes" not in own and "num_classes" not in overrides:
+    check_top_level(overrides, config, "-o teacher.*")
+    _check_fields(config, overrides, "-o teacher")
+    merge(config, overrides)
+    if (own | overrides).get("num_classes", "auto") == "auto":
         config["num_classes"] = student.get("num_classes", 80)
     weights = config.get("pretrain_weights")
     return TeacherSpec(config, None if weights is None else str(weights), path)
@@ -205,12 +222,21 @@ def _merged(layers):
 
 
 def _override(recipe, values, source):
-    for key, value in values.items():
-        here = recipe.student.get(key)
-        if isinstance(value, dict) and not isinstance(value, Tagged) and not isinstance(here, dict | None):
-            raise UserError(f"{source}: {key} is {here!r} and has no fields to set")
+    _check_fields(recipe.student, values, source)
     merge(recipe.student, values)
     recipe.origin.update(dict.fromkeys(values, source))
+
+
+def _check_fields(into, values, source, path=""):
+    """Refuse ``a.b=1`` where `a` is a list or a plain value: it would be replaced by a mapping, which nothing reads."""
+    for key, value in values.items():
+        here = into.get(key)
+        if not isinstance(value, dict) or isinstance(value, Tagged) or here is None:
+            continue
+        if not isinstance(here, dict):
+            what = "a list: give it whole" if isinstance(here, list) else f"{here!r} and has no fields to set"
+            raise UserError(f"{source}: {path}{key} is {what}")
+        _check_fields(here, value, source, f"{path}{key}.")
 
 
 def require(value, allowed, what, where):

@@ -5,6 +5,7 @@ import os
 
 import paddle
 from paddle import distributed as dist
+from paddle.utils import unique_name
 
 from ppkd import checkpoint
 from ppkd.build import build_model, student_of, terms_of
@@ -120,13 +121,15 @@ class Trainer:
             level="O1",
         ):
             losses = self.model(batch)
-        if self._amp:
-            scaled = self._scaler.scale(losses["loss"])
-            scaled.backward()
-            self._scaler.minimize(self.optimizer, scaled)
-        else:
-            losses["loss"].backward()
-            self.optimizer.step()
+        loss = self._scaler.scale(losses["loss"]) if self._amp else losses["loss"]
+        loss.backward()
+        # Paddle numbers an optimizer's tensors, made in its first step, through the whole process; counted afresh,
+        # the state that resuming reads has the same names whatever was trained before in either process.
+        with unique_name.guard():
+            if self._amp:
+                self._scaler.minimize(self.optimizer, loss)
+            else:
+                self.optimizer.step()
         self.optimizer.clear_grad()
         self.lr.step()
         if self.ema is not None:

@@ -1,6 +1,7 @@
 """Loads weights into ppdet models and says what fitted."""
 
 import os
+import pickle
 from dataclasses import dataclass
 
 from ppkd.errors import UserError
@@ -55,16 +56,41 @@ def find_weights(weights, what):
             return get_weights_path(weights)
         except (Exception, SystemExit) as error:  # ppdet raises whatever its download met
             raise UserError(
-                f"{what}: {weights} could not be downloaded ({type(error).__name__}). Download it elsewhere and give "
-                "its path instead, or `null` to start without"
+                f"{what}: {weights} could not be downloaded ({type(error).__name__}). Is there a network? Otherwise "
+                "download it elsewhere and give the file's path instead"
             ) from error
     for path in (weights, weights + ".pdparams"):
         if os.path.isfile(path):
             return path
     raise UserError(
         f"{what}: no file {weights}{'' if weights.endswith('.pdparams') else ' or ' + weights + '.pdparams'} "
-        f"(looked in {os.path.dirname(os.path.abspath(weights))}). Give a path or a URL, or `null` to start without"
+        f"(looked in {os.path.dirname(os.path.abspath(weights))}). Give a path or a URL"
     )
+
+
+class _TensorsOnly(pickle.Unpickler):
+    """Unpickles arrays and plain containers, what Paddle's files consist of, and calls nothing else."""
+
+    _KNOWN = frozenset(
+        ["numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct", "numpy.core.multiarray.scalar"]
+        + ["numpy._core.multiarray.scalar", "numpy.ndarray", "numpy.dtype", "collections.OrderedDict", "_codecs.encode"]
+        + ["builtins.tuple", "__builtin__.tuple"]
+    )
+
+    def find_class(self, module, name):
+        if f"{module}.{name}" not in self._KNOWN:
+            raise UserError(f"it calls {module}.{name}, which tensors do not need, so it is not opened")
+        return super().find_class(module, name)
+
+
+def refuse_code(path):
+    """Refuse a file of `paddle.save` that would run code: `paddle.load` unpickles whatever the file names.
+
+    Raises:
+        UserError: it names a function or class that arrays and containers do not need.
+    """
+    with open(path, "rb") as file:
+        _TensorsOnly(file, encoding="latin1").load()
 
 
 def read_weights(path):
@@ -76,12 +102,19 @@ def read_weights(path):
     import paddle
 
     try:
+        refuse_code(path)
         state = paddle.load(path, return_numpy=True)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     except Exception as error:
-        raise UserError(f"{path}: not a Paddle weight file: {type(error).__name__}: {error}") from error
-    if not isinstance(state, dict) or not state:
-        raise UserError(f"{path}: not a Paddle weight file: holds {type(state).__name__} instead of named tensors")
+        raise UserError(f"{path}: not a Paddle weight file, or a damaged one ({_one_line(error)})") from error
+    if not isinstance(state, dict) or not any(hasattr(v, "shape") for v in state.values()):
+        raise UserError(f"{path}: not a Paddle weight file: there are no named tensors in it")
     return state
+
+
+def _one_line(error):
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def load_into(model, weights, what):
@@ -135,19 +168,25 @@ def load_teacher(model, weights, needed):
     match = load_into(model, weights, "teacher weights")
     lacking = [n for n in [*match.missing, *match.unfit] if n.split(".")[0] in needed]
     if lacking:
-        raise UserError(f"teacher weights do not fit the teacher: {match}")
+        raise UserError(f"teacher weights do not fit the teacher, the detector of the slim file's _BASE_: {match}")
     return match
 
 
-def load_exactly(model, weights, what):
+def load_exactly(model, weights, what, num_classes=None):
     """Load weights that have to be this model's own: every tensor, every shape.
+
+    Args:
+        model, weights, what: as for `load_into`.
+        num_classes: the model's, if known, for the message: another number is the usual reason.
 
     Raises:
         UserError: as `load_into`, or the match is not complete.
     """
     match = load_into(model, weights, what)
     if not match.complete:
-        raise UserError(f"{what} do not fit the detector of -c: {match}")
+        wrong_count = num_classes is not None and match.unfit and not match.missing
+        hint = f" (of another num_classes? -c has {num_classes})" if wrong_count else ""
+        raise UserError(f"{what} do not fit the detector of -c: {match}{hint}")
     return match
 
 

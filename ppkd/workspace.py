@@ -5,6 +5,7 @@ The only module that touches ``ppdet.core.workspace.global_config``.
 
 import contextlib
 import io
+import re
 
 from ppkd.errors import UserError, nearest
 from ppkd.yaml_io import Tagged
@@ -39,26 +40,33 @@ def scope(config):
     """
     workspace = _ppdet()
     table = workspace.global_config
-    former = dict(table)
-    contents = {k: dict(v) for k, v in former.items() if _is_schema(v)}
-
-    def clear():
-        for key in list(table):
-            if _is_schema(table[key]):
-                table[key].clear()
-            else:
-                del table[key]
-
-    clear()
+    _remember_classes(table)
+    former, contents = dict(table), {name: dict(schema) for name, schema in _classes.items()}
+    _reset(table, _classes, {})
     try:
         workspace.merge_config(_materialise(config))
         yield table
     finally:
-        clear()
-        table.update(former)  # a config may have put its own value in place of a registered class
-        for key, content in contents.items():
-            table[key].clear()
-            table[key].update(content)
+        _remember_classes(table)
+        registered_inside = {name: schema for name, schema in _classes.items() if name not in contents}
+        _reset(table, registered_inside | former, contents)
+
+
+# Registered classes by name, also those in whose place a config of an outer scope has put a value of its own.
+_classes = {}
+
+
+def _remember_classes(table):
+    _classes.update({name: value for name, value in table.items() if _is_schema(value)})
+
+
+def _reset(table, entries, contents):
+    """Make `entries` the table and `contents` what configs have set of the registered classes."""
+    table.clear()
+    table.update(entries)
+    for name, schema in _classes.items():
+        schema.clear()
+        schema.update(contents.get(name, {}))
 
 
 def _is_schema(value):
@@ -79,12 +87,31 @@ def create(name, *args):
     try:
         made = workspace.create(name)
     except TypeError as error:
-        raise UserError(f"{name}: a parameter in the config does not fit ppdet's class: {error}") from error
+        raise UserError(f"{name}: {error}{_nearest_parameter(error)}") from error
     except ValueError as error:
-        if "not registered" in str(error) or "Missing injection" in str(error):
-            raise UserError(f"{name}: {error}{nearest(str(error).split()[-1], registered_names())}") from error
-        raise
+        wrong = _unknown_class(error, workspace.global_config)
+        if wrong is None:
+            raise
+        raise UserError(f"{name}: ppdet has no class {wrong!r}{nearest(wrong, registered_names())}") from error
     return made(*args) if args else made
+
+
+def _nearest_parameter(error):
+    """For ``X.__init__() got an unexpected keyword argument 'y'``: the nearest that X has."""
+    match = re.match(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    schema = _classes.get(match[1]) if match else None
+    return nearest(match[2], schema.schema) if schema is not None else ""
+
+
+def _unknown_class(error, table):
+    """The class name that ppdet's ``create`` did not find, or None if the error is about something else."""
+    text = " ".join(str(part) for part in error.args)
+    match = re.search(r"The module (\S+) is not registered|Missing injection config: (\S+)", text)
+    if match:
+        return match[1] or match[2]
+    match = re.search(r"Missing injection name (\S+)", text)  # names the field, not the class
+    values = [v.get(match[1]) for v in table.values() if isinstance(v, dict)] if match else []
+    return next((v["name"] for v in values if isinstance(v, dict) and v.get("name") not in table), None)
 
 
 def build_detector(config):

@@ -9,7 +9,7 @@ import re
 
 import yaml
 
-from ppkd.errors import UserError
+from ppkd.errors import UserError, nearest
 
 BASE_KEY = "_BASE_"
 
@@ -37,27 +37,31 @@ def _construct_tagged(loader, suffix, node):
     if isinstance(node, yaml.SequenceNode):
         return Tagged(suffix, args=loader.construct_sequence(node, deep=True), where=where)
     if isinstance(node, yaml.MappingNode):
-        return Tagged(suffix, loader.construct_mapping(node, deep=True), where=where)
+        return Tagged(suffix, _construct_mapping(loader, node), where=where)
     return Tagged(suffix, where=where)
 
 
 def _construct_mapping(loader, node):
     seen = set()
     for key_node, _ in node.value:
+        if key_node.tag == "tag:yaml.org,2002:merge":  # `<<: *anchor`
+            continue
         key = loader.construct_object(key_node, deep=True)
         if isinstance(key, str) and key in seen:
             mark = key_node.start_mark
             raise UserError(f"{mark.name}:{mark.line + 1}: the key {key!r} stands twice in the same mapping")
         seen.add(key if isinstance(key, str) else None)
-    loader.flatten_mapping(node)
     return loader.construct_mapping(node, deep=True)
 
 
 _Loader.add_multi_constructor("!", _construct_tagged)
-# YAML 1.1 reads 1e-3 (no dot) as text; nobody who writes it means text.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$"), list("-+0123456789")
+# YAML 1.1 reads 1e-3 (no dot) and 1.0e3 (no sign) as text; nobody who writes them means text.
+_EXPONENT = (
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
 )
+_Loader.add_implicit_resolver(*_EXPONENT)
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _construct_mapping)
 
 
@@ -91,7 +95,7 @@ def read_yaml(path):
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
     except yaml.YAMLError as error:
-        raise UserError(f"{path}: broken YAML: {_reason(error)}") from None
+        raise UserError(f"{path}{_line(error)}: broken YAML: {_reason(error)}") from None
     if content is None:
         content = {}
     if not isinstance(content, dict):
@@ -114,13 +118,15 @@ def read_with_bases(path, _chain=()):
         raise UserError(f"{path}: _BASE_ files lead back to this file: " + " -> ".join([*_chain, real]))
     own = read_yaml(path)
     bases = own.pop(BASE_KEY, None) or []
-    if isinstance(bases, str):
-        bases = [bases]
+    bases = bases if isinstance(bases, list) else [bases]
     layers = []
     for base in bases:
         base_path = os.path.join(os.path.dirname(path), os.path.expanduser(str(base)))
         if not os.path.isfile(base_path):
-            raise UserError(f"{path}: its _BASE_ {base!r} does not exist (looked for {os.path.normpath(base_path)})")
+            raise UserError(
+                f"{path}: its _BASE_ {base!r} does not exist (looked for {os.path.normpath(base_path)})"
+                + _siblings(base_path)
+            )
         layers += read_with_bases(os.path.normpath(base_path), (*_chain, real))[1]
     return own, [*layers, (path, own)]
 
@@ -128,11 +134,13 @@ def read_with_bases(path, _chain=()):
 def merge(into, over):
     """Merge mapping `over` into mapping `into` in place, ppdet's way: nested mappings merge, all else replaces.
 
-    A `Tagged` value replaces what is there; a plain mapping over a `Tagged` one changes its fields and keeps the tag.
+    A `Tagged` value replaces what is there; a plain mapping over a `Tagged` one changes its fields and keeps the tag,
+    unless it has a ``name``: that is the other way to say which class is meant.
     """
     for key, value in over.items():
         here = into.get(key)
-        if isinstance(here, dict) and isinstance(value, dict) and not isinstance(value, Tagged):
+        named_anew = isinstance(here, Tagged) and isinstance(value, dict) and "name" in value
+        if isinstance(here, dict) and isinstance(value, dict) and not isinstance(value, Tagged) and not named_anew:
             merge(here, value)
         else:
             into[key] = clone(value)
@@ -167,15 +175,26 @@ def _represent_tagged(dumper, value):
 
 
 _Dumper.add_representer(Tagged, _represent_tagged)
+_Dumper.add_implicit_resolver(*_EXPONENT)  # so that a text which looks like such a number is quoted
+
+
+def _line(error):
+    mark = getattr(error, "problem_mark", None)
+    return f":{mark.line + 1}" if mark is not None else ""
 
 
 def _reason(error):
-    return " ".join(str(error).split())
+    """PyYAML's reason in one line, without its own way to name the place."""
+    problem, context = getattr(error, "problem", None), getattr(error, "context", None)
+    if problem is None:
+        return " ".join(str(error).split())
+    begun = getattr(error, "context_mark", None)
+    return problem + (f" ({context}{f' that begins in line {begun.line + 1}' if begun else ''})" if context else "")
 
 
 def _siblings(path):
-    from ppkd.errors import nearest
-
+    """The nearest names of config files beside a missing one, or the folder that is missing as well."""
     folder = os.path.dirname(path) or "."
-    names = [n for n in os.listdir(folder) if n.endswith((".yml", ".yaml"))] if os.path.isdir(folder) else []
-    return nearest(os.path.basename(path), names)
+    if not os.path.isdir(folder):
+        return f" (nor is there a folder {folder})"
+    return nearest(os.path.basename(path), [n for n in os.listdir(folder) if n.endswith((".yml", ".yaml"))])

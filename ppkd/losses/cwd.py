@@ -1,7 +1,7 @@
 """Channel-Wise Distillation (CWD).
 
 Shu et al., "Channel-wise Knowledge Distillation for Dense Prediction", ICCV 2021 (arXiv
-2011.13256), eq. 3 and 4.
+2011.13256): softmax of every channel over its positions, then the KL divergence.
 """
 
 import paddle.nn.functional as F

@@ -1,7 +1,7 @@
 """Distillation from a stronger teacher by correlations (DIST).
 
-Huang et al., "Knowledge Distillation from A Stronger Teacher", NeurIPS 2022 (arXiv 2205.10536),
-eq. 8 to 11.
+Huang et al., "Knowledge Distillation from A Stronger Teacher", NeurIPS 2022 (arXiv 2205.10536):
+inter-class and intra-class relations.
 """
 
 import paddle.nn.functional as F

@@ -1,6 +1,6 @@
 """Decoupled Knowledge Distillation (DKD).
 
-Zhao et al., "Decoupled Knowledge Distillation", CVPR 2022 (arXiv 2203.08679), eq. 5 to 7.
+Zhao et al., "Decoupled Knowledge Distillation", CVPR 2022 (arXiv 2203.08679): TCKD and NCKD.
 """
 
 import paddle

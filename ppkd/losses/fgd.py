@@ -4,14 +4,13 @@ Yang et al., "Focal and Global Knowledge Distillation for Detectors", CVPR 2022 
 2111.11837). With S the student's map (already of the teacher's shape), T the teacher's, both
 (N, C, H, W), and P = H * W positions:
 
-* attention of a map F (eq. 4-6): spatial ``A(F) = P * softmax_p(mean_c |F| / temp)`` and channel
+* attention of a map F (focal distillation): spatial ``A(F) = P * softmax_p(mean_c |F| / temp)`` and channel
   ``B(F) = C * softmax_c(mean_p |F| / temp)``;
-* ``fg`` and ``bg`` (eq. 2, 3, 8): ``1/N * sum mask * A(T) * B(T) * (S - T)^2`` with the masks of
+* ``fg`` and ``bg`` (the feature loss of focal distillation): ``1/N * sum mask * A(T) * B(T) * (S - T)^2`` with the masks of
   :func:`box_masks`;
-* ``attention`` (eq. 9): ``1/N * (sum |B(S) - B(T)| + sum |A(S) - A(T)|)``;
-* ``relation`` (eq. 11): ``1/N * sum (S + c_s - T - c_t)^2``, each c the vector of
-  :func:`context_vector`, the same at all positions of an image (eq. 10, after GCNet, arXiv
-  1904.11492).
+* ``attention`` (its attention loss): ``1/N * (sum |B(S) - B(T)| + sum |A(S) - A(T)|)``;
+* ``relation`` (global distillation): ``1/N * sum (S + c_s - T - c_t)^2``, each c the vector of
+  :func:`context_vector`, the same at all positions of an image (a GC block, arXiv 1904.11492).
 
 All four are sums divided by the batch size only; hence the tiny weights.
 """
@@ -127,7 +126,8 @@ def fgd_terms(student, teacher, foreground, background, context_gap, temp):
 
     gap = student - teacher
     # Two sums over channels in one product, of the squared error as it is and weighted by B(T).
-    # Every term is made of such small sums; there is no second tensor of the size of the maps.
+    # All terms are made of such small sums: see "relation", which is a square written out so that
+    # the context vectors need not be spread over a map.
     over_channels = paddle.stack([channel_t, paddle.ones_like(channel_t)], axis=1)
     weighted, plain = paddle.bmm(over_channels, gap * gap).unbind(axis=1)
     weighted = weighted * spatial_t
@@ -205,9 +205,8 @@ class FGDLoss(nn.Layer):
         """
         check_same_shape("fgd", student, teacher)
         student, teacher = up(student), frozen(teacher)
-        if self.box_frame == "image":
-            frame = image_size
-        else:
+        frame = image_size
+        if self.box_frame == "padded":
             frame = paddle.to_tensor([padded_size], dtype="float32")
         with paddle.no_grad():
             masks = box_masks(boxes, boxes_valid, frame, student.shape[2:])

@@ -1,6 +1,6 @@
 """Plain distances of two tensors ("mimicking").
 
-Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015 (arXiv 1412.6550), eq. 3; the
+Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015 (arXiv 1412.6550): the loss of a hint; the
 normalised forms are those of MMRazor's ``L2Loss``.
 """
 

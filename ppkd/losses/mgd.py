@@ -1,6 +1,6 @@
 """Masked Generative Distillation (MGD).
 
-Yang et al., "Masked Generative Distillation", ECCV 2022 (arXiv 2205.01529), eq. 2 to 5. (Not
+Yang et al., "Masked Generative Distillation", ECCV 2022 (arXiv 2205.01529). (Not
 "Matching Guided Distillation", which has the same initials.)
 """
 

@@ -11,6 +11,9 @@ def centred_and_variance(x):
     flat = x.flatten(2)
     batch, channels, positions = flat.shape
     share = 1 / (batch * positions)
+    # Any shift will do; that by one of the values makes a constant channel zero without rounding,
+    # which would otherwise be blown up by dividing it by a deviation of its own size.
+    flat = flat - flat[:1, :, :1].detach()
     centred = flat - over_positions(flat, share).sum(axis=0, keepdim=True)
     variance = over_positions(centred * centred, share).sum(axis=0)
     return centred.reshape(x.shape), variance.reshape([1, channels, 1, 1])

@@ -1,7 +1,7 @@
 """Distillation by Pearson correlation (PKD).
 
 Cao et al., "PKD: General Distillation Framework for Object Detectors via Pearson Correlation
-Coefficient", NeurIPS 2022 (arXiv 2207.02039), eq. 2 to 4.
+Coefficient", NeurIPS 2022 (arXiv 2207.02039): the mean squared error of standardised maps.
 """
 
 import paddle.nn.functional as F

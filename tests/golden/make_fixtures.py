@@ -54,6 +54,15 @@ def main(directory=HERE):
             dist=True,
             loss_weight=2.0,
         ),
+        "l2/case3": slow.l2(
+            18,
+            (2, 4, 5, 6),
+            normalize=False,
+            mult=1.0,
+            div_element=False,
+            dist=False,
+            loss_weight=0.5,
+        ),
         "kl/case1": slow.kl_case(12, (5, 7), tau=2.0, reduction="batchmean", loss_weight=3.0),
         "kl/case2": slow.kl_case(13, (2, 7, 3, 4), tau=4.0, reduction="mean", loss_weight=1.0),
         "dkd/case1": slow.dkd(

@@ -275,10 +275,8 @@ def l2(seed, shape, **hyper):
         lengths = [(x**2).sum(axis=[1, 2, 3], keepdim=True).sqrt() for x in maps]
         maps = [x / length * hyper["mult"] for x, length in zip(maps, lengths, strict=True)]
     total = ((maps[0] - maps[1]) ** 2).sum()
-    if hyper["dist"]:
-        total = total.sqrt()
-    else:
-        total = total / (maps[0].size if hyper["div_element"] else shape[0])
+    divisor = maps[0].size if hyper["div_element"] else shape[0]
+    total = total.sqrt() if hyper["dist"] else total / divisor
     return fixture.finish(total * hyper["loss_weight"], hyper)
 
 

@@ -4,7 +4,10 @@ import inspect
 
 import numpy as np
 import paddle
+import paddle.nn.functional as F
 import pytest
+from paddle.base import core
+from paddle.base.framework import _dygraph_tracer
 
 from ppkd.losses import (
     LOSSES,
@@ -18,6 +21,11 @@ from ppkd.losses import (
     MimicLoss,
     PKDLoss,
 )
+from ppkd.losses.cwd import cwd
+from ppkd.losses.kl import kl
+from ppkd.losses.l2 import l2, mimic
+from ppkd.losses.normalise import batch_standardise
+from ppkd.losses.pkd import pkd
 
 CHANNELS, HEIGHT, WIDTH = 8, 6, 7
 MAP = (2, CHANNELS, HEIGHT, WIDTH)
@@ -97,6 +105,16 @@ def test_the_table_of_losses_is_covered():
     assert set(LOSSES.values()) <= tested
 
 
+@pytest.mark.parametrize(
+    ("function", "layer"),
+    [(cwd, CWDLoss), (kl, KLLoss), (l2, L2Loss), (mimic, MimicLoss), (pkd, PKDLoss)],
+)
+def test_a_function_and_its_layer_have_the_same_options(function, layer):
+    of_function = list(inspect.signature(function).parameters.values())[2:]
+    of_layer = list(inspect.signature(layer).parameters.values())
+    assert [(x.name, x.default) for x in of_function] == [(x.name, x.default) for x in of_layer]
+
+
 @pytest.mark.parametrize("name", [name for name in BUILD if name not in GENERATES])
 def test_teacher_equal_to_student_gives_zero_and_no_gradient(name):
     loss, student, teacher = _built(name)
@@ -148,14 +166,42 @@ def test_half_precision_inputs_are_computed_in_float32(name, dtype):
     np.testing.assert_allclose(gradient, expected_gradient, rtol=0, atol=limit)
 
 
-@every_loss
-def test_mixed_precision_around_a_loss_changes_nothing(name):
+def _levels_of_products(monkeypatch, function, *args, **kwargs):
+    """The mixed-precision levels that ``function``'s matrix products and convolutions are run at.
+
+    On CPU ``paddle.amp.auto_cast`` has no effect, so the level is set by hand and only looked at.
+    """
+    tracer, seen = _dygraph_tracer(), set()
+
+    def recording(operation):
+        def wrapped(*args, **kwargs):
+            seen.add(tracer._amp_level)
+            return operation(*args, **kwargs)
+
+        return wrapped
+
+    for module, name in ((paddle, "bmm"), (paddle, "matmul"), (F, "conv2d")):
+        monkeypatch.setattr(module, name, recording(getattr(module, name)))
+    before = tracer._amp_level, tracer._amp_dtype
+    tracer._amp_level, tracer._amp_dtype = core.AmpLevel.O1, "bfloat16"
+    try:
+        function(*args, **kwargs)
+    finally:
+        tracer._amp_level, tracer._amp_dtype = before
+    return seen
+
+
+@pytest.mark.parametrize("name", ["fgd", "pkd", "mgd"])
+def test_mixed_precision_is_off_where_it_would_cast_down(name, monkeypatch):
     loss, student, teacher = _built(name)
-    fixed = _repeatable(loss)
-    expected, _ = _run(loss, student, teacher, **fixed)
-    with paddle.amp.auto_cast(dtype="bfloat16", level="O1"):
-        value, _ = _run(loss, student, teacher, **fixed)
-    assert value == expected
+    context = _context(loss, len(student))
+    levels = _levels_of_products(monkeypatch, loss, student, teacher, **context)
+    assert levels == {core.AmpLevel.O0}
+
+
+def test_mixed_precision_is_off_in_a_standardising_connector(monkeypatch):
+    x = paddle.randn(MAP)
+    assert _levels_of_products(monkeypatch, batch_standardise, x) == {core.AmpLevel.O0}
 
 
 @every_loss
