@@ -64,6 +64,14 @@ def demo_parser():
     return parser
 
 
+def halve_parser():
+    """Arguments of ``tools/halve_weights.py``."""
+    parser = argparse.ArgumentParser(description="Store weights in float16.")
+    parser.add_argument("weights", help="a .pdparams file or URL")
+    parser.add_argument("output", help="the file to write")
+    return parser
+
+
 def run(parser, command, argv=None):
     """Parse arguments, run `command(args)` and exit: 0, or 1 with one line for a user's mistake."""
     args = parser.parse_args(argv)

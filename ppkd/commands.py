@@ -12,6 +12,9 @@ from ppkd.recipe import load_recipe
 def train(args):
     """``tools/train.py``: train a student, with or without a teacher."""
     recipe = load_recipe(args.config, args.slim_config, args.opt)
+    for key in ("epoch", "TrainReader", "LearningRate", "OptimizerBuilder"):
+        if recipe.student.get(key) is None:
+            raise UserError(f"{args.config}: no `{key}`, which training needs (is a _BASE_ missing?)")
     start_device(recipe.student)
     for note in recipe.notes:
         logger().info(note)
@@ -61,6 +64,7 @@ def infer(args):
     recipe = load_recipe(args.config, None, args.opt)
     images = find_images(args.infer_img, args.infer_dir)
     start_device(recipe.student)
+    _check_readable(images)
     _check_writable("--output_dir", args.output_dir)
     from ppkd.build import build_student
     from ppkd.workspace import scope
@@ -88,6 +92,17 @@ def demo(args):
     from ppkd.demo import run
 
     run(args.teacher, args.output, args.seed, args.data)
+
+
+def halve(args):
+    """``tools/halve_weights.py``: store weights in float16."""
+    from ppkd.checkpoint import write
+    from ppkd.weights import find_weights, read_weights
+
+    path = find_weights(args.weights, "weights")
+    arrays = read_weights(path)
+    write(args.output, {k: v.astype("float16") if v.dtype == "float32" else v for k, v in arrays.items()})
+    logger().info("%s: %.1f MB, was %.1f", args.output, os.path.getsize(args.output) / 1e6, os.path.getsize(path) / 1e6)
 
 
 def find_images(image, folder):
@@ -137,6 +152,15 @@ def _with_weights(model, config):
         raise UserError("no weights: give them with -o weights=PATH_OR_URL")
     logger().info("%s", load_exactly(model, weights, "weights", config.get("num_classes")))
     return model
+
+
+def _check_readable(images):
+    """Check that all files are images: an exception in Paddle's loading thread leaves the tool waiting for ever."""
+    import cv2
+
+    for path in images:
+        if not cv2.haveImageReader(path):
+            raise UserError(f"{path}: not an image that OpenCV can read")
 
 
 def _check_writable(option, folder):

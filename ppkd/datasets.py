@@ -38,6 +38,8 @@ def open_dataset(section, config):
         dataset.parse_dataset()
     except (ValueError, KeyError, TypeError, AssertionError, IndexError) as error:
         raise UserError(f"{section}: {_why(dataset, path, error)}") from error
+    if not len(dataset.roidbs):
+        raise UserError(f"{section}: no image of {path} was found under {dataset.dataset_dir}/{dataset.image_dir}")
     categories, classes = len(getattr(dataset, "catid2clsid", ())), config.get("num_classes")
     if isinstance(classes, int) and categories > classes:
         raise UserError(

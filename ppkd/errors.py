@@ -9,6 +9,8 @@ class UserError(Exception):
 
 def nearest(name, known, count=3):
     """Return ``"; nearest: a, b"`` for the known names that look like `name`, or an empty string."""
-    lowered = {str(k).lower(): str(k) for k in known}
-    matches = difflib.get_close_matches(str(name).lower(), lowered, n=count, cutoff=0.5)
-    return "; nearest: " + ", ".join(lowered[m] for m in matches) if matches else ""
+    spellings = {}
+    for known_name in known:
+        spellings.setdefault(str(known_name).lower(), []).append(str(known_name))
+    matches = difflib.get_close_matches(str(name).lower(), spellings, n=count, cutoff=0.5)
+    return "; nearest: " + ", ".join([s for m in matches for s in spellings[m]][:count]) if matches else ""

@@ -19,7 +19,7 @@ def expand_own_data(config):
     ``num_classes: auto`` becomes the number of categories in the training annotations.
 
     Raises:
-        UserError: ``num_classes: auto`` and the annotation file is not given, missing or broken.
+        UserError: ``num_classes: auto`` and the annotation file is not given, missing or broken; or no number.
     """
     _section(config, "TrainDataset", "COCODataSet", "train")
     _section(config, "EvalDataset", "COCODataSet", "val")
@@ -39,6 +39,9 @@ def expand_own_data(config):
             )
         path = os.path.join(train.get("dataset_dir") or "", str(train["anno_path"]))
         config["num_classes"] = len(read_categories(path))
+    classes = config.get("num_classes", 1)
+    if not isinstance(classes, int) or classes < 1:
+        raise UserError(f"num_classes has to be a number of classes or auto, found {classes!r}")
     for key in KEYS:
         config.pop(key, None)
 

@@ -8,7 +8,7 @@ the slim file *itself* says about the run overrides the student's file. ``-o key
 import os
 from dataclasses import dataclass, field
 
-from ppkd.errors import UserError, nearest
+from ppkd.errors import UserError
 from ppkd.keys import METHOD_KEYS, RUN_KEYS, check_top_level
 from ppkd.own_data import expand_own_data
 from ppkd.yaml_io import Tagged, clone, merge, parse_value, read_with_bases
@@ -125,6 +125,7 @@ def load_recipe(config, slim_config=None, overrides=()):
     _override(recipe, given, "-o")
     if "architecture" not in student:
         raise UserError(f"{config}: no `architecture`, so there is no detector to build (is a _BASE_ missing?)")
+    _check_counts(recipe)
     expand_own_data(student)
     if slim_config is not None:
         recipe.teachers["teacher"] = _teacher(slim, of_teacher, for_teacher, student, slim_config)
@@ -227,6 +228,13 @@ def _override(recipe, values, source):
     recipe.origin.update(dict.fromkeys(values, source))
 
 
+def _check_counts(recipe):
+    for key in ("epoch", "snapshot_epoch", "log_iter", "worker_num", "seed"):
+        value = recipe.student.get(key)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+            raise UserError(f"{recipe.origin[key]}: {key} has to be a whole number, found {value!r}")
+
+
 def _check_fields(into, values, source, path=""):
     """Refuse ``a.b=1`` where `a` is a list or a plain value: it would be replaced by a mapping, which nothing reads."""
     for key, value in values.items():
@@ -237,10 +245,3 @@ def _check_fields(into, values, source, path=""):
             what = "a list: give it whole" if isinstance(here, list) else f"{here!r} and has no fields to set"
             raise UserError(f"{source}: {path}{key} is {what}")
         _check_fields(here, value, source, f"{path}{key}.")
-
-
-def require(value, allowed, what, where):
-    """Return `value` if it is one of `allowed`; otherwise raise a UserError that names the nearest ones."""
-    if value in allowed:
-        return value
-    raise UserError(f"{where}: unknown {what} {value!r}{nearest(value, allowed)}; known: {', '.join(sorted(allowed))}")

@@ -61,12 +61,16 @@ class Trainer:
         self._scaler = paddle.amp.GradScaler(
             enable=self._amp, init_loss_scaling=self.config.get("init_loss_scaling", 1024)
         )
+        if self._amp and state is not None and state["scaler"]:
+            self._scaler.load_state_dict(state["scaler"])
         self._make_output_dir()
         self._vdl = _open_vdl(vdl_dir) if vdl_dir and self.rank == 0 else None
         if self._uses_sync_bn():
             paddle.nn.SyncBatchNorm.convert_sync_batchnorm(self.student)
         self.distill = model if self.terms is not None else None
-        self.model = paddle.DataParallel(model) if self.ranks > 1 else model
+        # What gets a gradient changes from step to step: terms have epochs, and a box branch idles without a box.
+        unused = bool(self.config.get("find_unused_parameters", True))
+        self.model = paddle.DataParallel(model, find_unused_parameters=unused) if self.ranks > 1 else model
 
     @classmethod
     def open(cls, recipe, **options):
@@ -84,7 +88,7 @@ class Trainer:
         total = min(total, self._max_steps - self.step) if self._max_steps else total
         meters = Meters(total, int(self.config.get("log_iter") or 20), self._batch_size())
         results = {}
-        for epoch in range(self.epoch, epochs):
+        for epoch in range(self.epoch, epochs if not self._reached_max() else 0):
             self._train_epoch(epoch, epochs, meters)
             self.epoch = epoch + 1
             finished = self.epoch == epochs or self._reached_max()
@@ -160,7 +164,7 @@ class Trainer:
             return {}
         raw = {k: v.clone() for k, v in self.student.state_dict().items()} if self.ema is not None else None
         if raw is not None:
-            self.student.set_state_dict(self.ema.apply())
+            self.student.set_state_dict({**raw, **self.ema.apply()})
         try:
             weights = self.student.state_dict()
             checkpoint.save(self.output_dir, name, weights, self.state(raw))
@@ -192,26 +196,36 @@ class Trainer:
             "student": raw if raw is not None else self.student.state_dict(),
             "terms": self.terms.state_dict() if self.terms is not None else None,
             "optimizer": self.optimizer.state_dict(),
-            "ema": None if self.ema is None else {"step": self.ema.step, "tensors": self.ema.state_dict},
+            "moving": [p.name for p in self._learned() if p.grad is not None],
+            "ema": self.ema and {"step": self.ema.step, "epoch": self.ema.epoch, "tensors": self.ema.state_dict},
             "scaler": self._scaler.state_dict() if self._amp else None,
         }
 
     def _restore(self, state):
         if (state["terms"] is None) != (self.terms is None):
             raise UserError("-r: the checkpoint is of a run with another --slim_config (or none)")
-        self.student.set_state_dict(state["student"])
+        _restore_exactly(self.student, state["student"], "student (-c)")
         if self.terms is not None:
-            self.terms.set_state_dict(state["terms"])
+            _restore_exactly(self.terms, state["terms"], "method or teacher (--slim_config)")
         self.optimizer.set_state_dict(state["optimizer"])
+        # Clearing leaves zeros for a gradient, and with them a parameter goes on by momentum and decay through steps
+        # that do not reach it; without any it would stand still.
+        for p in self._learned():
+            if p.name in state["moving"]:
+                p.grad = paddle.zeros_like(p)
         if self.ema is not None and state["ema"] is not None:
             self.ema.resume(state["ema"]["tensors"], state["ema"]["step"])
+            self.ema.epoch = state["ema"]["epoch"]
         self.epoch, self.step, self._best = int(state["epoch"]), int(state["step"]), float(state["best"])
         logger().info("resumed after epoch %d, step %d", self.epoch, self.step)
+
+    def _learned(self):
+        return [*self.student.parameters(), *(self.terms.parameters() if self.terms is not None else [])]
 
     def _build_ema(self):
         from ppdet.optimizer import ModelEMA
 
-        return ModelEMA(
+        ema = ModelEMA(
             self.student,
             decay=self.config.get("ema_decay", 0.9998),
             ema_decay_type=self.config.get("ema_decay_type", "threshold"),
@@ -219,6 +233,10 @@ class Trainer:
             ema_black_list=self.config.get("ema_black_list"),
             ema_filter_no_grad=self.config.get("ema_filter_no_grad", False),
         )
+        # It holds the student's own tensors for what is on its black list, and would freeze them at a snapshot.
+        for name in ema.ema_black_list:
+            del ema.state_dict[name]
+        return ema
 
     def _make_output_dir(self):
         if self.rank:
@@ -274,6 +292,12 @@ def _warn_of_short_decay(config):
                 "the learning rate ends after epoch %d of %d: set LearningRate.schedulers along with epoch",
                 ends, int(config["epoch"]),
             )  # fmt: skip
+
+
+def _restore_exactly(layer, tensors, what):
+    missing, unexpected = layer.set_state_dict(tensors)
+    if missing or unexpected:
+        raise UserError(f"-r: the checkpoint is of another {what}; these do not fit: {[*missing, *unexpected][:4]}")
 
 
 def _open_vdl(folder):

@@ -47,14 +47,18 @@ def find_weights(weights, what):
     Raises:
         UserError: there is no such file, or the download failed.
     """
+    from ppdet.utils import download
     from ppdet.utils.checkpoint import is_url
-    from ppdet.utils.download import get_weights_path
 
     weights = str(weights)
     if is_url(weights):
         try:
-            return get_weights_path(weights)
+            return download.get_weights_path(weights)
         except (Exception, SystemExit) as error:  # ppdet raises whatever its download met
+            # It asks the server for a checksum even if it has the file: without a network the copy has to do.
+            copy = download.map_path(download.parse_url(weights), download.WEIGHTS_HOME)
+            if os.path.isfile(copy):
+                return copy
             raise UserError(
                 f"{what}: {weights} could not be downloaded ({type(error).__name__}). Is there a network? Otherwise "
                 "download it elsewhere and give the file's path instead"

@@ -79,25 +79,28 @@ def create(name, *args):
     """Create a registered ppdet object by name in the current scope and, given arguments, call it with them.
 
     Raises:
-        UserError: no such class, or a parameter that it does not have.
+        UserError: no such class, or a parameter or value that it does not take.
     """
     workspace = _ppdet()
     if name not in workspace.global_config:
         raise UserError(f"ppdet has no class {name!r}{nearest(name, registered_names())}")
     try:
         made = workspace.create(name)
-    except TypeError as error:
-        raise UserError(f"{name}: {error}{_nearest_parameter(error)}") from error
+        return made(*args) if args else made
+    except (TypeError, AttributeError, KeyError, AssertionError) as error:
+        reason = f"{type(error).__name__}: {error}{_nearest_to(error)}"
+        raise UserError(f"{name} cannot be built from this config: {reason}") from error
     except ValueError as error:
         wrong = _unknown_class(error, workspace.global_config)
         if wrong is None:
             raise
         raise UserError(f"{name}: ppdet has no class {wrong!r}{nearest(wrong, registered_names())}") from error
-    return made(*args) if args else made
 
 
-def _nearest_parameter(error):
-    """For ``X.__init__() got an unexpected keyword argument 'y'``: the nearest that X has."""
+def _nearest_to(error):
+    """The nearest names to an unknown attribute of a module (a scheduler, a transform) or parameter of a class."""
+    if isinstance(error, AttributeError):
+        return nearest(error.name, dir(error.obj)) if error.name else ""
     match = re.match(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
     schema = _classes.get(match[1]) if match else None
     return nearest(match[2], schema.schema) if schema is not None else ""

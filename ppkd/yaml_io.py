@@ -54,7 +54,13 @@ def _construct_mapping(loader, node):
     return loader.construct_mapping(node, deep=True)
 
 
+def _refuse_python(loader, suffix, node):
+    where = f"{node.start_mark.name}:{node.start_mark.line + 1}"
+    raise UserError(f"{where}: the tag !!python/{suffix} is refused: a config file builds no Python objects")
+
+
 _Loader.add_multi_constructor("!", _construct_tagged)
+_Loader.add_multi_constructor("tag:yaml.org,2002:python/", _refuse_python)
 # YAML 1.1 reads 1e-3 (no dot) and 1.0e3 (no sign) as text; nobody who writes them means text.
 _EXPONENT = (
     "tag:yaml.org,2002:float",
@@ -74,7 +80,9 @@ def parse_value(text):
     if text.strip() in ("null", "None", "~"):
         return None
     try:
-        return yaml.load(text, Loader=_Loader)
+        loader = _Loader(text)
+        loader.name = "-o"
+        return loader.get_single_data()
     except yaml.YAMLError as error:
         raise UserError(f"-o: {text!r} is not a YAML value: {_reason(error)}") from None
 

@@ -1,5 +1,8 @@
 """What the training tests share: families, runs of a few steps, and comparisons to the bit."""
 
+import json
+import pathlib
+
 import paddle
 import pytest
 
@@ -8,6 +11,8 @@ from tests.conftest import FAMILIES
 PADDLE = int(paddle.__version__.split(".")[0])
 # ppdet 2.6.0's PP-YOLOE multiplies int64 by int32 in its assigner, which Paddle 3 refuses.
 TRAINS = {"ppyoloe": PADDLE < 3}
+# For what does not depend on the detector: the cheapest that this Paddle can train.
+QUICK = "ppyoloe" if TRAINS["ppyoloe"] else "retinanet"
 families = pytest.mark.parametrize(
     "family",
     [
@@ -70,3 +75,66 @@ def count_calls(layer):
     calls = []
     layer.register_forward_post_hook(lambda *_: calls.append(1))
     return calls
+
+
+def train_plain_ppdet(loaded, steps):
+    """A bare loop over ppdet's own objects; returns the student's tensors and, if the config has it, its EMA's."""
+    from ppdet.core import workspace
+    from ppdet.optimizer import ModelEMA
+
+    from ppkd.datasets import open_dataset
+    from ppkd.loader import TrainLoader, seed_everything
+    from ppkd.workspace import scope
+
+    config = loaded.student
+    with scope(config):
+        dataset = open_dataset("TrainDataset", config)
+        loader = TrainLoader(workspace.create("TrainReader"), dataset, 0, seed=0)
+        seed_everything(0)
+        model = workspace.create(config["architecture"])
+        lr = workspace.create("LearningRate")(len(loader))
+        optimizer = workspace.create("OptimizerBuilder")(lr, model)
+        ema = None
+        if config.get("use_ema"):
+            ema = ModelEMA(model, decay=config["ema_decay"], ema_black_list=config["ema_black_list"])
+        model.train()
+        for _, batch in zip(range(steps), loader.epoch(0)):
+            batch["epoch_id"] = 0
+            model(batch)["loss"].backward()
+            optimizer.step()
+            optimizer.clear_grad()
+            lr.step()
+            if ema is not None:
+                ema.update()
+    return model.state_dict(), ema.apply() if ema is not None else model.state_dict()
+
+
+def first_images_with_boxes(shapes, folder, number):
+    """Overrides for a copy of the data set in which only the first `number` images have boxes."""
+    (folder / "annotations").mkdir(parents=True)
+    shapes = pathlib.Path(shapes)
+    content = json.loads((shapes / "annotations" / "instances_train.json").read_text())
+    kept = [image["id"] for image in content["images"]][:number]
+    content["annotations"] = [box for box in content["annotations"] if box["image_id"] in kept]
+    (folder / "annotations" / "instances_train.json").write_text(json.dumps(content))
+    (folder / "train").symlink_to(shapes / "train")
+    return [f"dataset_dir={folder}", "TrainReader.shuffle=false"]
+
+
+def shown(value):
+    """A copy of nested mappings and lists, in order, that later changes in place cannot reach."""
+    if isinstance(value, dict):
+        return (type(value).__name__, [(key, shown(item)) for key, item in value.items()])
+    if isinstance(value, (list, tuple)):
+        return [shown(item) for item in value]
+    return repr(value)
+
+
+def head_of(model):
+    """The head of a DistillModel's student."""
+    return model.student.head if hasattr(model.student, "head") else model.student.yolo_head
+
+
+def fail(*args, **kwargs):
+    """In place of something that fails half way."""
+    raise ZeroDivisionError

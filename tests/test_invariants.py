@@ -1,30 +1,42 @@
-"""The invariants of DESIGN.md (all but 6 and 12, which belong to the losses), each for every family of detectors."""
+"""The invariants of DESIGN.md, each for every family of detectors.
+
+Elsewhere: 6 and 12, which belong to the losses; 10 in test_recorders.py; 4 and 5 across ranks in test_distributed.py.
+"""
 
 import copy
-import json
 import os
-import pathlib
 
 import numpy as np
 import paddle
 import pytest
 from paddle import nn
-from paddle.utils import unique_name
 
-from ppkd import recorders
 from ppkd.build import build_model
 from ppkd.context import Context
 from ppkd.detectors import Level, Tap
 from ppkd.ground_truth import BOXES, VALID
-from ppkd.loader import TrainLoader, seed_everything
 from ppkd.methods import plan
 from ppkd.model import DistillModel
 from ppkd.recipe import load_recipe
 from ppkd.terms import Term, TermSpec
 from ppkd.trainer import Trainer
-from ppkd.workspace import build_detector, create, registered_names, scope
-from tests.conftest import CONFIGS, training_batch
-from tests.helpers_training import FOUR, PADDLE, STRONG, count_calls, differing, everything_in, families, fit
+from ppkd.workspace import build_detector, registered_names, scope
+from tests.conftest import CONFIGS, FAMILIES, training_batch
+from tests.helpers_training import (
+    FOUR,
+    PADDLE,
+    STRONG,
+    count_calls,
+    differing,
+    everything_in,
+    fail,
+    families,
+    first_images_with_boxes,
+    fit,
+    head_of,
+    shown,
+    train_plain_ppdet,
+)  # fmt: skip
 
 PARTS = {"fg", "bg", "attention", "relation"}
 TEACHER = "teacher"
@@ -69,36 +81,6 @@ def _equal_context_blocks(loss):
 # 2. All weights 0: the student's training is bit-identical to plain ppdet's.
 
 
-def _train_plain_ppdet(loaded, steps):
-    """A bare loop over ppdet's own objects; returns the student's tensors and, if the config has it, its EMA's."""
-    from ppdet.core import workspace
-    from ppdet.optimizer import ModelEMA
-
-    from ppkd.datasets import open_dataset
-
-    config = loaded.student
-    with scope(config):
-        dataset = open_dataset("TrainDataset", config)
-        loader = TrainLoader(workspace.create("TrainReader"), dataset, 0, seed=0)
-        seed_everything(0)
-        model = workspace.create(config["architecture"])
-        lr = workspace.create("LearningRate")(len(loader))
-        optimizer = workspace.create("OptimizerBuilder")(lr, model)
-        ema = None
-        if config.get("use_ema"):
-            ema = ModelEMA(model, decay=config["ema_decay"], ema_black_list=config["ema_black_list"])
-        model.train()
-        for _, batch in zip(range(steps), loader.epoch(0)):
-            batch["epoch_id"] = 0
-            model(batch)["loss"].backward()
-            optimizer.step()
-            optimizer.clear_grad()
-            lr.step()
-            if ema is not None:
-                ema.update()
-    return model.state_dict(), ema.apply() if ema is not None else model.state_dict()
-
-
 @families
 @pytest.mark.parametrize("off", ["loss_weight=0", "start_epoch=9"])
 def test_2_weights_zero_is_plain_ppdet_to_the_bit(family, off, recipe):
@@ -109,7 +91,7 @@ def test_2_weights_zero_is_plain_ppdet_to_the_bit(family, off, recipe):
         trainer.run()
     assert calls == [], "the teacher was run for nothing"
     assert len(trainer.terms.parameters()) > 0
-    plain, exported = _train_plain_ppdet(recipe(family, distil=False, overrides=[FOUR]), steps=2)
+    plain, exported = train_plain_ppdet(recipe(family, distil=False, overrides=[FOUR]), steps=2)
     assert differing(before, plain), "nothing was trained"
     assert differing(trainer.student.state_dict(), plain) == []
     assert differing(paddle.load(os.path.join(loaded.output_dir, "model_final.pdparams")), exported) == []
@@ -175,11 +157,11 @@ def test_4_terms_are_learned_and_kept_beside_the_student(family, recipe):
 @families
 @pytest.mark.parametrize("with_boxes", [0, 1])
 def test_5_without_boxes_terms_are_finite_and_connected(family, with_boxes, recipe, shapes, tmp_path, monkeypatch):
-    loaded = recipe(family, overrides=_first_images_with_boxes(shapes, tmp_path / "few", with_boxes))
+    loaded = recipe(family, overrides=first_images_with_boxes(shapes, tmp_path / "few", with_boxes))
     batch, model = training_batch(loaded), build_model(loaded)
     assert [bool(boxes.numpy().any()) for boxes in batch["gt_bbox"]] == [with_boxes > 0, False]
     # ppdet's own loss cannot always be had from such a batch; see the next test.
-    monkeypatch.setattr(_head(model), "get_loss", lambda *_: {"loss": paddle.zeros([])}, raising=False)
+    monkeypatch.setattr(head_of(model), "get_loss", lambda *_: {"loss": paddle.zeros([])}, raising=False)
     terms = {key: value for key, value in model(batch).items() if key.startswith("fgd.")}
     assert {key.rsplit(".")[-1] for key in terms} == PARTS
     assert [key for key, value in terms.items() if not np.isfinite(float(value))] == []
@@ -198,28 +180,12 @@ def test_5_without_boxes_terms_are_finite_and_connected(family, with_boxes, reci
 def test_5_without_boxes_a_whole_step_is_finite(family, with_boxes, recipe, shapes, tmp_path, request):
     if (family, PADDLE) == ("retinanet", 2) or (family, with_boxes) == ("ppyoloe", 0):
         request.applymarker(pytest.mark.xfail(raises=ValueError, strict=True, reason="ppdet 2.6.0's own loss raises"))
-    loaded = recipe(family, overrides=_first_images_with_boxes(shapes, tmp_path / "few", with_boxes))
+    loaded = recipe(family, overrides=first_images_with_boxes(shapes, tmp_path / "few", with_boxes))
     model = build_model(loaded)
     losses = model(training_batch(loaded))
     losses["loss"].backward()
     assert [key for key, value in losses.items() if not np.isfinite(float(value))] == []
     assert all(np.isfinite(p.grad.numpy()).all() for p in model.parameters() if p.grad is not None)
-
-
-def _first_images_with_boxes(shapes, folder, number):
-    """Overrides for a copy of the data set in which only the first `number` images have boxes."""
-    (folder / "annotations").mkdir(parents=True)
-    shapes = pathlib.Path(shapes)
-    content = json.loads((shapes / "annotations" / "instances_train.json").read_text())
-    kept = [image["id"] for image in content["images"]][:number]
-    content["annotations"] = [box for box in content["annotations"] if box["image_id"] in kept]
-    (folder / "annotations" / "instances_train.json").write_text(json.dumps(content))
-    (folder / "train").symlink_to(shapes / "train")
-    return [f"dataset_dir={folder}", "TrainReader.shuffle=false"]
-
-
-def _head(model):
-    return model.student.head if hasattr(model.student, "head") else model.student.yolo_head
 
 
 # 7. Resumed equals uninterrupted, to the bit on CPU.
@@ -280,7 +246,7 @@ def test_8_exported_student_is_a_plain_ppdet_model(family, recipe):
 # 9. The student's effective config is untouched by the teacher's files.
 
 
-@families
+@pytest.mark.parametrize("family", FAMILIES)
 def test_9_teachers_files_do_not_reach_the_student(family, recipe, shapes, tmp_path):
     plain, distilled = recipe(family, distil=False), recipe(family)
     assert distilled.student == plain.student and distilled.output_dir == plain.output_dir
@@ -309,77 +275,23 @@ def test_9_ppdets_global_config_is_as_before(family, recipe, monkeypatch):
 
     registered_names()  # importing ppdet is what fills the table
     assert len(global_config) > 100
-    before, rows = _shown(global_config), {key: id(value) for key, value in global_config.items()}
+    before, rows = shown(global_config), {key: id(value) for key, value in global_config.items()}
     loaded = recipe(family, overrides=[FOUR])
     given = copy.deepcopy(loaded.student)
     fit(loaded, max_steps=1, validate=True)
-    assert _shown(global_config) == before
+    assert shown(global_config) == before
     assert loaded.student == given
 
     with Trainer.open(recipe(family, overrides=[FOUR]), max_steps=1) as trainer:
-        monkeypatch.setattr(trainer, "_train_step", _fail)
+        monkeypatch.setattr(trainer, "_train_step", fail)
         with pytest.raises(ZeroDivisionError):
             trainer.run()
-    assert _shown(global_config) == before
+    assert shown(global_config) == before
     with pytest.raises(ZeroDivisionError):
-        monkeypatch.setattr("ppkd.trainer.build_model", _fail)
+        monkeypatch.setattr("ppkd.trainer.build_model", fail)
         Trainer.open(recipe(family)).__enter__()
-    assert _shown(global_config) == before
+    assert shown(global_config) == before
     assert {key: id(value) for key, value in global_config.items()} == rows, "an entry was replaced"
-
-
-def _shown(value):
-    """A copy of nested mappings and lists, in order, that later changes in place cannot reach."""
-    if isinstance(value, dict):
-        return (type(value).__name__, [(key, _shown(item)) for key, item in value.items()])
-    if isinstance(value, (list, tuple)):
-        return [_shown(item) for item in value]
-    return repr(value)
-
-
-def _fail(*args, **kwargs):
-    raise ZeroDivisionError
-
-
-# 10. Hooks fire once a step, also under DataParallel, and are gone afterwards.
-
-
-def _hooks_on(model):
-    layers = [*model.student.sublayers(True), *model.teachers[TEACHER].sublayers(True)]
-    return sum(len(layer._forward_post_hooks) + len(layer._forward_pre_hooks) for layer in layers)
-
-
-@families
-@pytest.mark.parametrize("wrap", [lambda model: model, paddle.DataParallel], ids=["plain", "DataParallel"])
-def test_10_hooks_fire_once_a_step_and_are_gone(family, wrap, recipe, monkeypatch):
-    recorders_record = recorders._record
-    loaded = recipe(family)
-    model = build_model(loaded)
-    batch, runner, fired, present = training_batch(loaded), wrap(model), [], []
-    runner.train()
-
-    def record(*args):
-        fired.append(1)
-        present.append(_hooks_on(model))
-        return recorders_record(*args)
-
-    monkeypatch.setattr(recorders, "_record", record)
-    for step in (1, 2):
-        runner(dict(batch))["loss"].backward()
-        assert len(fired) == 2 * step, "the neck of either side, once a step"
-        assert _hooks_on(model) == 0
-    assert min(present) > 0
-
-    for broken in (model.student.backbone, model.student.neck, model.teachers[TEACHER].neck):
-        with monkeypatch.context() as patch:
-            patch.setattr(broken, "forward", _fail, raising=False)
-            with pytest.raises(ZeroDivisionError):
-                runner(dict(batch))
-        assert _hooks_on(model) == 0
-    monkeypatch.setattr(_head(model), "get_loss", _fail, raising=False)
-    with pytest.raises(ZeroDivisionError):
-        runner(dict(batch))
-    assert _hooks_on(model) == 0
 
 
 # 11. Mixed precision agrees with float32 within 1e-3: losses compute in float32 whatever comes in.

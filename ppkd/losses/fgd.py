@@ -4,10 +4,11 @@ Yang et al., "Focal and Global Knowledge Distillation for Detectors", CVPR 2022 
 2111.11837). With S the student's map (already of the teacher's shape), T the teacher's, both
 (N, C, H, W), and P = H * W positions:
 
-* attention of a map F (focal distillation): spatial ``A(F) = P * softmax_p(mean_c |F| / temp)`` and channel
+* attention of a map F, for focal distillation: spatial
+  ``A(F) = P * softmax_p(mean_c |F| / temp)`` and channel
   ``B(F) = C * softmax_c(mean_p |F| / temp)``;
-* ``fg`` and ``bg`` (the feature loss of focal distillation): ``1/N * sum mask * A(T) * B(T) * (S - T)^2`` with the masks of
-  :func:`box_masks`;
+* ``fg`` and ``bg`` (its feature loss): ``1/N * sum mask * A(T) * B(T) * (S - T)^2`` with the masks
+  of :func:`box_masks`;
 * ``attention`` (its attention loss): ``1/N * (sum |B(S) - B(T)| + sum |A(S) - A(T)|)``;
 * ``relation`` (global distillation): ``1/N * sum (S + c_s - T - c_t)^2``, each c the vector of
   :func:`context_vector`, the same at all positions of an image (a GC block, arXiv 1904.11492).

@@ -1,7 +1,7 @@
 """Plain distances of two tensors ("mimicking").
 
-Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015 (arXiv 1412.6550): the loss of a hint; the
-normalised forms are those of MMRazor's ``L2Loss``.
+Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015 (arXiv 1412.6550): the loss
+of a hint; the normalised forms are those of MMRazor's ``L2Loss``.
 """
 
 from paddle import nn

@@ -1,8 +1,8 @@
 """Localisation Distillation (LD).
 
 Zheng et al., "Localization Distillation for Dense Object Detection", CVPR 2022 (arXiv 2102.12252),
-on box edges predicted as distributions (Generalized Focal Loss, arXiv 2006.04388), and
-the adaptive selection of anchors of ATSS (arXiv 1912.02424, algorithm 1).
+on box edges predicted as distributions (Generalized Focal Loss, arXiv 2006.04388), and the adaptive
+selection of anchors of ATSS (arXiv 1912.02424).
 
 These are functions and no layers, as they need what only a detector's head knows: the anchors and
 which of them are positive.

@@ -1,0 +1,84 @@
+"""Run by `paddle.distributed.launch` in test_distributed.py: trains recipes on two ranks, and writes what each has.
+
+    helpers_distributed.py FOLDER NAME=ARGUMENTS.json ...
+
+For every NAME, ``FOLDER/NAME.RANK`` gets the parameters, the images that were seen and the hooks that fired.
+"""
+
+import json
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+import ppkd  # noqa: F401, I001  # before paddle
+import paddle
+
+from ppkd import recorders
+from ppkd.commands import start_device
+from ppkd.ground_truth import BOXES, VALID
+from ppkd.recipe import load_recipe
+from ppkd.trainer import Trainer
+
+
+def train(config, slim, overrides, empty_rank=None):
+    """Train a recipe to its end; what this rank has then.
+
+    Args:
+        empty_rank: rank that gets images without a box, from its second step on.
+    """
+    loaded = load_recipe(config, slim, overrides)
+    images, fired, original = [], [], recorders._record
+    with Trainer.open(loaded) as trainer:
+        before = parameters(trainer)
+        step = trainer._train_step
+
+        def watched(batch):
+            images.append(batch["image"].numpy().sum())
+            if trainer.rank == empty_rank and len(images) > 1:
+                batch = without_boxes(batch)
+            return step(batch)
+
+        def record(*args):
+            fired.append(1)
+            return original(*args)
+
+        trainer._train_step, recorders._record = watched, record
+        try:
+            trainer.run()
+        finally:
+            recorders._record = original
+    models = [trainer.student, *trainer.distill.teachers.values()]
+    hooks = sum(len(layer._forward_post_hooks) for model in models for layer in model.sublayers(True))
+    return {
+        "before": before, "after": parameters(trainer), "images": images, "fired": len(fired), "hooks": hooks,
+        "steps": trainer.step, "wrapped": type(trainer.model).__name__,
+    }  # fmt: skip
+
+
+def parameters(trainer):
+    """The learned tensors of student and terms, copied."""
+    parts = {"student": trainer.student, "terms": trainer.terms}
+    named = {f"{part}.{n}": p for part, layer in parts.items() for n, p in layer.named_parameters() if p.trainable}
+    return {name: p.clone().detach() for name, p in named.items()}
+
+
+def without_boxes(batch):
+    """The batch as if no image had a box: padding where the reader pads, empty lists where it does not."""
+    result = dict(batch)
+    for key in ("gt_bbox", "gt_class", "pad_gt_mask", BOXES, VALID):
+        if isinstance(batch.get(key), list):
+            result[key] = [rows[:0] for rows in batch[key]]
+        elif key in batch:
+            result[key] = paddle.zeros_like(batch[key])
+    return result
+
+
+if __name__ == "__main__":
+    folder, *runs = sys.argv[1:]
+    start_device({})
+    for run in runs:
+        name, path = run.split("=", 1)
+        with open(path, encoding="utf-8") as file:
+            result = train(**json.load(file))
+        paddle.save(result, os.path.join(folder, f"{name}.{paddle.distributed.get_rank()}"))

@@ -1,0 +1,52 @@
+"""Writing files for a test, and running what a tool runs without the seconds that a new process costs."""
+
+import contextlib
+import io
+import logging
+import pathlib
+from unittest import mock
+
+from ppkd import cli, commands
+
+TOOLS = {
+    "train": (cli.train_parser, commands.train),
+    "eval": (cli.eval_parser, commands.evaluate),
+    "infer": (cli.infer_parser, commands.infer),
+}
+
+# Wherever a test runs, nothing answers there: downloads fail as they do without a network.
+OFFLINE = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+
+
+def write(path, text):
+    """Write a text file, with the folders it needs, and return its path as text."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def call(name, *args):
+    """Run what ``tools/NAME.py ARGS`` runs, in this process.
+
+    Returns:
+        ``(exit code, what was written to standard error)``.
+    """
+    parser, command = TOOLS[name]
+    errors = io.StringIO()
+    # Loggers of an earlier test may still hold its closed stream; their complaints are not the tool's.
+    with contextlib.redirect_stderr(errors), mock.patch.object(logging, "raiseExceptions", False):
+        try:
+            cli.run(parser(), command, [str(arg) for arg in args])
+        except SystemExit as stop:
+            return stop.code, errors.getvalue()
+    return 0, errors.getvalue()
+
+
+def the_error(code, errors):
+    """The text of the one line ``ppkd: error: ...`` that a failed tool leaves on standard error."""
+    assert code == 1, (code, errors)
+    lines = errors.splitlines()
+    assert len(lines) == 1, errors
+    assert lines[0].startswith("ppkd: error: "), errors
+    return lines[0].removeprefix("ppkd: error: ")

@@ -1,0 +1,106 @@
+"""Connectors make a student's tensor comparable to a teacher's."""
+
+import numpy as np
+import paddle
+import pytest
+
+from ppkd.connectors import CONNECTORS, Align, AlignStandardise, Identity, Standardise, match_size
+from ppkd.context import Context
+from ppkd.detectors import Level, Tap
+from ppkd.errors import UserError
+from ppkd.ground_truth import BOXES, VALID
+from ppkd.terms import Term, TermSpec, context_names
+
+
+def level(channels, stride=8):
+    return Level("neck[0]", Tap("neck"), channels, stride)
+
+
+def term(student=4, teacher=6, loss=None, **connectors):
+    return Term(TermSpec("t", "neck", "neck", loss or {"name": "fgd"}, **connectors), level(student), level(teacher))
+
+
+def batch_of(size):
+    batch = {"image": paddle.zeros([2, 3, size, size]), "im_shape": paddle.full([2, 2], float(size))}
+    batch[BOXES] = paddle.to_tensor([[[4.0, 4.0, 40.0, 30.0]], [[0.0] * 4]])
+    batch[VALID] = paddle.to_tensor([[1.0], [0.0]])
+    return Context(batch)
+
+
+def test_identity_passes_the_very_tensor_on():
+    x = paddle.rand([2, 4, 3, 3])
+    identity = Identity(4, 6)
+    assert identity(x) is x and identity.channels == 4 and identity.parameters() == []
+
+
+def test_align_is_a_1x1_convolution_with_bias_only_where_channels_differ():
+    x = paddle.rand([2, 4, 3, 5])
+    align = Align(4, 6)
+    weight, bias = align.conv.weight.numpy(), align.conv.bias.numpy()
+    expected = np.einsum("oi,nihw->nohw", weight[:, :, 0, 0], x.numpy()) + bias[None, :, None, None]
+    np.testing.assert_allclose(align(x).numpy(), expected, rtol=1e-5, atol=1e-6)
+    assert (align.channels, align.conv.weight.shape) == (6, [6, 4, 1, 1])
+    same = Align(4, 4)
+    assert same(x) is x and same.channels == 4 and same.parameters() == []
+
+
+@pytest.mark.parametrize("make", [Standardise, AlignStandardise])
+def test_standardise_gives_every_channel_mean_0_and_variance_1(make):
+    connector = make(4, 6 if make is AlignStandardise else 4)
+    x = paddle.randn([3, 4, 8, 8]) * 7 + paddle.to_tensor([0.0, 5.0, -3.0, 100.0]).reshape([1, 4, 1, 1])
+    outputs = []
+    for mode in (connector.train, connector.eval):
+        mode()
+        outputs.append(connector(x).numpy())
+    assert (outputs[0] == outputs[1]).all(), "no running statistics: train and eval are the same"
+    assert outputs[0].shape[1] == connector.channels
+    np.testing.assert_allclose(outputs[0].mean(axis=(0, 2, 3)), 0, atol=1e-4)
+    np.testing.assert_allclose(outputs[0].var(axis=(0, 2, 3)), 1, rtol=1e-3)
+    assert not list(connector.buffers())
+
+
+def test_match_size_resizes_the_teacher_with_half_pixel_centres():
+    student, teacher = paddle.rand([1, 2, 4, 4]), paddle.rand([1, 3, 8, 8])
+    resized = match_size(student, teacher).numpy()
+    # Halving puts every new centre between four old ones.
+    np.testing.assert_allclose(resized, teacher.numpy().reshape(1, 3, 4, 2, 4, 2).mean(axis=(3, 5)), rtol=1e-5)
+    assert match_size(paddle.rand([1, 2, 8, 8]), teacher) is teacher
+
+
+@pytest.mark.parametrize("student, teacher", [("align", "none"), ("align_standardise", "standardise")])
+def test_term_trains_its_connector_and_leaves_the_teacher_alone(student, teacher):
+    made = term(student_connector=student, teacher_connector=teacher)
+    x, y = paddle.randn([2, 4, 8, 8]), paddle.randn([2, 6, 16, 16])
+    x.stop_gradient = False
+    sum(made(x, y, batch_of(64)).values()).backward()
+    names = [name for name, _ in made.named_parameters() if name.startswith("connect_student")]
+    assert len(names) == 2
+    for parameter in made.connect_student.parameters():
+        assert parameter.grad is not None and np.isfinite(parameter.grad.numpy()).all()
+    assert np.abs(made.connect_student.parameters()[0].grad.numpy()).sum() > 0
+    assert x.grad is not None and y.grad is None
+    assert made.loss.conv_mask_s.weight.shape[1] == 6, "the loss has the teacher's channels"
+
+
+def test_unknown_names_say_what_there_is():
+    with pytest.raises(UserError, match=r"unknown connector 'aling'.*align.*known: " + ", ".join(CONNECTORS)):
+        term(student_connector="aling")
+    with pytest.raises(UserError, match=r"unknown loss 'fdg'.*fgd"):
+        term(loss={"name": "fdg"}, student_connector="align")
+    with pytest.raises(UserError, match=r"loss fgd has no parameter 'alhpa'.*alpha"):
+        term(loss={"name": "fgd", "alhpa": 1}, student_connector="align")
+
+
+def test_a_loss_that_asks_for_what_no_context_has_is_refused():
+    class Asks(paddle.nn.Layer):
+        def forward(self, student, teacher, boxes, weather):
+            pass
+
+    with pytest.raises(UserError, match=r"Asks asks for 'weather'.*boxes, boxes_valid"):
+        context_names(Asks())
+
+
+def test_label_names_the_students_stride():
+    assert term(student_connector="align").label == "t.s8"
+    spec = TermSpec("t", "a", "b", {"name": "fgd"}, student_connector="align")
+    assert Term(spec, Level("a", Tap("a"), 4, None), level(6)).label == "t.a"

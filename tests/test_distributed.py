@@ -1,0 +1,82 @@
+"""Invariants 4, 5 and 10 over two real processes, which exchange gradients by gloo."""
+
+import json
+import os
+import subprocess
+import sys
+
+import paddle
+import pytest
+
+from tests.conftest import CONFIGS, FAMILIES, ROOT
+from tests.helpers_training import PADDLE, QUICK, STRONG, TRAINS, differing
+
+# Plain ppdet's RetinaNet cannot have an image without a box on Paddle 2 (test_invariants.py, 5).
+EMPTY = QUICK if PADDLE < 3 else "retinanet"
+RUNS = {family: (family, [], {}) for family in FAMILIES if TRAINS.get(family, True)}
+RUNS["begins_late"] = (QUICK, ["epoch=2", "distill.start_epoch=1"], {})
+RUNS["empty_rank"] = (EMPTY, [], {"empty_rank": 1})
+
+
+def launch(folder, script, *arguments):
+    """Run a script on two ranks; the text of both if it fails."""
+    command = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", "log"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, str(ROOT / script), *map(str, arguments)],
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    logs = [path.read_text(errors="replace") for path in sorted((folder / "log").glob("workerlog.*"))]
+    assert done.returncode == 0, done.stderr[-2000:] + "\n".join(log[-3000:] for log in logs)
+    assert len(logs) == 2
+    return logs
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, shapes, teacher_weights):
+    """Run name -> what rank 0 and rank 1 had after it; one launch for all runs."""
+    folder = tmp_path_factory.mktemp("ranks")
+    arguments = []
+    for name, (family, overrides, options) in RUNS.items():
+        given = [
+            f"dataset_dir={shapes}", f"save_dir={folder / name}", f"teacher.pretrain_weights={teacher_weights[family]}",
+            *STRONG, "TrainReader.batch_size=3", "epoch=1", *overrides,
+        ]  # fmt: skip
+        recipe = {"config": str(CONFIGS / f"{family}_tiny.yml"), "slim": str(CONFIGS / f"{family}_fgd.yml")}
+        (folder / f"{name}.json").write_text(json.dumps({**recipe, "overrides": given, **options}))
+        arguments.append(f"{name}={folder / name}.json")
+    launch(folder, "tests/helpers_distributed.py", folder, *arguments)
+    return {name: [paddle.load(str(folder / f"{name}.{rank}")) for rank in (0, 1)] for name in RUNS}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_4_learnable_tensors_are_synchronised_across_ranks(name, finished):
+    first, second = finished[name]
+    assert not set(first["images"]) & set(second["images"]), "both ranks saw the same data"
+    assert len(first["images"]) == first["steps"] == second["steps"] >= 2
+    assert differing(first["before"], second["before"]) == []
+    assert differing(first["after"], second["after"]) == []
+    moved = differing(first["before"], first["after"])
+    for part in ("/student.", "/terms."):
+        assert any(path.startswith(part) for path in moved), part
+    assert {path.split(".")[2] for path in moved if path.startswith("/terms.")} == {"connect_student", "loss"}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_10_hooks_fire_once_a_step_and_rank(name, finished):
+    for rank in finished[name]:
+        assert rank["wrapped"] == "DataParallel"
+        with_terms = rank["steps"] - (2 if name == "begins_late" else 0)
+        assert (rank["fired"], rank["hooks"]) == (2 * with_terms, 0)
+
+
+def test_the_train_tool_on_two_ranks(tmp_path, shapes, teacher_weights):
+    logs = launch(
+        tmp_path, "tools/train.py", "-c", CONFIGS / f"{QUICK}_tiny.yml", "--slim_config", CONFIGS / f"{QUICK}_fgd.yml",
+        "--eval", "--max_steps", 2, "-o", f"dataset_dir={shapes}", f"teacher.pretrain_weights={teacher_weights[QUICK]}",
+    )  # fmt: skip
+    run = tmp_path / "output" / f"{QUICK}_tiny"
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [record["kind"] for record in records] == ["train", "train", "eval"], "one rank writes, and only one"
+    assert {path.name for path in run.glob("*.pdparams")} == {"model_final.pdparams", "best_model.pdparams"}
+    assert "saved" in logs[0] and "saved" not in logs[1]

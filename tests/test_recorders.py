@@ -1,0 +1,153 @@
+"""Recording by forward hooks, and the invariant that they live only while a step runs."""
+
+import copy
+import pickle
+
+import paddle
+import pytest
+from paddle import nn
+
+from ppkd import recorders
+from ppkd.build import build_model
+from ppkd.detectors import Tap
+from ppkd.errors import UserError
+from ppkd.model import TEACHER
+from ppkd.recorders import Recorder, find_module
+from tests.conftest import training_batch
+from tests.helpers_training import fail, families, head_of
+
+
+class Toy(nn.Layer):
+    """A body that returns two tensors, and a head that is shared by both."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
+        self.split = Split()
+        self.head = nn.Linear(3, 1)
+
+    def forward(self, x):
+        return [self.head(level) for level in self.split(self.body(x))]
+
+
+class Split(nn.Layer):
+    def forward(self, x):
+        return x, x + 1
+
+
+def hooks_on(*models):
+    """Number of forward hooks on models and all their layers."""
+    layers = [layer for model in models for layer in model.sublayers(include_self=True)]
+    return sum(len(layer._forward_post_hooks) + len(layer._forward_pre_hooks) for layer in layers)
+
+
+def test_takes_an_item_of_a_call():
+    toy, x = Toy(), paddle.rand([4, 2])
+    with Recorder(toy, ["split", "head", "body.0"]) as recorder:
+        outputs = toy(x)
+    assert recorder.take(Tap("body.0")).shape == [4, 3]
+    first, second = recorder.take(Tap("split")), recorder.take(Tap("split", item=1))
+    assert (second - first == 1).all()
+    for call, output in enumerate(outputs):
+        assert recorder.take(Tap("head", call=call)) is output
+
+
+def test_output_and_gradient_pass_through():
+    toy, x = Toy(), paddle.rand([4, 2])
+    plain = [y.numpy() for y in toy(x)]
+    with Recorder(toy, ["split", "head"]) as recorder:
+        recorded = toy(x)
+    assert all((a == b.numpy()).all() for a, b in zip(plain, recorded))
+    recorder.take(Tap("split")).sum().backward()
+    assert toy.body[0].weight.grad is not None and toy.head.weight.grad is None
+
+
+def test_every_block_starts_afresh_and_a_path_twice_is_one_hook():
+    toy, x = Toy(), paddle.rand([4, 2])
+    recorder = Recorder(toy, ["head", "head"])
+    for _ in range(2):
+        with recorder:
+            assert hooks_on(toy) == 1
+            toy(x)
+        assert len(recorder.outputs["head"]) == 2
+    toy(x)
+    assert len(recorder.outputs["head"]) == 2, "recorded outside of the block"
+
+
+def test_nested_recorders_do_not_disturb_each_other():
+    toy, x = Toy(), paddle.rand([4, 2])
+    with Recorder(toy, ["body"]) as outer:
+        with Recorder(toy, ["body"]) as inner:
+            toy(x)
+        toy(x)
+    assert (len(outer.outputs["body"]), len(inner.outputs["body"])) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    "tap, message",
+    [
+        (Tap("head", call=2), "head was called 2 times in this step; call 2 does not exist"),
+        (Tap("split", item=2), r"split returns 2 tensors; split\[2\] does not exist"),
+    ],
+)
+def test_what_was_not_recorded_is_a_users_error(tap, message):
+    with Recorder(toy := Toy(), ["head", "split"]) as recorder:
+        toy(paddle.rand([4, 2]))
+    with pytest.raises(UserError, match=message):
+        recorder.take(tap)
+
+
+def test_unknown_path_names_the_nearest():
+    with pytest.raises(UserError, match=r"Toy has no module 'boddy\.0'.*body\.0"):
+        Recorder(Toy(), ["boddy.0"])
+    with pytest.raises(UserError, match=r"'body\.0\.1'"):
+        find_module(Toy(), "body.0.1")
+    toy = Toy()
+    assert find_module(toy, "body.1") is toy.body[1]
+
+
+def test_hooks_are_gone_after_an_exception(monkeypatch):
+    toy = Toy()
+    monkeypatch.setattr(toy.split, "forward", fail, raising=False)
+    with pytest.raises(ZeroDivisionError), Recorder(toy, ["body", "split"]):
+        toy(paddle.rand([4, 2]))
+    assert hooks_on(toy) == 0
+
+
+def test_model_can_be_copied_and_hooks_pickled():
+    toy = Toy()
+    with Recorder(toy, ["body"]) as recorder:
+        (hook,) = toy.body._forward_post_hooks.values()
+        assert pickle.loads(pickle.dumps(hook)).func is recorders._record
+        toy(paddle.rand([4, 2]))
+    twin = copy.deepcopy(toy)
+    twin(paddle.rand([4, 2]))
+    assert len(recorder.outputs["body"]) == 1
+
+
+@families
+@pytest.mark.parametrize("wrap", [lambda model: model, paddle.DataParallel], ids=["plain", "DataParallel"])
+def test_10_hooks_fire_once_a_step_and_are_gone(family, wrap, recipe, monkeypatch):
+    loaded = recipe(family)
+    model = build_model(loaded)
+    batch, runner, both = training_batch(loaded), wrap(model), (model.student, model.teachers[TEACHER])
+    runner.train()
+    present, original = [], recorders._record
+
+    def record(*args):
+        present.append(hooks_on(*both))
+        return original(*args)
+
+    monkeypatch.setattr(recorders, "_record", record)
+    for step in (1, 2):
+        runner(dict(batch))["loss"].backward()
+        # The neck of either side, once a step; the student's hook is gone before the teacher's is there.
+        assert present == [1] * 2 * step
+        assert hooks_on(*both) == 0
+    places = [(x, "forward") for x in (model.student.backbone, model.student.neck, model.teachers[TEACHER].neck)]
+    for broken, function in [*places, (head_of(model), "get_loss")]:
+        with monkeypatch.context() as patch:
+            patch.setattr(broken, function, fail, raising=False)
+            with pytest.raises(ZeroDivisionError):
+                runner(dict(batch))
+        assert hooks_on(*both) == 0

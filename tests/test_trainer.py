@@ -1,0 +1,235 @@
+"""The training loop: repeatable, resumable, and no file that is not whole."""
+
+import json
+import os
+
+import numpy as np
+import paddle
+import pytest
+
+from ppkd import checkpoint
+from ppkd.datasets import open_dataset
+from ppkd.errors import UserError
+from ppkd.loader import TrainLoader, seed_step
+from ppkd.trainer import Trainer
+from ppkd.workspace import create, scope
+from tests.helpers_training import FOUR, QUICK, STRONG, differing, families, fit
+
+
+def saved(loaded, name="model_final"):
+    return paddle.load(os.path.join(loaded.output_dir, name + ".pdparams"))
+
+
+def quick(recipe, *overrides, **options):
+    return recipe(QUICK, overrides=[FOUR, *overrides], **options)
+
+
+# A run
+
+
+@families
+def test_the_same_recipe_gives_the_same_weights(family, recipe):
+    loaded = recipe(family, overrides=STRONG)
+    runs = []
+    for seed in (1, 2):
+        paddle.seed(seed)  # whatever happened in the process before
+        np.random.seed(seed)
+        trainer = fit(loaded, max_steps=2)
+        runs.append((saved(loaded), trainer.terms.state_dict()))
+    assert differing(*runs) == []
+
+
+def test_another_seed_gives_other_weights(recipe):
+    runs = []
+    for seed in (0, 1):
+        loaded = quick(recipe, f"seed={seed}")
+        fit(loaded, max_steps=1)
+        runs.append(saved(loaded))
+    assert differing(*runs)
+
+
+@pytest.mark.parametrize("steps, epochs", [(2, 1), (3, 1), (4, 2)])
+def test_max_steps_ends_the_run_with_a_final_snapshot(steps, epochs, recipe):
+    loaded = quick(recipe, distil=False)
+    trainer = fit(loaded, max_steps=steps)
+    assert (trainer.step, trainer.epoch) == (steps, epochs)
+    with open(os.path.join(loaded.output_dir, "metrics.jsonl"), encoding="utf-8") as file:
+        records = [json.loads(line) for line in file]
+    assert [record["step"] for record in records] == list(range(1, steps + 1))
+    assert all(np.isfinite(record["loss"]) for record in records)
+    assert differing(saved(loaded), trainer.student.state_dict()) == [] or trainer.ema is not None
+    assert os.path.exists(os.path.join(loaded.output_dir, "model_final.resume"))
+
+
+def test_a_snapshot_every_so_many_epochs_and_the_best_by_its_score(recipe, monkeypatch):
+    scores = iter([0.3, 0.2, 0.1])
+    monkeypatch.setattr("ppkd.trainer.evaluate", lambda *_: {"AP": next(scores)})
+    loaded = quick(recipe, "epoch=5", "snapshot_epoch=2", "TrainReader.batch_size=12", distil=False)
+    trainer = fit(loaded, validate=True)
+    # PaddleDetection's names: an epoch's number counts from 0.
+    names = {name.split(".")[0] for name in os.listdir(loaded.output_dir) if name.endswith(".pdparams")}
+    assert names == {"1", "3", "model_final", "best_model"}
+    assert trainer._best == 0.3
+    assert differing(saved(loaded, "best_model"), saved(loaded, "1")) == []
+    assert differing(saved(loaded, "best_model"), saved(loaded, "3"))
+
+
+def test_evaluation_does_not_change_the_training(recipe):
+    runs = []
+    for validate in (False, True):
+        loaded = quick(recipe, "epoch=2", "TrainReader.batch_size=6")
+        fit(loaded, validate=validate)
+        runs.append(saved(loaded))
+    assert differing(*runs) == []
+
+
+# Resuming; that it is exact: test_invariants.py, 7, and test_schedules.py
+
+
+def test_a_resumed_ema_goes_on_as_it_was(recipe, tmp_path):
+    # With a trained tensor on its black list, which it does not own, and a cycle that ends after the second snapshot.
+    black_list = "ema_black_list=[proj_conv.weight, pred_cls, retina_cls]"
+    common = ["TrainReader.batch_size=6", "use_ema=true", "ema_decay=0.5", "cycle_epoch=2", black_list]
+    states = {}
+    for name, more, resume in (("whole", [], None), ("half", ["epoch=1"], None), ("rest", [], "half")):
+        loaded = quick(recipe, *common, f"save_dir={tmp_path / name}", *more)
+        fit(loaded, resume=states[resume][0] if resume else None)
+        path = os.path.join(loaded.output_dir, "model_final")
+        states[name] = (path, paddle.load(path + ".pdparams"), paddle.load(path + ".resume"))
+    assert differing(states["rest"][1:], states["whole"][1:]) == []
+    for part in [k for k in states["rest"][1] if "pred_cls" in k or "retina_cls" in k]:
+        assert (states["rest"][1][part] != states["half"][1][part]).any(), "frozen by the first snapshot"
+
+
+def test_a_run_that_had_all_its_steps_takes_none_when_resumed(recipe):
+    loaded = quick(recipe, distil=False)
+    before = fit(loaded, max_steps=3).step
+    again = fit(loaded, max_steps=3, resume=os.path.join(loaded.output_dir, "model_final"))
+    assert (before, again.step) == (3, 3)
+
+
+@pytest.mark.parametrize(
+    "first, second, message",
+    [
+        ({"distil": False}, {}, "another --slim_config"),
+        ({}, {"distil": False}, "another --slim_config"),
+        ({"extra": ["num_classes=7"]}, {}, r"another student \(-c\)"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(first, second, message, recipe):
+    loaded = quick(recipe, *first.get("extra", ()), distil=first.get("distil", True))
+    fit(loaded, max_steps=1)
+    with pytest.raises(UserError, match=f"-r: the checkpoint is of .*{message}"):
+        fit(quick(recipe, **second), resume=os.path.join(loaded.output_dir, "model_final"))
+
+
+class FakeScaler:
+    """Stands for Paddle's GradScaler, which needs a GPU."""
+
+    def __init__(self, enable, init_loss_scaling):
+        self.scale_by = init_loss_scaling
+
+    def scale(self, loss):
+        return loss
+
+    def minimize(self, optimizer, loss):
+        optimizer.step()
+        self.scale_by *= 2
+
+    def state_dict(self):
+        return {"scale": self.scale_by}
+
+    def load_state_dict(self, state):
+        self.scale_by = state["scale"]
+
+
+def test_mixed_precisions_scale_is_kept_for_resuming(recipe, monkeypatch):
+    monkeypatch.setattr(paddle.amp, "GradScaler", FakeScaler)
+    monkeypatch.setattr(Trainer, "_can_mix", lambda self: True)
+    loaded = quick(recipe, distil=False)
+    assert fit(loaded, amp=True, max_steps=2)._scaler.scale_by == 1024 * 4
+    resumed = fit(loaded, amp=True, max_steps=2, resume=os.path.join(loaded.output_dir, "model_final"))
+    assert resumed._scaler.scale_by == 1024 * 4
+
+
+# Checkpoints
+
+
+@pytest.mark.parametrize(
+    "error, raised", [(OSError("No space left"), UserError), (KeyboardInterrupt(), KeyboardInterrupt)]
+)
+@pytest.mark.parametrize("step", ["paddle.save", "os.fsync", "os.replace"])
+def test_a_checkpoint_is_whole_or_as_it_was(step, error, raised, tmp_path, monkeypatch):
+    path, real = tmp_path / "model.pdparams", paddle.save
+
+    def broken(*args, **kwargs):
+        if step == "paddle.save":
+            real({"half": paddle.ones([1])}, args[1])
+        raise error
+
+    checkpoint.write(str(path), {"w": paddle.zeros([2])})
+    monkeypatch.setattr(step, broken)
+    with pytest.raises(raised):
+        checkpoint.write(str(path), {"w": paddle.ones([2])})
+    monkeypatch.undo()
+    assert [name.name for name in tmp_path.iterdir()] == ["model.pdparams"]
+    assert paddle.load(str(path))["w"].tolist() == [0, 0]
+    checkpoint.write(str(path), {"w": paddle.ones([2])})
+    assert paddle.load(str(path))["w"].tolist() == [1, 1]
+
+
+def test_resume_files_are_checked(tmp_path):
+    with pytest.raises(UserError, match=r"no resume file .*other\.resume"):
+        checkpoint.load(str(tmp_path / "other.pdparams"))
+    (tmp_path / "broken.resume").write_bytes(b"\x80\x04nothing")
+    with pytest.raises(UserError, match="not readable as a resume file"):
+        checkpoint.load(str(tmp_path / "broken"))
+    paddle.save({"w": paddle.ones([1])}, str(tmp_path / "weights.resume"))
+    with pytest.raises(UserError, match="not a resume file that this version"):
+        checkpoint.load(str(tmp_path / "weights.resume"))
+
+
+@pytest.mark.parametrize("given", ["7", "7.pdparams", "7.resume"])
+def test_a_checkpoint_is_found_by_its_weights_as_well(given, tmp_path):
+    checkpoint.save(str(tmp_path), "7", {"w": paddle.ones([1])}, {"epoch": 7})
+    assert checkpoint.load(str(tmp_path / given))["epoch"] == 7
+
+
+# Batches
+
+
+def batches(loaded, epochs, workers=0, seed=0):
+    """All batches of some epochs, in the order in which they are asked for."""
+    with scope(loaded.student):
+        loader = TrainLoader(create("TrainReader"), open_dataset("TrainDataset", loaded.student), workers, seed)
+        given = {epoch: list(loader.epoch(epoch)) for epoch in epochs}
+    for batch in sum(given.values(), []):
+        del batch["curr_iter"]  # ppdet's count of samples in this process; nothing reads it in training
+    return given
+
+
+@pytest.mark.parametrize("family", ["retinanet", "ppyoloe"])
+def test_a_batch_depends_on_seed_epoch_and_index_only(family, recipe):
+    loaded = recipe(family, overrides=[FOUR])
+    expected = batches(loaded, [0, 1])
+    assert len(expected[0]) == 3
+    np.random.seed(5)  # whatever was drawn in the process before
+    assert differing(batches(loaded, [1])[1], expected[1]) == [], "depends on the epochs before"
+    assert differing(batches(loaded, [0, 1], workers=2), expected) == [], "depends on the workers"
+    assert differing(expected[0], expected[1]), "epochs are all the same"
+    assert differing(batches(loaded, [0], seed=1)[0], expected[0]), "seeds are all the same"
+
+
+def test_fewer_images_than_a_batch_are_refused(recipe):
+    with pytest.raises(UserError, match="12 images, fewer than one batch of 13.*TrainReader.batch_size"):
+        batches(recipe(QUICK, overrides=["TrainReader.batch_size=13"]), [0])
+
+
+def test_a_steps_random_numbers_depend_on_seed_epoch_step_and_rank():
+    def draw(*place):
+        seed_step(*place)
+        return paddle.rand([4]).tolist()
+
+    first = draw(0, 1, 2, 3)
+    assert draw(0, 1, 2, 3) == first
+    assert all(draw(*place) != first for place in [(1, 1, 2, 3), (0, 2, 2, 3), (0, 1, 3, 3), (0, 1, 2, 0)])
