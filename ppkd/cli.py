@@ -3,8 +3,11 @@
 import argparse
 import os
 import sys
+import warnings
 
 from ppkd.errors import UserError
+
+_UNUSED_SLIM = "accepted as PaddleDetection does, and not read: a distilled student is a plain detector"
 
 
 def _common(description):
@@ -33,6 +36,7 @@ def train_parser():
 def eval_parser():
     """Arguments of ``tools/eval.py``."""
     parser = _common("Evaluate the detector of -c with the weights of -o weights=PATH_OR_URL.")
+    parser.add_argument("--slim_config", help=_UNUSED_SLIM)
     parser.add_argument("--output_eval", help="folder for the detections as COCO json (bbox.json)")
     parser.add_argument("--json", help="write the results into this file")
     parser.add_argument("--classwise", action="store_true", help="also print the AP of every class")
@@ -43,6 +47,7 @@ def eval_parser():
 def infer_parser():
     """Arguments of ``tools/infer.py``."""
     parser = _common("Detect objects in images with the weights of -o weights=PATH_OR_URL, and draw them.")
+    parser.add_argument("--slim_config", help=_UNUSED_SLIM)
     parser.add_argument("--infer_img", help="one image; goes before --infer_dir")
     parser.add_argument("--infer_dir", help="all images of a folder")
     parser.add_argument("--output_dir", default="output", help="folder for the drawn images")
@@ -75,6 +80,8 @@ def halve_parser():
 def run(parser, command, argv=None):
     """Parse arguments, run `command(args)` and exit: 0, or 1 with one line for a user's mistake."""
     args = parser.parse_args(argv)
+    # Paddle 3 says at import that compiling extensions would be quicker with it. Nothing here is compiled.
+    warnings.filterwarnings("ignore", message="No ccache found")
     try:
         command(args)
     except UserError as error:

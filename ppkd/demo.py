@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -20,7 +21,7 @@ INPUT_SIZE = (192, 192)
 RESULT_KEYS = ("AP", "AP50", "APs", "APm", "APl", "params", "gflops", "ms_per_image", "train_seconds")
 
 
-def run(teacher="shipped", output="output/demo", seed=0, data_dir="dataset/shapes"):
+def run(teacher="shipped", output="output/demo", seed=0, data_dir="dataset/shapes", data=None, max_steps=None):
     """Run the whole demo from the repository's root.
 
     Args:
@@ -28,6 +29,8 @@ def run(teacher="shipped", output="output/demo", seed=0, data_dir="dataset/shape
         output: folder for everything the demo makes.
         seed: seed of both students.
         data_dir: where the data set is, or will be, generated.
+        data: parameters of `data.shapes.generate`; default `DATA`.
+        max_steps: end the students' training after so many steps.
 
     Returns:
         Path of ``results.json``: for ``teacher``, ``plain``, ``distilled`` the keys `RESULT_KEYS`.
@@ -37,18 +40,21 @@ def run(teacher="shipped", output="output/demo", seed=0, data_dir="dataset/shape
     """
     begin = time.time()
     os.makedirs(output, exist_ok=True)
-    _make_data(data_dir)
-    data = [f"dataset_dir={os.path.abspath(data_dir)}"]
-    weights = {"teacher": _teacher_weights(teacher, output, data)}
-    runs = {name: Run(name, os.path.join(output, name), seed, data, weights["teacher"]) for name in ("plain", "distilled")}
+    _make_data(data_dir, data or DATA)
+    options = [f"dataset_dir={os.path.abspath(data_dir)}"]
+    weights = {"teacher": _teacher_weights(teacher, output, options)}
+    runs = {
+        name: Run(name, os.path.join(output, name), seed, options, weights["teacher"], max_steps)
+        for name in ("plain", "distilled")
+    }
     logger().info("training two students side by side: one alone, one with the teacher")
     _watch(runs.values())
     weights |= {name: one.weights for name, one in runs.items()}
-    results = {name: _evaluate(name, weights[name], output, data) for name in weights}
+    results = {name: _evaluate(name, weights[name], output, options) for name in weights}
     for name, one in runs.items():
         results[name]["train_seconds"] = round(one.seconds, 1)
     results["teacher"]["train_seconds"] = _teacher_seconds(output)
-    _measure(results, weights, data)
+    _measure(results, weights, options)
     path = os.path.join(output, "results.json")
     with open(path, "w", encoding="utf-8") as file:
         json.dump({name: {k: row.get(k) for k in RESULT_KEYS} for name, row in results.items()}, file, indent=1)
@@ -60,7 +66,7 @@ def run(teacher="shipped", output="output/demo", seed=0, data_dir="dataset/shape
 class Run:
     """One student's training in a process of its own, with one thread, so that two share a small machine fairly."""
 
-    def __init__(self, name, folder, seed, data, teacher):
+    def __init__(self, name, folder, seed, options, teacher, max_steps=None):
         self.name, self.folder = name, os.path.join(folder, "ppyoloe_plus_student_shapes")
         self.weights = os.path.join(self.folder, "model_final.pdparams")
         self._metrics = os.path.join(self.folder, "metrics.jsonl")
@@ -68,7 +74,8 @@ class Run:
             if os.path.exists(old):
                 os.remove(old)
         command = ["tools/train.py", "-c", STUDENT_CONFIG, "--eval"]
-        options = [*data, f"save_dir={os.path.abspath(folder)}", f"seed={seed}"]
+        command += ["--max_steps", str(max_steps)] if max_steps else []
+        options = [*options, f"save_dir={os.path.abspath(folder)}", f"seed={seed}"]
         if name == "distilled":
             command += ["--slim_config", SLIM_CONFIG]
             options += [f"teacher.pretrain_weights={os.path.abspath(teacher)}"]
@@ -152,13 +159,13 @@ def _progress(one):
     return f"{one.name}: step {records[-1]['step']}, {state}{ap}"
 
 
-def _make_data(folder):
+def _make_data(folder, data):
     from ppkd.data.shapes import generate, is_complete
 
-    if is_complete(folder, **DATA):
+    if is_complete(folder, **data):
         logger().info("data: %s is there already", folder)
         return
-    logger().info("data: making %d images in %s", DATA["train"] + DATA["val"], folder)
+    logger().info("data: making %d images in %s", data["train"] + data["val"], folder)
     marks = {}
 
     def progress(done, total):
@@ -167,15 +174,17 @@ def _make_data(folder):
             logger().info("data: %d of %d images", done, total)
 
     try:
-        generate(folder, progress=progress, **DATA)
+        generate(folder, progress=progress, **data)
     except (OSError, ValueError) as error:
         raise UserError(str(error)) from error
 
 
-def _teacher_weights(teacher, output, data):
+def _teacher_weights(teacher, output, options):
     if teacher == "shipped":
         return os.path.join(ROOT, SHIPPED_TEACHER)
     if teacher != "train":
+        if not os.path.isfile(teacher):
+            raise UserError(f"--teacher {teacher}: give shipped, train, or the path of the teacher's weights")
         return teacher
     folder = os.path.join(output, "teacher")
     weights = os.path.join(folder, "ppyoloe_plus_teacher_shapes", "model_final.pdparams")
@@ -183,7 +192,7 @@ def _teacher_weights(teacher, output, data):
         logger().info("teacher: %s is there already", weights)
         return weights
     logger().info("teacher: training it, which takes longer than the rest of the demo")
-    command = [sys.executable, "tools/train.py", "-c", TEACHER_CONFIG, "--eval", "-o", *data]
+    command = [sys.executable, "tools/train.py", "-c", TEACHER_CONFIG, "--eval", "-o", *options]
     if subprocess.call([*command, f"save_dir={os.path.abspath(folder)}"], cwd=ROOT):
         raise UserError("the teacher's training failed; its messages stand above")
     return weights
@@ -203,20 +212,21 @@ def _config(name):
     return TEACHER_CONFIG if name == "teacher" else STUDENT_CONFIG
 
 
-def _evaluate(name, weights, output, data):
+def _evaluate(name, weights, output, options):
     logger().info("evaluating: %s", name)
     folder = os.path.join(output, "detections", name)
-    os.makedirs(folder, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)  # detections of an earlier run are not this one's
+    os.makedirs(folder)
     results, log = os.path.join(folder, "results.json"), os.path.join(folder, "log.txt")
     command = ["tools/eval.py", "-c", _config(name), "--output_eval", os.path.abspath(folder)]
-    command += ["--json", os.path.abspath(results), "-o", *data, f"weights={os.path.abspath(weights)}"]
+    command += ["--json", os.path.abspath(results), "-o", *options, f"weights={os.path.abspath(weights)}"]
     if _start(command, log).wait():
         raise UserError(f"evaluating {name} failed:\n{_tail(log)}")
     with open(results, encoding="utf-8") as file:
         return json.load(file)
 
 
-def _measure(results, weights, data):
+def _measure(results, weights, options):
     from ppkd.build import build_student
     from ppkd.cost import gflops, milliseconds, parameters
     from ppkd.recipe import load_recipe
@@ -224,12 +234,20 @@ def _measure(results, weights, data):
 
     models = {}
     for name in weights:
-        models[name] = build_student(load_recipe(os.path.join(ROOT, _config(name)), None, data), load=False)
+        models[name] = build_student(load_recipe(os.path.join(ROOT, _config(name)), None, options), load=False)
         load_exactly(models[name], weights[name], name)
     for name, ms in milliseconds(models, INPUT_SIZE).items():
         results[name]["ms_per_image"] = round(ms, 2)
         results[name]["params"] = parameters(models[name])
         results[name]["gflops"] = round(gflops(models[name], INPUT_SIZE), 3)
+
+
+def _detections(folder):
+    path = os.path.join(folder, "bbox.json")
+    if not os.path.exists(path):  # ppdet writes none where a detector found nothing at all
+        return []
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)
 
 
 def _show(results, runs, output, data_dir):
@@ -247,10 +265,7 @@ def _show(results, runs, output, data_dir):
         }
         for key, label in names.items()
     ]
-    detections = {}
-    for name in names:
-        with open(os.path.join(output, "detections", name, "bbox.json"), encoding="utf-8") as file:
-            detections[name] = json.load(file)
+    detections = {name: _detections(os.path.join(output, "detections", name)) for name in names}
     samples = pick_samples(
         os.path.join(data_dir, "annotations/instances_val.json"), os.path.join(data_dir, "val"), detections, count=3
     )

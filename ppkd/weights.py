@@ -5,6 +5,7 @@ import pickle
 from dataclasses import dataclass
 
 from ppkd.errors import UserError
+from ppkd.workspace import import_ppdet
 
 
 @dataclass
@@ -47,6 +48,7 @@ def find_weights(weights, what):
     Raises:
         UserError: there is no such file, or the download failed.
     """
+    import_ppdet()
     from ppdet.utils import download
     from ppdet.utils.checkpoint import is_url
 

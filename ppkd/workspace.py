@@ -14,8 +14,8 @@ from ppkd.yaml_io import Tagged
 _FORBIDDEN_TAGS = frozenset({"Callable"})
 
 
-def _ppdet():
-    """Import ppdet as its own tools do, so that every class of it is registered."""
+def import_ppdet():
+    """Import ppdet as its own tools do, so that every class of it is registered; returns its workspace module."""
     # ppdet prints at import that it misses numba, which only its tracking wants.
     with contextlib.redirect_stdout(io.StringIO()):
         import ppdet.engine  # noqa: F401
@@ -26,7 +26,7 @@ def _ppdet():
 
 def registered_names():
     """Names of all classes that ppdet has registered."""
-    return set(_ppdet().get_registered_modules())
+    return set(import_ppdet().get_registered_modules())
 
 
 @contextlib.contextmanager
@@ -38,7 +38,7 @@ def scope(config):
     Yields:
         ppdet's global config holding `config` alone.
     """
-    workspace = _ppdet()
+    workspace = import_ppdet()
     table = workspace.global_config
     _remember_classes(table)
     former, contents = dict(table), {name: dict(schema) for name, schema in _classes.items()}
@@ -81,7 +81,7 @@ def create(name, *args):
     Raises:
         UserError: no such class, or a parameter or value that it does not take.
     """
-    workspace = _ppdet()
+    workspace = import_ppdet()
     if name not in workspace.global_config:
         raise UserError(f"ppdet has no class {name!r}{nearest(name, registered_names())}")
     try:

@@ -83,11 +83,11 @@ def test_term_trains_its_connector_and_leaves_the_teacher_alone(student, teacher
 
 
 def test_unknown_names_say_what_there_is():
-    with pytest.raises(UserError, match=r"unknown connector 'aling'.*align.*known: " + ", ".join(CONNECTORS)):
+    with pytest.raises(UserError, match=r"unknown connector 'aling'; nearest: align.*known: " + ", ".join(CONNECTORS)):
         term(student_connector="aling")
-    with pytest.raises(UserError, match=r"unknown loss 'fdg'.*fgd"):
+    with pytest.raises(UserError, match=r"unknown loss 'fdg'; nearest: fgd"):
         term(loss={"name": "fdg"}, student_connector="align")
-    with pytest.raises(UserError, match=r"loss fgd has no parameter 'alhpa'.*alpha"):
+    with pytest.raises(UserError, match=r"loss fgd has no parameter 'alhpa'; nearest: alpha"):
         term(loss={"name": "fgd", "alhpa": 1}, student_connector="align")
 
 

@@ -10,7 +10,7 @@ from ppkd.own_data import KEYS, expand_own_data, read_categories
 from ppkd.yaml_io import Tagged
 from tests.helpers_tools import write
 
-CATEGORIES = [{"id": 7, "name": "platelet"}, {"id": 2, "name": "cell"}]
+CATEGORIES = [{"id": 7, "name": "cell"}, {"id": 2, "name": "platelet"}]
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_num_classes_has_to_be_a_number(classes):
 
 
 def test_categories_come_in_the_order_of_their_ids(own, tmp_path):
-    assert read_categories(str(tmp_path / "train.json")) == ["cell", "platelet"]
+    assert read_categories(str(tmp_path / "train.json")) == ["platelet", "cell"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,37 @@
+"""The demo from beginning to end, on a few images and steps."""
+
+import json
+
+import pytest
+
+from ppkd import demo
+from ppkd.errors import UserError
+
+TINY = {"train": 16, "val": 8, "size": 192, "seed": 0}
+
+
+def test_demo_ends_with_results_and_picture(tmp_path, capsys):
+    output = tmp_path / "demo"
+    path = demo.run(output=str(output), data_dir=str(tmp_path / "shapes"), data=TINY, max_steps=2)
+    results = json.loads(open(path, encoding="utf-8").read())
+    assert set(results) == {"teacher", "plain", "distilled"}
+    for row in results.values():
+        assert set(row) == set(demo.RESULT_KEYS)
+        assert row["params"] > 0 and row["gflops"] > 0 and row["ms_per_image"] > 0
+    assert results["teacher"]["AP"] > 0.2, "the shipped teacher finds shapes"
+    assert results["plain"]["params"] == results["distilled"]["params"] < results["teacher"]["params"]
+    assert (output / "demo.png").stat().st_size > 10_000
+    shown = capsys.readouterr().out
+    assert "distilled against plain" in shown and "GFLOPs" in shown
+
+
+def test_a_failed_run_is_named_with_its_last_lines(tmp_path):
+    broken = tmp_path / "teacher.pdparams"
+    broken.write_text("no weights")
+    with pytest.raises(UserError, match="distilled student's training failed(.|\n)*not a Paddle weight file"):
+        demo.run(str(broken), str(tmp_path / "demo"), data_dir=str(tmp_path / "shapes"), data=TINY, max_steps=2)
+
+
+def test_a_missing_teacher_is_named(tmp_path):
+    with pytest.raises(UserError, match="--teacher nowhere.pdparams"):
+        demo.run("nowhere.pdparams", str(tmp_path / "demo"), data_dir=str(tmp_path / "shapes"), data=TINY)

@@ -1,0 +1,106 @@
+"""The tools beside distillation: help, plain training, evaluation, inference on a folder, one's own data."""
+
+import json
+import subprocess
+import sys
+import time
+
+import paddle
+import pytest
+
+from tests.conftest import CONFIGS, ROOT
+from tests.helpers_tools import OFFLINE, the_error
+
+TOOLS = sorted(path.stem for path in (ROOT / "tools").glob("*.py"))
+STUDENT = CONFIGS / "retinanet_tiny.yml"
+# ppdet 2.6.0's PP-YOLOE adds int64 and int32 in training, which Paddle 3 refuses.
+trains_ppyoloe = pytest.mark.skipif(int(paddle.__version__.split(".")[0]) >= 3, reason="PP-YOLOE trains on 2.6 only")
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_help_is_quick_because_it_imports_no_paddle(name):
+    lines = [
+        "import runpy, sys",
+        f"sys.argv = [{name!r}, '--help']",
+        "try:",
+        f"    runpy.run_path({str(ROOT / 'tools' / (name + '.py'))!r}, run_name='__main__')",
+        "except SystemExit as stop:",
+        "    assert not stop.code, stop.code",
+        "assert not {'paddle', 'ppdet', 'cv2', 'matplotlib'} & set(sys.modules)",
+    ]
+    begin = time.time()
+    command = [sys.executable, "-c", "\n".join(lines)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage: ") and "show this help message" in done.stdout
+    assert time.time() - begin < 5
+
+
+@pytest.mark.parametrize(
+    "arguments, message", [([], "required: -c/--config"), (["-c", "a.yml", "--max_steps", "0"], "at least 1")]
+)
+def test_wrong_arguments_show_the_usage(run_tool, arguments, message):
+    done = run_tool("train", *arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith("usage: ") and message in done.stderr
+
+
+def test_plain_training_then_inference_on_a_folder(run_tool, shapes, tmp_path):
+    data = f"dataset_dir={shapes}"
+    trained = run_tool("train", "-c", STUDENT, "--max_steps", 2, "--use_vdl", "--vdl_log_dir", "curves", "-o", data)
+    assert trained.returncode == 0, trained.stderr
+    run = tmp_path / "output" / "retinanet_tiny"
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == [1, 2]
+    assert not [key for key in records[0] if "." in key], "no term of a method"
+    assert {path.name for path in run.iterdir()} == {
+        "metrics.jsonl", "recipe.yml", "model_final.pdparams", "model_final.resume",
+    }  # fmt: skip
+    assert len(losses_in(tmp_path / "curves")) == 2
+
+    done = run_tool("infer", "-c", STUDENT, "--infer_dir", tmp_path / shapes / "val", "--output_dir", "drawn",
+                    "--draw_threshold", "0.0", "--save_results", "--use_vdl", "-o", data,
+                    f"weights={run / 'model_final'}")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    names = {path.name for path in (tmp_path / shapes / "val").glob("*.jpg")}
+    assert {path.name for path in (tmp_path / "drawn").glob("*.jpg")} == names and len(names) == 6
+    boxes = json.loads((tmp_path / "drawn" / "bbox.json").read_text())
+    assert boxes and {len(box["bbox"]) for box in boxes} == {4}
+    assert list((tmp_path / "vdl_log_dir" / "image").glob("vdlrecords*.log"))
+
+
+def losses_in(folder):
+    """The values of ``train/loss`` in a VisualDL log."""
+    from visualdl import LogReader
+
+    (path,) = folder.glob("vdlrecords*.log")
+    return LogReader(file_path=str(path)).get_data("scalar", "train/loss")
+
+
+def test_drawing_needs_pillows_old_method():
+    """Once this fails, paddledet has been mended and ppkd.compat.pillow_textsize can go."""
+    import inspect
+
+    from ppdet.utils import visualizer
+
+    assert "draw.textsize(" in inspect.getsource(visualizer.draw_bbox)
+
+
+def test_evaluation_by_url_without_a_network(run_tool, shapes, monkeypatch, tmp_path):
+    for name, value in {**OFFLINE, "HOME": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    url = "https://paddledet.bj.bcebos.com/models/retinanet_r50_fpn_2x_coco.pdparams"
+    done = run_tool("eval", "-c", STUDENT, "-o", f"dataset_dir={shapes}", f"weights={url}")
+    message = the_error(done.returncode, done.stderr)
+    assert message.startswith(f"weights: {url} could not be downloaded")
+    assert message.endswith("download it elsewhere and give the file's path instead")
+
+
+@trains_ppyoloe
+def test_the_custom_student_on_ones_own_data(run_tool, shapes, tmp_path):
+    config = ROOT / "configs" / "custom" / "ppyoloe_plus_tiny_custom.yml"
+    done = run_tool("train", "-c", config, "--max_steps", 1, "-o", f"dataset_dir={shapes}", "train_images=train",
+                    "val_images=val", "TrainReader.batch_size=2")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    weights = paddle.load(str(tmp_path / "output" / "ppyoloe_plus_tiny_custom" / "model_final.pdparams"))
+    assert weights["yolo_head.pred_cls.0.weight"].shape[0] == 6, "the classes of the annotations"
