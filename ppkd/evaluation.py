@@ -43,7 +43,7 @@ def evaluate(model, table, output_dir=None):
 
 
 class _Watch:
-    """In place of ppdet's callbacks: reports progress and keeps the metric's values, which ppdet clears when it is done."""
+    """In place of ppdet's callbacks: reports progress and keeps the metric's values, which ppdet clears at the end."""
 
     def __init__(self, engine):
         self._engine = engine

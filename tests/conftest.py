@@ -6,11 +6,10 @@ import random
 import subprocess
 import sys
 
+import ppkd  # noqa: F401, I001  # before paddle
 import numpy as np
 import paddle
 import pytest
-
-import ppkd  # noqa: F401  # before paddle
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "tests" / "configs"

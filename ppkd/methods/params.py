@@ -25,10 +25,10 @@ def read(method, defaults):
 
 
 def _typed(key, value, default, file):
-    if isinstance(default, bool):
-        if not isinstance(value, bool):
-            raise UserError(f"{file}: {key} has to be true or false, found {value!r}")
-    elif isinstance(default, (int, float)):
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise UserError(f"{file}: {key} has to be a number, found {value!r}")
+    # bool first: Python counts it among the numbers.
+    for kind, wanted in ((bool, "true or false"), ((int, float), "a number")):
+        if isinstance(default, kind):
+            if not isinstance(value, kind) or isinstance(value, bool) != isinstance(default, bool):
+                raise UserError(f"{file}: {key} has to be {wanted}, found {value!r}")
+            break
     return value

@@ -1,6 +1,7 @@
 """The demo from beginning to end, on a few images and steps."""
 
 import json
+import pathlib
 
 import pytest
 
@@ -12,8 +13,8 @@ TINY = {"train": 16, "val": 8, "size": 192, "seed": 0}
 
 def test_demo_ends_with_results_and_picture(tmp_path, capsys):
     output = tmp_path / "demo"
-    path = demo.run(output=str(output), data_dir=str(tmp_path / "shapes"), data=TINY, max_steps=2)
-    results = json.loads(open(path, encoding="utf-8").read())
+    path = pathlib.Path(demo.run(output=str(output), data_dir=str(tmp_path / "shapes"), data=TINY, max_steps=2))
+    results = json.loads(path.read_text())
     assert set(results) == {"teacher", "plain", "distilled"}
     for row in results.values():
         assert set(row) == set(demo.RESULT_KEYS)
