@@ -1,12 +1,13 @@
 """Shared fixtures: a tiny data set, tiny detectors, teacher weights, and a way to run a tool as a user does."""
 
+# ruff: noqa: I001
 import os
 import pathlib
 import random
 import subprocess
 import sys
 
-import ppkd  # noqa: F401, I001  # before paddle
+import ppkd  # noqa: F401  # before paddle
 import numpy as np
 import paddle
 import pytest

@@ -63,7 +63,7 @@ def test_a_module_path_is_a_source(family, detector):
 @each
 def test_a_wrong_source_names_what_there_is(family, detector):
     adapter = detector(family)
-    with pytest.raises(UserError, match=r"no source 'nek\[0\]'; nearest: neck.*named sources: backbone\[i\], neck\[i\]"):
+    with pytest.raises(UserError, match=r"source 'nek\[0\]'; nearest: neck.*named sources: backbone\[i\], neck\[i\]"):
         adapter.levels("nek[0]")
     with pytest.raises(UserError, match="has no source 'head.obj"):
         adapter.levels("head.objectness[0]")
