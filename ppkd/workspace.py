@@ -7,6 +7,7 @@ import contextlib
 import io
 import re
 
+from ppkd.compat import empty_batch
 from ppkd.errors import UserError, nearest
 from ppkd.yaml_io import Tagged
 
@@ -21,6 +22,9 @@ def import_ppdet():
         import ppdet.engine  # noqa: F401
     from ppdet.core import workspace
 
+    empty_batch.encode_no_boxes()
+    empty_batch.learn_from_background_alone()
+    empty_batch.return_all_of_an_empty_assignment()
     return workspace
 
 

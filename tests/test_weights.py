@@ -145,6 +145,7 @@ def test_inherit_copies_neck_and_head_where_shapes_agree_and_never_the_backbone(
         "neck.weight", "neck.bias", "yolo_head.weight", "yolo_head.bias",
     }  # fmt: skip
     assert inherit(student, net(channels=8), ("head",)) == ["yolo_head.weight", "yolo_head.bias"]
+    assert inherit(student, net(), ("backbone",)) == []
 
 
 @pytest.mark.parametrize("content", [b"", b"just text\n" * 20, b"\x80\x04", pickle.dumps({}), pickle.dumps({"a": 1})])

@@ -18,8 +18,10 @@ def load_zlib_before_paddle():
         ImportError: Paddle 2.6 was imported before zlib.
     """
     order = list(sys.modules)
-    paddle_first = "paddle" in order and ("zlib" not in order or order.index("zlib") > order.index("paddle"))
-    if paddle_first and getattr(sys.modules["paddle"], "__version__", "").startswith("2.6"):
+    # The compiled library, not `paddle` itself: Paddle puts that entry anew when its import ends.
+    library = "paddle.base.libpaddle"
+    paddle_first = library in order and ("zlib" not in order or order.index("zlib") > order.index(library))
+    if paddle_first and getattr(sys.modules.get("paddle"), "__version__", "").startswith("2.6"):
         raise ImportError(
             "Paddle 2.6 was imported before ppkd and before zlib: the next compiled extension (pycocotools, lap) "
             "would crash the process. Put `import ppkd` (or `import zlib`) above `import paddle`."
