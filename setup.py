@@ -28,7 +28,7 @@ setup(
         "matplotlib",
     ],
     extras_require={
-        "cpu": ["paddlepaddle>=2.6.2"],
+        "cpu": ["paddlepaddle==2.6.2"],
         "gpu": ["paddlepaddle-gpu==2.6.2"],
         "test": ["pytest", "pytest-timeout", "ruff"],
     },
