@@ -5,6 +5,7 @@ import os
 import paddle
 
 from ppkd.errors import UserError
+from ppkd.weights import refuse_code
 
 RESUME_SUFFIX = ".resume"
 _FORMAT = 1
@@ -52,6 +53,7 @@ def load(path):
     if not os.path.isfile(file):
         raise UserError(f"-r {path}: no resume file {file}")
     try:
+        refuse_code(file)
         state = paddle.load(file)
     except Exception as error:
         raise UserError(f"{file}: not readable as a resume file: {type(error).__name__}: {error}") from error

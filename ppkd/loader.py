@@ -57,7 +57,16 @@ class TrainLoader:
         self._dataset.set_epoch(number)
         self._seeded.epoch = number
         self._sampler.set_epoch(number)
-        return iter(self._loader)
+        try:
+            yield from self._loader
+        except SystemError as error:
+            if "Blocking queue is killed" not in str(error):
+                raise
+            # The worker process has printed what it met; only that it ended reaches this one.
+            raise UserError(
+                "a loading process failed: a training image cannot be read or transformed. Its message stands above; "
+                "with -o worker_num=0 the message names the file"
+            ) from error
 
 
 class _Seeded(Dataset):
@@ -71,7 +80,11 @@ class _Seeded(Dataset):
     def __getitem__(self, index):
         seed = int(np.random.SeedSequence([self._seed, self.epoch, index]).generate_state(1)[0])
         _seed_augmentation(seed)
-        sample = self._dataset[index]
+        try:
+            sample = self._dataset[index]
+        except Exception as error:
+            file = self._dataset.roidbs[index % len(self._dataset.roidbs)].get("im_file")
+            raise UserError(f"training image {file} cannot be read or transformed: {error!r}") from error
         sample[_SEED_KEY] = seed
         return sample
 

@@ -9,7 +9,7 @@ from paddle.utils import unique_name
 
 from ppkd import checkpoint
 from ppkd.build import build_model, student_of, terms_of
-from ppkd.datasets import check_files, open_dataset
+from ppkd.datasets import open_dataset
 from ppkd.errors import UserError
 from ppkd.evaluation import evaluate, summary
 from ppkd.loader import TrainLoader, seed_everything, seed_step
@@ -43,7 +43,7 @@ class Trainer:
         self.seed = int(self.config.get("seed") or 0)
         state = checkpoint.load(resume) if resume else None
         if validate:
-            check_files("EvalDataset", self.config)
+            open_dataset("EvalDataset", self.config)  # broken annotations are told now, not after the first epoch
         dataset = open_dataset("TrainDataset", self.config)
         seed_everything(self.seed)
         model = build_model(recipe, load=state is None)
@@ -51,7 +51,7 @@ class Trainer:
         self.loader = TrainLoader(create("TrainReader"), dataset, int(self.config.get("worker_num") or 0), self.seed)
         self.lr = create("LearningRate", len(self.loader))
         _warn_of_short_decay(self.config)
-        self.optimizer = create("OptimizerBuilder")(self.lr, model)
+        self.optimizer = create("OptimizerBuilder", self.lr, model)
         self.ema = self._build_ema() if self.config.get("use_ema") else None
         self.epoch = self.step = 0
         self._best = -1.0
