@@ -53,7 +53,7 @@ def run(teacher="shipped", output="output/demo", seed=0, data_dir="dataset/shape
     results = {name: _evaluate(name, weights[name], output, options) for name in weights}
     for name, one in runs.items():
         results[name]["train_seconds"] = round(one.seconds, 1)
-    results["teacher"]["train_seconds"] = _teacher_seconds(output)
+    results["teacher"]["train_seconds"] = _teacher_seconds(teacher, output)
     _measure(results, weights, options)
     path = os.path.join(output, "results.json")
     with open(path, "w", encoding="utf-8") as file:
@@ -198,9 +198,13 @@ def _teacher_weights(teacher, output, options):
     return weights
 
 
-def _teacher_seconds(output):
+def _teacher_seconds(teacher, output):
+    """Seconds that training the teacher took, on one thread; None for a teacher that came from elsewhere."""
+    if teacher == "shipped":
+        with open(os.path.join(ROOT, os.path.splitext(SHIPPED_TEACHER)[0] + ".json"), encoding="utf-8") as file:
+            return json.load(file)["train_seconds"]
     path = os.path.join(output, "teacher", "ppyoloe_plus_teacher_shapes", "metrics.jsonl")
-    if not os.path.exists(path):
+    if teacher != "train" or not os.path.exists(path):
         return None
     with open(path, encoding="utf-8") as file:
         records = [json.loads(line) for line in file]

@@ -18,6 +18,7 @@ def test_demo_ends_with_results_and_picture(tmp_path, capsys):
     assert set(results) == {"teacher", "plain", "distilled"}
     for row in results.values():
         assert set(row) == set(demo.RESULT_KEYS)
+        assert row["train_seconds"] > 0
         assert row["params"] > 0 and row["gflops"] > 0 and row["ms_per_image"] > 0
     assert results["teacher"]["AP"] > 0.2, "the shipped teacher finds shapes"
     assert results["plain"]["params"] == results["distilled"]["params"] < results["teacher"]["params"]
