@@ -1,6 +1,7 @@
 """The training loop: ppdet's readers, optimizers and metrics around a plain or a distilled student."""
 
 import json
+import math
 import os
 
 import paddle
@@ -147,6 +148,12 @@ class Trainer:
             for line in meters.lines(record, f"epoch {epoch + 1}/{epochs} step {index + 1}/{len(self.loader)}"):
                 logger().info(line)
         self._record(record)
+        broken = [k for k, v in record.items() if not math.isfinite(v if isinstance(v, (int, float)) else 0)]
+        if broken:
+            raise UserError(
+                f"step {self.step}: not finite any more: {', '.join(broken)}. Checkpoints in {self.output_dir} are as they "
+                "were. Lower the learning rate or the terms' weights, or set OptimizerBuilder.clip_grad_by_norm"
+            )
 
     def _record(self, record):
         if self.rank:

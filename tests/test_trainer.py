@@ -237,3 +237,9 @@ def test_a_steps_random_numbers_depend_on_seed_epoch_step_and_rank():
     first = draw(0, 1, 2, 3)
     assert draw(0, 1, 2, 3) == first
     assert all(draw(*place) != first for place in [(1, 1, 2, 3), (0, 2, 2, 3), (0, 1, 3, 3), (0, 1, 2, 0)])
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(recipe, tmp_path):
+    with pytest.raises(UserError, match=r"step \d+: not finite any more: .*loss"):
+        fit(recipe("retinanet", overrides=["distill.alpha_fgd=1e38", "distill.lambda_fgd=1e38"]))
+    assert not list(tmp_path.rglob("*.pdparams"))
