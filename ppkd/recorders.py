@@ -13,7 +13,7 @@ class Recorder:
 
     Args:
         model: any ``nn.Layer``.
-        paths: module paths, such as ``neck.fpn_convs.0``.
+        paths: module paths, such as ``neck.fpn_res4_sum``.
 
     Attributes:
         outputs: path -> list of what the module returned, one entry a call (a head that is shared by all

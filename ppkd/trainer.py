@@ -151,8 +151,8 @@ class Trainer:
         broken = [k for k, v in record.items() if not math.isfinite(v if isinstance(v, (int, float)) else 0)]
         if broken:
             raise UserError(
-                f"step {self.step}: not finite any more: {', '.join(broken)}. Checkpoints in {self.output_dir} are as they "
-                "were. Lower the learning rate or the terms' weights, or set OptimizerBuilder.clip_grad_by_norm"
+                f"step {self.step}: not finite any more: {', '.join(broken)}. Checkpoints in {self.output_dir} are "
+                "as they were. Lower the learning rate or the terms' weights, or set OptimizerBuilder.clip_grad_by_norm"
             )
 
     def _record(self, record):

@@ -89,7 +89,7 @@ class Detector:
         """What `source` names, found by a dry forward.
 
         Args:
-            source: ``neck[*]`` (all levels), ``neck[1]``, or a module path such as ``neck.fpn_convs.0``.
+            source: ``neck[*]`` (all levels), ``neck[1]``, or a module path such as ``neck.fpn_res4_sum``.
 
         Returns:
             List of `Level`, in the order of the model.

@@ -18,12 +18,3 @@ class PPYOLOE(Detector):
             "head.cls": lambda i: Tap(f"yolo_head.pred_cls.{i}"),
             "head.box_dist": lambda i: Tap(f"yolo_head.pred_reg.{i}"),
         }
-
-    def run_head(self, features, batch):
-        """Run the head without the anchors that ``eval_size`` fixes: a teacher sees the training sizes."""
-        head = self.model.yolo_head
-        fixed, head.eval_size = head.eval_size, None
-        try:
-            head(features)
-        finally:
-            head.eval_size = fixed
