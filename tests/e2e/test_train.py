@@ -4,10 +4,11 @@ import json
 
 import pytest
 
-from tests.conftest import CONFIGS, FAMILIES
+from tests.conftest import CONFIGS
+from tests.helpers_training import families
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@families
 def test_distil_evaluate_infer(family, run_tool, shapes, teacher_weights, tmp_path):
     student = CONFIGS / f"{family}_tiny.yml"
     trained = run_tool(
