@@ -8,6 +8,7 @@ import io
 import re
 
 from ppkd.compat import empty_batch
+from ppkd.compat.label_types import let_assigners_take_int32_labels
 from ppkd.compat.loader_errors import raise_errors_of_the_loading_thread
 from ppkd.errors import UserError, nearest
 from ppkd.yaml_io import Tagged
@@ -24,6 +25,7 @@ def import_ppdet():
     from ppdet.core import workspace
 
     raise_errors_of_the_loading_thread()
+    let_assigners_take_int32_labels()  # before the next line, whose patch then wraps this one
     empty_batch.encode_no_boxes()
     empty_batch.learn_from_background_alone()
     empty_batch.return_all_of_an_empty_assignment()

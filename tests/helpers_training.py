@@ -9,20 +9,9 @@ import pytest
 from tests.conftest import FAMILIES
 
 PADDLE = int(paddle.__version__.split(".")[0])
-# ppdet 2.6.0's PP-YOLOE multiplies int64 by int32 in its assigner, which Paddle 3 refuses.
-TRAINS = {"ppyoloe": PADDLE < 3}
-# For what does not depend on the detector: the cheapest that this Paddle can train.
-QUICK = "ppyoloe" if TRAINS["ppyoloe"] else "retinanet"
-families = pytest.mark.parametrize(
-    "family",
-    [
-        pytest.param(
-            name,
-            marks=pytest.mark.skipif(not TRAINS.get(name, True), reason="ppdet 2.6.0 cannot train it on Paddle 3"),
-        )
-        for name in FAMILIES
-    ],
-)
+# For what does not depend on the detector: the cheapest.
+QUICK = "ppyoloe"
+families = pytest.mark.parametrize("family", FAMILIES)
 
 # Four images a step: three steps an epoch of the twelve images.
 FOUR = "TrainReader.batch_size=4"

@@ -9,13 +9,11 @@ import paddle
 import pytest
 
 from tests.conftest import CONFIGS, FAMILIES, ROOT
-from tests.helpers_training import PADDLE, QUICK, STRONG, TRAINS, differing
+from tests.helpers_training import QUICK, STRONG, differing
 
-# Plain ppdet's RetinaNet cannot have an image without a box on Paddle 2 (test_invariants.py, 5).
-EMPTY = QUICK if PADDLE < 3 else "retinanet"
-RUNS = {family: (family, [], {}) for family in FAMILIES if TRAINS.get(family, True)}
+RUNS = {family: (family, [], {}) for family in FAMILIES}
 RUNS["begins_late"] = (QUICK, ["epoch=2", "distill.start_epoch=1"], {})
-RUNS["empty_rank"] = (EMPTY, [], {"empty_rank": 1})
+RUNS["empty_rank"] = ("retinanet", [], {"empty_rank": 1})
 
 
 def launch(folder, script, *arguments):

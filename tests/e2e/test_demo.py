@@ -7,12 +7,10 @@ import pytest
 
 from ppkd import demo
 from ppkd.errors import UserError
-from tests.helpers_training import TRAINS
 
 TINY = {"train": 16, "val": 8, "size": 192, "seed": 0}
 
 
-@pytest.mark.skipif(not TRAINS["ppyoloe"], reason="ppdet 2.6.0 cannot train PP-YOLOE on Paddle 3")
 def test_demo_ends_with_results_and_picture(tmp_path, capsys):
     output = tmp_path / "demo"
     path = pathlib.Path(demo.run(output=str(output), data_dir=str(tmp_path / "shapes"), data=TINY, max_steps=2))

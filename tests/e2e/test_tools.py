@@ -13,8 +13,6 @@ from tests.helpers_tools import OFFLINE, the_error
 
 TOOLS = sorted(path.stem for path in (ROOT / "tools").glob("*.py"))
 STUDENT = CONFIGS / "retinanet_tiny.yml"
-# ppdet 2.6.0's PP-YOLOE adds int64 and int32 in training, which Paddle 3 refuses.
-trains_ppyoloe = pytest.mark.skipif(int(paddle.__version__.split(".")[0]) >= 3, reason="PP-YOLOE trains on 2.6 only")
 
 
 @pytest.mark.parametrize("name", TOOLS)
@@ -96,7 +94,6 @@ def test_evaluation_by_url_without_a_network(run_tool, shapes, monkeypatch, tmp_
     assert message.endswith("download it elsewhere and give the file's path instead")
 
 
-@trains_ppyoloe
 def test_the_custom_student_on_ones_own_data(run_tool, shapes, tmp_path):
     config = ROOT / "configs" / "custom" / "ppyoloe_plus_tiny_custom.yml"
     done = run_tool("train", "-c", config, "--max_steps", 1, "-o", f"dataset_dir={shapes}", "train_images=train",
