@@ -5,7 +5,7 @@ from paddle.utils import unique_name
 
 from ppkd.errors import UserError
 from ppkd.log import logger
-from ppkd.methods import plan
+from ppkd.methods import check_sources, plan
 from ppkd.model import TEACHER, DistillModel
 from ppkd.weights import inherit, load_into, load_teacher
 from ppkd.workspace import build_detector
@@ -39,7 +39,8 @@ def build_model(recipe, load=True):
     teachers = {name: _build_teacher(spec) for name, spec in recipe.teachers.items()}
     # Connectors draw random numbers; the student's training must not depend on whether there are any.
     with unique_name.guard("distill_"):
-        model = DistillModel(student, teachers, steps.terms)
+        check_sources(recipe.method, steps, student, teachers[TEACHER])
+        model = DistillModel(student, teachers, steps)
     for name, spec in recipe.teachers.items():
         _load_teacher(teachers[name], spec, model)
     if steps.inherit and load:
@@ -64,17 +65,18 @@ def _load_teacher(teacher, spec, model):
             f"{spec.file}: the teacher has no weights (pretrain_weights is null); an untrained teacher teaches "
             "nothing. Give them with -o teacher.pretrain_weights=PATH"
         )
-    needed = {"backbone", "neck"} | {term.teacher_tap.path.split(".")[0] for term in model.terms}
+    needed = {"backbone", "neck"} | {tap.path.split(".")[0] for term in model.terms for tap in term.taps(1)}
     logger().info("teacher: %s", load_teacher(teacher, spec.weights, needed))
 
 
 def _describe(model):
     for term in model.terms:
-        ours, theirs = term.student_level, term.teacher_level
-        logger().info(
-            "term %s: student %s (%d channels) from teacher %s (%d channels), weight %g",
-            term.label, ours.source, ours.channels, theirs.source, theirs.channels, term.weight(0),
-        )  # fmt: skip
+        for students, teachers in term.pairs:
+            for ours, theirs in zip(students, teachers):
+                logger().info(
+                    "term %s: student %s (%d channels) from teacher %s (%d channels), weight %g",
+                    term.label, ours.source, ours.channels, theirs.source, theirs.channels, term.weight(0),
+                )  # fmt: skip
     own = sum(p.size for p in model.terms.parameters())
     logger().info("distillation: %d terms, %d trained parameters of their own", len(model.terms), int(own))
 

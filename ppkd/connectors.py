@@ -3,7 +3,9 @@
 import paddle.nn.functional as F
 from paddle import nn
 
+from ppkd.losses.common import up
 from ppkd.losses.normalise import batch_standardise
+from ppkd.losses.pkd import pkd_standardise
 
 
 class Identity(nn.Layer):
@@ -59,7 +61,37 @@ class AlignStandardise(nn.Layer):
         return batch_standardise(self.align(x))
 
 
-CONNECTORS = {"none": Identity, "align": Align, "standardise": Standardise, "align_standardise": AlignStandardise}
+class Normalise(nn.Layer):
+    """Zero mean and unit (unbiased) standard deviation per channel over the batch: PaddleDetection's ``normalize``."""
+
+    def __init__(self, channels, target):
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, x):
+        return pkd_standardise(up(x), unbiased=True)
+
+
+class AlignNormalise(nn.Layer):
+    """`Align`, then `Normalise`."""
+
+    def __init__(self, channels, target):
+        super().__init__()
+        self.channels = target
+        self.align = Align(channels, target)
+
+    def forward(self, x):
+        return pkd_standardise(up(self.align(x)), unbiased=True)
+
+
+CONNECTORS = {
+    "none": Identity,
+    "align": Align,
+    "standardise": Standardise,
+    "align_standardise": AlignStandardise,
+    "normalise": Normalise,
+    "align_normalise": AlignNormalise,
+}
 
 
 def match_size(student, teacher):

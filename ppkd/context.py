@@ -1,9 +1,34 @@
-"""What a loss may ask for beside its two tensors: ground-truth boxes, image sizes."""
+"""What a loss may ask for beside its tensors: ground-truth boxes, image sizes, the target assignment."""
 
+from dataclasses import dataclass
 from functools import cached_property
 
 from ppkd.errors import UserError
 from ppkd.ground_truth import BOXES, VALID
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """The targets that a detector's loss assigned to its A predictions, all levels in the order of its head.
+
+    Attributes:
+        labels: (N, A) class of the target, `background` where there is none.
+        boxes: (N, A, 4) corners in pixels of the network input.
+        scores: (N, A, K) soft class targets, 0 outside of the target's class.
+        mask: what ppdet's assigner returns beside them.
+        background: the label of a prediction without a target.
+    """
+
+    labels: object
+    boxes: object
+    scores: object
+    mask: object
+    background: int
+
+    @cached_property
+    def positive(self):
+        """(N, A) float32: 1 where a prediction has a target."""
+        return (self.labels != self.background).astype("float32")
 
 
 class Context:
@@ -11,16 +36,21 @@ class Context:
 
     A loss asks for them by the names of its ``forward`` parameters: ``boxes`` (N, M, 4), corners in pixels of the
     network input, zero padded; ``boxes_valid`` (N, M), 1 for a box and 0 for padding; ``image_size`` (N, 2), height and
-    width in pixels before padding; ``padded_size`` ``(height, width)`` of the network input.
+    width in pixels before padding; ``padded_size`` ``(height, width)`` of the network input; ``assignment``, the
+    `Assignment` of the student's own loss. Of the student's head, the same in every step: ``strides`` of the levels
+    that the loss gets, ``cell_offset`` and ``first_bin`` (see `detectors.Detector`).
 
     Args:
         batch: a training batch of `loader.TrainLoader`.
+        assignment: `Assignment`, if any loss asks for it.
     """
 
-    NAMES = ("boxes", "boxes_valid", "image_size", "padded_size")
+    STATIC = ("strides", "cell_offset", "first_bin")
+    NAMES = ("boxes", "boxes_valid", "image_size", "padded_size", "assignment", *STATIC)
 
-    def __init__(self, batch):
+    def __init__(self, batch, assignment=None):
         self._batch = batch
+        self.assignment = assignment
 
     def pick(self, names):
         """The named inputs as keyword arguments."""

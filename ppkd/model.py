@@ -6,7 +6,7 @@ from paddle import nn
 from ppkd.context import Context
 from ppkd.detectors import detector_for
 from ppkd.recorders import Recorder
-from ppkd.terms import Term, match_levels
+from ppkd.terms import build_terms
 
 TEACHER = "teacher"
 
@@ -20,23 +20,25 @@ class DistillModel(nn.Layer):
     Args:
         student: ppdet model.
         teachers: name -> ppdet model; frozen and put into eval mode here.
-        term_specs: list of `terms.TermSpec`.
+        plan: `terms.Plan`.
 
     Attributes:
         epoch: current epoch, set by the trainer; schedules read it.
+        alpha: factor on the whole loss; 1 if no term of the plan ever has a weight.
     """
 
-    def __init__(self, student, teachers, term_specs):
+    def __init__(self, student, teachers, plan):
         super().__init__()
         self.student = student
         self.epoch = 0
+        self.alpha = plan.alpha if any(spec.weight for spec in plan.terms) else 1.0
         # A plain tuple hides the teachers from nn.Layer; a dict of layers would too, a Layer attribute would not.
         self._teachers = tuple((name, detector_for(freeze(model))) for name, model in teachers.items())
-        of_student = detector_for(student)
+        # Neither is an adapter a layer: it holds the student without owning it.
+        self._student = detector_for(student)
         teacher = dict(self._teachers).get(TEACHER)
-        self.terms = nn.LayerList(
-            [Term(spec, *pair) for spec in term_specs for pair in match_levels(spec, of_student, teacher)]
-        )
+        self._teacher_assigns = plan.assigner == "teacher" and self._student.assigns and teacher.assigns
+        self.terms = nn.LayerList([term for spec in plan.terms for term in build_terms(spec, self._student, teacher)])
 
     @property
     def teachers(self):
@@ -61,31 +63,42 @@ class DistillModel(nn.Layer):
             batch: ppdet's batch.
 
         Returns:
-            In train mode the student's own losses; ``loss`` with the distillation terms added, and one entry a
-            term, level and part, such as ``fgd.s8.relation``, each weighted as it enters ``loss``.
+            In train mode the student's own losses; ``loss`` with the distillation terms added and the sum multiplied
+            by `alpha`; and one entry a term, level and part, such as ``fgd.s8.relation``, each weighted as it enters
+            that sum.
         """
         active = self.active_terms() if self.training else []
         if not active:
-            return self.student(batch)
+            return self._scaled(self.student(batch)) if self.training else self.student(batch)
         # Models write into the batch dict that they get; the teacher has to see what the student saw.
         for_teacher = dict(batch)
-        with Recorder(self.student, [term.student_tap.path for term, _ in active]) as student:
+        assigned = any("assignment" in term.needs for term, _ in active)
+        by_teacher = assigned and self._teacher_assigns and self._student.assigns_by_prediction(batch)
+        teacher, given = self._run_teacher(for_teacher, active, by_teacher)
+        paths = [tap.path for term, _ in active for tap in term.taps(0)]
+        paths += self._student.assigners if assigned else ()
+        with Recorder(self.student, paths) as student, self._student.given(given):
             losses = dict(self.student(batch))
-        teacher = self._run_teacher(for_teacher, [term.teacher_tap for term, _ in active])
-        context = Context(for_teacher)
+        context = Context(for_teacher, (self._student.assigned(student) or given) if assigned else None)
         parts = {}
         for term, weight in active:
-            values = term(student.take(term.student_tap), teacher.take(term.teacher_tap), context)
-            for part, value in values.items():
+            for part, value in term.compare(student, teacher, context).items():
                 parts[f"{term.label}.{part}" if part else term.label] = value * weight
         losses["loss"] = losses["loss"] + sum(parts.values())
-        return {**losses, **parts}
+        return self._scaled({**losses, **parts})
 
-    def _run_teacher(self, batch, taps):
+    def _scaled(self, losses):
+        return losses if self.alpha == 1 else {**losses, "loss": losses["loss"] * self.alpha}
+
+    def _run_teacher(self, batch, active, assign):
+        """What the teacher's sources gave and, if asked for, the targets that its predictions call for."""
         detector = dict(self._teachers)[TEACHER]
+        taps = [tap for term, _ in active for tap in term.taps(1)]
+        taps += detector.outputs() if assign else []
         with paddle.no_grad(), Recorder(detector.model, [tap.path for tap in taps]) as recorder:
             detector.run(batch, {tap.path.split(".")[0] for tap in taps})
-        return recorder
+        with paddle.no_grad():
+            return recorder, detector.assign(recorder, batch) if assign else None
 
 
 def freeze(model):

@@ -31,8 +31,9 @@ class MethodSpec:
         name: value of ``slim_method`` (``FGD``, ...).
         params: the section named by ``distill_loss``, with ``-o distill.*`` merged in.
         levels: how many pyramid levels ``distill_loss_name`` lists, or None for all.
-        options: keys of ``distill:`` that steer the engine (``inherit``, ``start_epoch``, ``stop_epoch``, ...).
+        options: keys of ``distill:`` that steer the engine: `ENGINE_OPTIONS`.
         file: for messages.
+        architecture: the student's, on which defaults may depend.
     """
 
     name: str
@@ -40,6 +41,7 @@ class MethodSpec:
     levels: int | None = None
     options: dict = field(default_factory=dict)
     file: str = ""
+    architecture: str = ""
 
 
 @dataclass
@@ -68,7 +70,9 @@ class Recipe:
         return os.path.join(str(self.student.get("save_dir") or "output"), self.name)
 
 
-ENGINE_OPTIONS = ("inherit", "start_epoch", "stop_epoch")
+ENGINE_OPTIONS = ("inherit", "numerics", "start_epoch", "stop_epoch", "upstream_merge")
+# Methods whose parameters stand in a class of ppdet's that is no loss: in PaddleDetection's files the student's head.
+_SECTIONS = {"LD": ("LDGFLHead", ("loss_ld", "loss_ld_vlr", "loss_kd"))}
 
 
 def parse_overrides(pairs):
@@ -113,9 +117,10 @@ def load_recipe(config, slim_config=None, overrides=()):
     if slim_config is not None:
         slim = _read_slim(slim_config)
         run, method, of_teacher = _sort_slim_keys(slim.own)
+        recipe.method = _method(method, for_method, slim_config)
+        _apply_bases(recipe, {k: v for k, v in slim.bases.items() if k in RUN_KEYS}, slim_config)
         _override(recipe, run, slim_config)
         recipe.notes += [f"{key}: set by the slim file {slim_config}, overriding -c" for key in run]
-        recipe.method = _method(method, for_method, slim_config)
         for key in given:
             if key in method:
                 raise UserError(f"-o {key}: set the method's parameters with -o distill.NAME=value, else edit its file")
@@ -123,6 +128,8 @@ def load_recipe(config, slim_config=None, overrides=()):
         raise UserError("-o teacher.* and -o distill.* need --slim_config: without it there is no teacher")
     check_top_level(given, student, "-o")
     _override(recipe, given, "-o")
+    if recipe.method is not None:
+        _complete(recipe.method, student, slim.own)
     if "architecture" not in student:
         raise UserError(f"{config}: no `architecture`, so there is no detector to build (is a _BASE_ missing?)")
     _check_counts(recipe)
@@ -169,6 +176,39 @@ def _sort_slim_keys(own):
     return run, method, {k: v for k, v in own.items() if k not in run and k not in method}
 
 
+def _apply_bases(recipe, values, path):
+    """Say which keys of the teacher's bases would have changed the run under PaddleDetection, or let them.
+
+    PaddleDetection merges the whole slim file over the student's, so that schedule, readers and output name silently
+    become the teacher's. Here they do so with ``distill.upstream_merge=true`` only.
+    """
+    differing = [key for key, value in values.items() if recipe.student.get(key) != value]
+    wanted = recipe.method.options.get("upstream_merge", False)
+    if not isinstance(wanted, bool):
+        raise UserError(f"{path}: distill.upstream_merge has to be true or false, found {wanted!r}")
+    if wanted:
+        _override(recipe, clone(values), path)
+        recipe.name = os.path.splitext(os.path.basename(path))[0]
+        recipe.notes += [f"{key}: set by the bases of {path} (distill.upstream_merge)" for key in differing]
+    elif differing:
+        recipe.notes.append(
+            f"not applied to the run, since the bases of {path} describe the teacher: {', '.join(sorted(differing))} "
+            "(PaddleDetection applies them; -o distill.upstream_merge=true does so here)"
+        )
+
+
+def _complete(method, student, own):
+    """Tell the method what it has to know of the student's file."""
+    method.architecture = str(student.get("architecture", ""))
+    section, keys = _SECTIONS.get(method.name, (None, ()))
+    found = {}
+    for config in (student, own):
+        values = config.get(section)
+        if isinstance(values, dict):
+            merge(found, {k: clone(v) for k, v in values.items() if k in keys and isinstance(v, dict)})
+    method.params = merge(found, method.params)
+
+
 def _fields(given, prefix):
     """Take what ``-o prefix.key=value`` set out of the parsed overrides."""
     values = given.pop(prefix, None)
@@ -196,8 +236,8 @@ def _method(own, overrides, path):
     if not isinstance(block, dict):
         raise UserError(f"{path}: distill has to be a mapping of options, found {block!r}")
     for source in (block, overrides):
-        for key, value in source.items():
-            (method.options if key in ENGINE_OPTIONS else method.params)[key] = value
+        merge(method.options, {k: v for k, v in source.items() if k in ENGINE_OPTIONS})
+        merge(method.params, {k: v for k, v in source.items() if k not in ENGINE_OPTIONS})
     return method
 
 

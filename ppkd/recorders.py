@@ -51,8 +51,8 @@ class Recorder:
         if isinstance(value, (list, tuple)):
             if tap.item >= len(value):
                 raise UserError(f"{tap.path} returns {len(value)} tensors; {tap.path}[{tap.item}] does not exist")
-            return value[tap.item]
-        return value
+            value = value[tap.item]
+        return value if tap.view is None else tap.view(value)
 
 
 def _record(into, layer, inputs, output):
@@ -65,10 +65,20 @@ def find_module(model, path):
     Raises:
         UserError: there is none; the message gives the nearest paths that exist.
     """
-    layer = model
-    for part in path.split("."):
-        layer = layer._sub_layers.get(part) if layer is not None else None
+    layer = _descend(model, path)
     if layer is None:
         known = [name for name, _ in model.named_sublayers()]
         raise UserError(f"{type(model).__name__} has no module {path!r}{nearest(path, known)}")
     return layer
+
+
+def _descend(layer, path):
+    # No split at the dots: ppdet gives layers names with dots in them, such as yolo_output.0.
+    for name, child in layer._sub_layers.items():
+        if path == name:
+            return child
+        if path.startswith(name + "."):
+            found = _descend(child, path[len(name) + 1 :])
+            if found is not None:
+                return found
+    return None

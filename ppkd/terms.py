@@ -18,89 +18,171 @@ class TermSpec:
 
     Attributes:
         name: short name for the log.
-        student, teacher: sources (see `detectors.Detector.levels`).
+        student, teacher: sources (see `detectors.Detector.levels`); a tuple for a loss that compares several.
         student_connector, teacher_connector: names in `connectors.CONNECTORS`.
         loss: ``{"name": ..., parameters}``, a name in `losses.LOSSES`.
         weight: factor on the whole term.
         schedule: the factor over epochs.
         max_levels: use only the first so many levels of the student.
+        trained: whether connectors and the loss's own parameters learn; only PaddleDetection's numerics say no.
     """
 
     name: str
-    student: str
-    teacher: str
+    student: str | tuple
+    teacher: str | tuple
     loss: dict
     student_connector: str = "none"
     teacher_connector: str = "none"
     weight: float = 1.0
     schedule: Schedule = field(default_factory=Schedule)
     max_levels: int | None = None
+    trained: bool = True
 
 
 @dataclass
 class Plan:
-    """A whole method: its terms, and the parts of the student that start from the teacher's weights."""
+    """A whole method.
+
+    Attributes:
+        terms: list of `TermSpec`.
+        inherit: the parts of the student that start from the teacher's weights.
+        alpha: factor on the whole loss, the student's own included, unless all weights are 0.
+        assigner: ``student``, or ``teacher`` if the student's targets are assigned by the teacher's predictions.
+    """
 
     terms: list
     inherit: tuple = ()
+    alpha: float = 1.0
+    assigner: str = "student"
 
     @classmethod
-    def of(cls, terms, options, inherit, file):
-        """Apply the ``distill:`` options that every method has: ``start_epoch``, ``stop_epoch``, ``inherit``."""
+    def of(cls, terms, method, inherit=False, **more):
+        """Apply the ``distill:`` options that every method has: ``start_epoch``, ``stop_epoch``, ``inherit``.
+
+        Args:
+            terms: list of `TermSpec`.
+            method: `recipe.MethodSpec`.
+            inherit: whether the method inherits unless the file says otherwise.
+            more: further fields of the plan.
+        """
+        options, file = method.options, method.file
         start, stop = options.get("start_epoch", 0), options.get("stop_epoch")
         for key, value in (("start_epoch", start), ("stop_epoch", stop if stop is not None else 0)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise UserError(f"{file}: distill.{key} has to be an epoch number from 0, found {value!r}")
-        wanted = options.get("inherit", True)
+        wanted = options.get("inherit", inherit)
         if not isinstance(wanted, bool):
             raise UserError(f"{file}: distill.inherit has to be true or false, found {wanted!r}")
         for term in terms:
             term.schedule = Schedule(start, stop)
-        return cls(terms, inherit if wanted else ())
+        return cls(terms, ("neck", "head") if wanted else (), **more)
 
 
 class Term(nn.Layer):
-    """A term on one pair of levels: connectors and loss as sub-layers, and where its inputs are recorded.
+    """A term as it is computed: connectors and loss as sub-layers, and where its inputs are recorded.
+
+    Most losses compare one pair of levels and get two tensors. A spec with several sources gives its loss a tuple of
+    tensors on either side; a loss class with ``all_levels`` gets, for each source, the list of all levels' tensors.
 
     Args:
         spec: the `TermSpec` that it comes from.
-        student, teacher: the `detectors.Level` on either side.
+        pairs: list of ``(student, teacher)``, tuples of one `detectors.Level` a source; one but for ``all_levels``.
+        constants: values of `Context.STATIC` of the student's head but ``strides``.
 
     Attributes:
-        label: ``name.s8`` in logs: the spec's name and the student's stride.
+        label: ``name.s8`` in logs: the spec's name and the student's stride; of all levels together the name alone.
+
+    Raises:
+        UserError: unknown loss or connector, or channels that no connector makes equal.
     """
 
-    def __init__(self, spec, student, teacher):
+    def __init__(self, spec, pairs, constants=None):
         super().__init__()
-        self.spec = spec
-        self.student_level, self.teacher_level = student, teacher
-        self.student_tap, self.teacher_tap = student.tap, teacher.tap
-        self.label = f"{spec.name}.s{student.stride}" if student.stride else f"{spec.name}.{student.source}"
+        self.spec, self.pairs = spec, pairs
+        kind = _loss_class(spec)
+        self._all_levels = getattr(kind, "all_levels", False)
+        first = pairs[0][0][0]
+        self.label = f"{spec.name}.s{first.stride}" if first.stride else f"{spec.name}.{first.source}"
+        if self._all_levels:
+            self.label = spec.name
+        (student, *_), (teacher, *_) = pairs[0]
         self.connect_teacher = _connector(spec.teacher_connector)(teacher.channels, teacher.channels)
         self.connect_student = _connector(spec.student_connector)(student.channels, self.connect_teacher.channels)
-        self.loss = _build_loss(spec, self.connect_teacher.channels)
+        for pair in pairs:
+            _check_channels(spec, pair, self.connect_student.channels)
+        self.loss = _build_loss(spec, kind, self.connect_teacher.channels)
         self.needs = context_names(self.loss)
+        constants = {**(constants or {}), "strides": tuple(students[0].stride for students, _ in pairs)}
+        self._constants = {name: constants[name] for name in self.needs if name in Context.STATIC}
+        self._from_batch = tuple(name for name in self.needs if name not in Context.STATIC)
+        if not spec.trained:
+            for parameter in self.parameters():
+                parameter.stop_gradient, parameter.trainable = True, False
+
+    def taps(self, side):
+        """Where the inputs are recorded: all `detectors.Tap` of the student (side 0) or the teacher (side 1)."""
+        return [level.tap for pair in self.pairs for level in pair[side]]
 
     def weight(self, epoch):
         """The factor on the loss in `epoch`; 0 means that the term is not computed at all."""
         return self.spec.weight * self.spec.schedule.factor(epoch)
 
-    def forward(self, student, teacher, context):
-        """Compare one pair of tensors.
+    def compare(self, student, teacher, context):
+        """Take the term's inputs from what was recorded, and compare them.
 
         Args:
-            student: the student's recorded tensor.
+            student, teacher: `recorders.Recorder` of either side after the step.
+            context: `Context` of the batch.
+
+        Returns:
+            As `forward`.
+        """
+        s, t = (
+            [[recorder.take(level.tap) for level in pair[side]] for pair in self.pairs]
+            for side, recorder in enumerate((student, teacher))
+        )
+        return self(s, t, context)
+
+    def forward(self, student, teacher, context):
+        """Compare the tensors of the term's pairs.
+
+        Args:
+            student: list (pairs) of lists (sources) of the student's tensors.
             teacher: the teacher's, without gradient.
             context: `Context` of the batch.
 
         Returns:
             Dict from the part's name (``""`` for a loss of one part) to a scalar, before `weight`.
         """
-        s, t = self.connect_student(student), self.connect_teacher(teacher)
-        if len(s.shape) == 4:
-            t = match_size(s, t)
-        result = self.loss(s, t, **context.pick(self.needs))
+        # Only a spec with one source has connectors.
+        student = [[self.connect_student(x) for x in sources] for sources in student]
+        teacher = [
+            [_match(s, self.connect_teacher(t)) for s, t in zip(*sources)] for sources in zip(student, teacher)
+        ]
+        inputs = [self._arrange(side) for side in (student, teacher)]
+        result = self.loss(*inputs, **self._constants, **context.pick(self._from_batch))
         return result if isinstance(result, dict) else {"": result}
+
+    def _arrange(self, values):
+        by_source = [list(levels) for levels in zip(*values)]
+        if not self._all_levels:
+            by_source = [levels[0] for levels in by_source]
+        return tuple(by_source) if len(by_source) > 1 else by_source[0]
+
+
+def _match(student, teacher):
+    return match_size(student, teacher) if len(student.shape) == 4 else teacher
+
+
+def _check_channels(spec, pair, connected):
+    for ours, theirs in zip(*pair):
+        channels = connected if len(pair[0]) == 1 else ours.channels
+        if channels != theirs.channels:
+            raise UserError(
+                f"{spec.name}: the student's {ours.source} has {channels} channels, the teacher's {theirs.source} "
+                f"{theirs.channels}, and these two are compared channel by channel: both detectors need the same "
+                "num_classes, anchors and bins here; a method on neck features does without"
+            )
 
 
 def context_names(loss):
@@ -128,43 +210,78 @@ def _connector(name):
     return CONNECTORS[name]
 
 
-def _build_loss(spec, channels):
-    params = dict(spec.loss)
-    name = params.pop("name")
+def _loss_class(spec):
+    name = spec.loss["name"]
     if name not in LOSSES:
         raise UserError(f"unknown loss {name!r}{nearest(name, LOSSES)}; known: {', '.join(LOSSES)}")
-    accepted = inspect.signature(LOSSES[name].__init__).parameters
+    return LOSSES[name]
+
+
+def _build_loss(spec, kind, channels):
+    params = dict(spec.loss)
+    name = params.pop("name")
+    accepted = inspect.signature(kind.__init__).parameters
     unknown = [k for k in params if k not in accepted]
     if unknown:
         known = [k for k in accepted if k not in ("self", "channels")]
         raise UserError(f"loss {name} has no parameter {unknown[0]!r}{nearest(unknown[0], known)}; it has: {known}")
     if "channels" in accepted:
         params["channels"] = channels
-    return LOSSES[name](**params)
+    try:
+        return kind(**params)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"loss {name}: {error}") from error
+
+
+def build_terms(spec, student, teacher):
+    """The `Term`s of a spec between two detectors: one a pair of levels, or one for all of them.
+
+    Args:
+        spec: the `TermSpec`.
+        student, teacher: `detectors.Detector`.
+
+    Raises:
+        UserError: sources that do not exist, fit or pair, or a loss that asks for what the student has not.
+    """
+    pairs = match_levels(spec, student, teacher)
+    together = getattr(_loss_class(spec), "all_levels", False)
+    constants = {"cell_offset": student.cell_offset, "first_bin": student.first_bin}
+    terms = [Term(spec, group, constants) for group in ([pairs] if together else [[pair] for pair in pairs])]
+    if "assignment" in terms[0].needs:
+        if not student.assigns:
+            raise UserError(f"{spec.name}: {type(student.model).__name__} does not tell its target assignment")
+        if len(pairs) != len(student.levels(_sources(spec.student)[0])):
+            raise UserError(f"{spec.name}: student and teacher need the same strides: all have targets")
+    return terms
 
 
 def match_levels(spec, student, teacher):
-    """Pair the levels of a source of the student with the teacher's, by stride.
+    """Pair the levels of a spec's sources of the student with the teacher's, by stride.
 
     Args:
         spec: the `TermSpec`.
         student, teacher: `detectors.Detector`.
 
     Returns:
-        List of ``(student Level, teacher Level)``; a source that names single tensors on both sides gives one pair.
+        List of ``(student, teacher)``, each a tuple of one `detectors.Level` a source; sources that name single
+        tensors on both sides give one pair.
 
     Raises:
         UserError: no common stride.
     """
-    ours, theirs = student.levels(spec.student), teacher.levels(spec.teacher)
-    ours = ours[: spec.max_levels]
-    if len(ours) == 1 and len(theirs) == 1:
-        return [(ours[0], theirs[0])]
-    by_stride = {level.stride: level for level in theirs}
-    pairs = [(level, by_stride[level.stride]) for level in ours if level.stride in by_stride]
+    ours = [group[: spec.max_levels] for group in map(student.levels, _sources(spec.student))]
+    theirs = [teacher.levels(source) for source in _sources(spec.teacher)]
+    if len(ours[0]) == 1 and len(theirs[0]) == 1:
+        return [(tuple(levels[0] for levels in ours), tuple(levels[0] for levels in theirs))]
+    by_stride = {levels[0].stride: levels for levels in zip(*theirs)}
+    pairs = [(levels, by_stride[levels[0].stride]) for levels in zip(*ours) if levels[0].stride in by_stride]
     if not pairs:
         raise UserError(
-            f"{spec.name}: student {spec.student} has strides {[x.stride for x in ours]}, "
+            f"{spec.name}: student {spec.student} has strides {[x.stride for x in ours[0]]}, "
             f"teacher {spec.teacher} has {list(by_stride)}: none in common"
         )
     return pairs
+
+
+def _sources(names):
+    return (names,) if isinstance(names, str) else names

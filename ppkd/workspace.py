@@ -9,7 +9,9 @@ import re
 
 from ppkd.compat import empty_batch
 from ppkd.compat.label_types import let_assigners_take_int32_labels
+from ppkd.compat.ld_head import let_ld_head_train_alone
 from ppkd.compat.loader_errors import raise_errors_of_the_loading_thread
+from ppkd.compat.twin_config import without_twin
 from ppkd.errors import UserError, nearest
 from ppkd.yaml_io import Tagged
 
@@ -25,6 +27,7 @@ def import_ppdet():
     from ppdet.core import workspace
 
     raise_errors_of_the_loading_thread()
+    let_ld_head_train_alone()
     let_assigners_take_int32_labels()  # before the next line, whose patch then wraps this one
     empty_batch.encode_no_boxes()
     empty_batch.learn_from_background_alone()
@@ -133,6 +136,7 @@ def build_detector(config):
     """
     from paddle import nn
 
+    config = without_twin(config)
     with scope(config):
         model = create(config["architecture"])
         # What ppdet's trainer does to a model right after building it.

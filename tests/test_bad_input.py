@@ -151,12 +151,12 @@ def test_wrong_class_in_an_override(train):
 )
 def test_source_that_does_not_exist(recipe, student, teacher, message):
     from ppkd.model import DistillModel
-    from ppkd.terms import TermSpec
+    from ppkd.terms import Plan, TermSpec
 
     loaded = recipe("retinanet")
     models = [build_student(loaded), build_student(recipe("retinanet", distil=False))]
     with pytest.raises(UserError, match=message):
-        DistillModel(models[0], {"teacher": models[1]}, [TermSpec("mine", student, teacher, {"name": "fgd"})])
+        DistillModel(models[0], {"teacher": models[1]}, Plan([TermSpec("mine", student, teacher, {"name": "fgd"})]))
 
 
 # Weights

@@ -17,7 +17,8 @@ def level(channels, stride=8):
 
 
 def term(student=4, teacher=6, loss=None, **connectors):
-    return Term(TermSpec("t", "neck", "neck", loss or {"name": "fgd"}, **connectors), level(student), level(teacher))
+    spec = TermSpec("t", "neck", "neck", loss or {"name": "fgd"}, **connectors)
+    return Term(spec, [((level(student),), (level(teacher),))])
 
 
 def batch_of(size):
@@ -72,7 +73,7 @@ def test_term_trains_its_connector_and_leaves_the_teacher_alone(student, teacher
     made = term(student_connector=student, teacher_connector=teacher)
     x, y = paddle.randn([2, 4, 8, 8]), paddle.randn([2, 6, 16, 16])
     x.stop_gradient = False
-    sum(made(x, y, batch_of(64)).values()).backward()
+    sum(made([[x]], [[y]], batch_of(64)).values()).backward()
     names = [name for name, _ in made.named_parameters() if name.startswith("connect_student")]
     assert len(names) == 2
     for parameter in made.connect_student.parameters():
@@ -103,4 +104,4 @@ def test_a_loss_that_asks_for_what_no_context_has_is_refused():
 def test_label_names_the_students_stride():
     assert term(student_connector="align").label == "t.s8"
     spec = TermSpec("t", "a", "b", {"name": "fgd"}, student_connector="align")
-    assert Term(spec, Level("a", Tap("a"), 4, None), level(6)).label == "t.a"
+    assert Term(spec, [((Level("a", Tap("a"), 4, None),), (level(6),))]).label == "t.a"

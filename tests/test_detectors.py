@@ -170,13 +170,13 @@ def test_levels_are_matched_by_stride_not_by_position(detector):
 
     def strides(student, teacher, **options):
         spec = TermSpec("t", "neck[*]", "neck[*]", {"name": "fgd"}, **options)
-        return [(ours.stride, theirs.stride) for ours, theirs in match_levels(spec, student, teacher)]
+        return [(ours.stride, theirs.stride) for (ours,), (theirs,) in match_levels(spec, student, teacher)]
 
     assert strides(retinanet, ppyoloe) == [(8, 8), (16, 16), (32, 32)]
     assert strides(ppyoloe, retinanet) == [(32, 32), (16, 16), (8, 8)]
     assert strides(retinanet, retinanet, max_levels=2) == [(8, 8), (16, 16)]
     one = TermSpec("t", "neck[0]", "neck[1]", {"name": "fgd"})
-    assert [(a.source, b.source) for a, b in match_levels(one, retinanet, ppyoloe)] == [("neck[0]", "neck[1]")]
+    assert [(a.source, b.source) for (a,), (b,) in match_levels(one, retinanet, ppyoloe)] == [("neck[0]", "neck[1]")]
     none = TermSpec("t", "backbone[*]", "neck[*]", {"name": "fgd"})
     with pytest.raises(UserError, match="t: student backbone.* strides .*4.*teacher neck.* none in common"):
         match_levels(none, detector_for(Far()), ppyoloe)

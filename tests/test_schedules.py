@@ -8,6 +8,7 @@ import pytest
 from ppkd.build import build_model
 from ppkd.errors import UserError
 from ppkd.model import TEACHER
+from ppkd.recipe import MethodSpec
 from ppkd.schedules import Schedule
 from ppkd.terms import Plan, TermSpec
 from ppkd.trainer import Trainer
@@ -25,11 +26,16 @@ def test_factor_is_one_from_start_until_before_stop():
 
 def test_plan_gives_every_term_the_schedule_and_may_refuse_to_inherit():
     terms = [TermSpec("a", "neck", "neck", {"name": "fgd"}), TermSpec("b", "neck", "neck", {"name": "fgd"})]
-    made = Plan.of(terms, {"start_epoch": 1, "stop_epoch": 4}, ("neck",), "x.yml")
-    assert [term.schedule for term in made.terms] == [Schedule(1, 4)] * 2
-    assert made.inherit == ("neck",)
-    assert Plan.of(terms, {"inherit": False}, ("neck",), "x.yml").inherit == ()
-    assert Plan.of(terms, {}, ("neck",), "x.yml").terms[0].schedule == Schedule()
+
+    def of(inherit=False, **options):
+        return Plan.of(terms, MethodSpec("M", options=options, file="x.yml"), inherit)
+
+    assert [term.schedule for term in of(start_epoch=1, stop_epoch=4).terms] == [Schedule(1, 4)] * 2
+    assert of(inherit=True).inherit == ("neck", "head")
+    assert of().inherit == ()
+    assert Plan.of(terms, MethodSpec("M", options={"inherit": False}), inherit=True).inherit == ()
+    assert Plan.of(terms, MethodSpec("M", options={"inherit": True})).inherit == ("neck", "head")
+    assert of().terms[0].schedule == Schedule()
 
 
 @pytest.mark.parametrize(
@@ -39,7 +45,7 @@ def test_plan_gives_every_term_the_schedule_and_may_refuse_to_inherit():
 def test_plan_refuses_what_is_no_epoch(options):
     (key,) = options
     with pytest.raises(UserError, match=rf"x\.yml: distill\.{key}"):
-        Plan.of([], options, (), "x.yml")
+        Plan.of([], MethodSpec("M", options=options, file="x.yml"))
 
 
 @families

@@ -1,12 +1,14 @@
 """What differs between detector architectures: the names of sources and the part of a teacher that has to run."""
 
 from ppkd.detectors.base import Detector, Level, Tap
+from ppkd.detectors.gfl import GFL, PicoDet
 from ppkd.detectors.ppyoloe import PPYOLOE
 from ppkd.detectors.retinanet import RetinaNet
+from ppkd.detectors.yolov3 import YOLOv3
 
 __all__ = ["Detector", "Level", "Tap", "detector_for"]
 
-_ADAPTERS = (PPYOLOE, RetinaNet)
+_ADAPTERS = (GFL, PicoDet, PPYOLOE, RetinaNet, YOLOv3)
 
 
 def detector_for(model):

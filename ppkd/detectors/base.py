@@ -1,6 +1,8 @@
 """The generic detector adapter: anything of ppdet with a backbone and, mostly, a neck."""
 
+import contextlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import paddle
@@ -16,11 +18,15 @@ _SOURCE = re.compile(r"^(?P<name>[A-Za-z_][\w.]*?)(\[(?P<index>\d+|\*)\])?$")
 
 @dataclass(frozen=True)
 class Tap:
-    """Where a tensor is taken: output `item` of call `call` of the module at `path`."""
+    """Where a tensor is taken: output `item` of call `call` of the module at `path`, or the part that `view` cuts.
+
+    `view` is a module-level function or a `partial` of one, so that a tap can be pickled.
+    """
 
     path: str
     call: int = 0
     item: int = 0
+    view: Callable | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,12 @@ class Detector:
     """
 
     head_name = "head"
+    # Where the point of a cell lies, from 0 (its upper left corner) to 1, and the distance in strides that the first
+    # bin of a box edge's distribution stands for.
+    cell_offset = 0.5
+    first_bin = 0
+    # Whether it can tell which targets its own loss assigned; see `ppyoloe.PPYOLOE`.
+    assigns = False
 
     def __init__(self, model):
         self.model = model
@@ -58,7 +70,7 @@ class Detector:
         return True
 
     def aliases(self):
-        """Named sources beside module paths: name -> function from level index to `Tap`."""
+        """Named sources beside module paths: name -> function from level index to `Tap`, or None beyond the last."""
         found = {}
         for part in ("backbone", "neck"):
             if getattr(self.model, part, None) is not None:
@@ -83,7 +95,21 @@ class Detector:
 
     def run_head(self, features, batch):
         """Run the head on the neck's output in eval mode, short of post-processing."""
-        find_module(self.model, self.head_name)(features)
+        self.head(features)
+
+    @property
+    def head(self):
+        """The detector's head, under whatever name ppdet has for it."""
+        return find_module(self.model, self.head_name)
+
+    @staticmethod
+    def given(assignment):
+        """For a detector that takes no targets from outside: a block that changes nothing."""
+        return contextlib.nullcontext()
+
+    def offers(self, source):
+        """Whether the detector has the named source, such as ``head.box_dist``."""
+        return source in self.aliases()
 
     def levels(self, source):
         """What `source` names, found by a dry forward.
@@ -112,6 +138,8 @@ class Detector:
         if index == "*" or (index is None and alias is not None):
             return self._all_levels(name, alias)
         tap = alias(int(index)) if alias else Tap(name, item=int(index or 0))
+        if tap is None:
+            raise UserError(f"{type(self.model).__name__} has no {source!r}: {name} has {self._count(alias)} levels")
         return [self._probe(source, [tap])[0]]
 
     def _all_levels(self, name, alias):
@@ -122,9 +150,9 @@ class Detector:
     def _count(self, make):
         """How many levels an alias has: outputs of one call, calls of one module, or modules in a list."""
         first, second = make(0), make(1)
-        if first.path != second.path:
+        if second is None or first.path != second.path:
             count = 0
-            while find_or_none(self.model, make(count).path) is not None:
+            while (tap := make(count)) is not None and find_or_none(self.model, tap.path) is not None:
                 count += 1
             return count
         calls = self._dry_run([first.path])[first.path]

@@ -160,6 +160,8 @@ class FGDLoss(nn.Layer):
         box_frame: what the map is taken to stand for when boxes are put on it. ``image``, as the
             authors do, is the image before padding, which stretches the boxes of an image smaller
             than the batch; ``padded`` is the whole padded input.
+        zero_context: start both convolutions of the context blocks at zero, as PaddleDetection
+            does, which leaves all but the last bias without a gradient for good.
 
     Raises:
         ValueError: ``box_frame`` is neither, or ``channels`` is below 2.
@@ -174,6 +176,7 @@ class FGDLoss(nn.Layer):
         gamma=5e-4,
         lambda_=5e-6,
         box_frame="image",
+        zero_context=False,
     ):
         super().__init__()
         check_choice("fgd", "box_frame", box_frame, ("image", "padded"))
@@ -184,8 +187,8 @@ class FGDLoss(nn.Layer):
         self.box_frame = box_frame
         self.conv_mask_s = _conv(channels, 1, nn.initializer.KaimingNormal())
         self.conv_mask_t = _conv(channels, 1, nn.initializer.KaimingNormal())
-        self.channel_add_s = _channel_add(channels)
-        self.channel_add_t = _channel_add(channels)
+        self.channel_add_s = _channel_add(channels, zero_context)
+        self.channel_add_t = _channel_add(channels, zero_context)
 
     @full_precision
     def forward(self, student, teacher, boxes, boxes_valid, image_size, padded_size):
@@ -223,12 +226,12 @@ def _conv(in_channels, out_channels, weight, bias=None):
     return nn.Conv2D(in_channels, out_channels, 1, weight_attr=weight, bias_attr=bias)
 
 
-def _channel_add(channels):
+def _channel_add(channels, zero=False):
     """The context block. Only its last convolution starts at zero: were both zero, no gradient
     would ever reach anything but the last bias."""
     hidden = channels // 2
     bound = channels**-0.5
-    uniform = nn.initializer.Uniform(-bound, bound)
+    uniform = nn.initializer.Constant(0.0) if zero else nn.initializer.Uniform(-bound, bound)
     return nn.Sequential(
         _conv(channels, hidden, uniform, uniform),
         nn.LayerNorm([hidden, 1, 1]),

@@ -12,12 +12,16 @@ from .common import check_choice, check_same_shape, frozen, full_precision, up
 REDUCTIONS = ("batchmean", "mean", "sum")
 
 
-def _log_softmax(x, axis):
-    """Logarithm of the softmax, and the softmax.
+def log_softmax(x, axis):
+    """Logarithm of the softmax along an axis.
 
     Not Paddle's own: on CPU that cuts the logarithm off at -64, which makes a divergence of large
     logits wrong, and it takes half a minute for rows of the length of a feature map.
     """
+    return _log_and_softmax(x, axis)[0]
+
+
+def _log_and_softmax(x, axis):
     x = x - x.max(axis=axis, keepdim=True)
     exponential = x.exp()
     total = exponential.sum(axis=axis, keepdim=True)
@@ -34,8 +38,8 @@ class _KLRows(PyLayer):
 
     @staticmethod
     def forward(ctx, student, teacher, tau, axis):
-        log_s, p_s = _log_softmax(student / tau, axis)
-        log_t, p_t = _log_softmax(teacher / tau, axis)
+        log_s, p_s = _log_and_softmax(student / tau, axis)
+        log_t, p_t = _log_and_softmax(teacher / tau, axis)
         gap = log_s - log_t
         # p_S - p_T through expm1 of a number below zero: neither cancels nor overflows.
         difference = -gap.sign() * paddle.maximum(p_s, p_t) * paddle.expm1(-gap.abs())

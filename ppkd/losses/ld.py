@@ -4,12 +4,11 @@ Zheng et al., "Localization Distillation for Dense Object Detection", CVPR 2022 
 on box edges predicted as distributions (Generalized Focal Loss, arXiv 2006.04388), and the adaptive
 selection of anchors of ATSS (arXiv 1912.02424).
 
-These are functions and no layers, as they need what only a detector's head knows: the anchors and
-which of them are positive.
 """
 
 import paddle
 import paddle.nn.functional as F
+from paddle import nn
 
 from .common import at_least_one_box, check_same_shape, full_precision
 from .kl import kl_rows
@@ -97,6 +96,100 @@ def ld_terms(
     ld_vlr = (edges(vlr_temp) * vlr_region).sum() * (share / 16)
     kd = (ld_rows(*cls_rows, kd_temp) * label_weights * positive).sum()
     return {"ld": ld, "ld_vlr": ld_vlr, "kd": kd / positive.sum().clip(min=1.0)}
+
+
+class LDLoss(nn.Layer):
+    """Localisation distillation of all levels of a head at once; formulas in :func:`ld_terms`.
+
+    Positive anchors and the region come from :func:`atss_regions` on square anchors, one a position, as in the
+    authors' GFL: the region's own assigner, whichever one the detector's loss has.
+
+    .. code-block:: yaml
+
+        student: [head.cls[*], head.box_dist[*]]
+        teacher: [head.cls[*], head.box_dist[*]]
+        loss: {name: ld, ld_weight: 0.25, vlr_weight: 0.25, kd_weight: 10}
+
+    Args:
+        ld_weight, vlr_weight, kd_weight: the weights of ``main``, ``vlr`` and ``kd``.
+        ld_temp, vlr_temp, kd_temp: the temperatures.
+        anchor_scale: side of an anchor in strides.
+        topk: anchors per level and box.
+        batch_average: see :func:`ld_terms`.
+    """
+
+    all_levels = True
+
+    def __init__(
+        self,
+        ld_weight=0.25,
+        vlr_weight=0.25,
+        kd_weight=10.0,
+        ld_temp=10.0,
+        vlr_temp=10.0,
+        kd_temp=2.0,
+        anchor_scale=8.0,
+        topk=9,
+        batch_average=True,
+    ):
+        super().__init__()
+        self.weights = {"main": ld_weight, "vlr": vlr_weight, "kd": kd_weight}
+        self.temps = {"ld_temp": ld_temp, "vlr_temp": vlr_temp, "kd_temp": kd_temp}
+        self.anchor_scale = anchor_scale
+        self.topk = topk
+        self.batch_average = batch_average
+
+    def forward(self, student, teacher, boxes, boxes_valid, strides, cell_offset):
+        """The three terms, each the sum over the levels, weighted.
+
+        Args:
+            student, teacher: pairs of lists, one entry a level: class logits (N, K, H, W) and edge logits
+                (N, 4 * bins, H, W).
+            boxes: (N, M, 4) ``x1 y1 x2 y2`` in pixels of the network's input.
+            boxes_valid: (N, M), which rows of ``boxes`` are boxes.
+            strides: of the levels, in pixels.
+            cell_offset: where the centre of an anchor lies in its cell, from 0 to 1.
+
+        Returns:
+            Scalars ``main``, ``vlr``, ``kd``.
+        """
+        sizes = [x.shape[2:] for x in student[0]]
+        counts = [height * width for height, width in sizes]
+        anchors = square_anchors(sizes, strides, self.anchor_scale, cell_offset)
+        assigned, region = atss_regions(anchors, counts, boxes, boxes_valid, self.topk)
+        assigned, region = (paddle.split(x, counts, axis=1) for x in ((assigned > 0).astype("float32"), region))
+        total = dict.fromkeys(self.weights, 0.0)
+        for level in range(len(sizes)):
+            ours, theirs = ((cls[level], box[level]) for cls, box in (student, teacher))
+            weights = paddle.ones_like(assigned[level])
+            terms = ld_terms(
+                ours, theirs, assigned[level], weights, region[level], **self.temps, batch_average=self.batch_average
+            )
+            for name, term in zip(total, terms.values()):
+                total[name] = total[name] + term * self.weights[name]
+        return total
+
+
+def square_anchors(sizes, strides, scale, cell_offset):
+    """Square anchors of all levels, one after the other, row by row.
+
+    Args:
+        sizes: ``(height, width)`` of each level, in cells.
+        strides: of the levels, in pixels.
+        scale: side of an anchor in strides.
+        cell_offset: where the centre lies in its cell, from 0 (upper left corner) to 1.
+
+    Returns:
+        (A, 4) ``x1 y1 x2 y2`` in pixels.
+    """
+    anchors = []
+    for (height, width), stride in zip(sizes, strides):
+        x, y = ((paddle.arange(n, dtype="float32") + cell_offset) * stride for n in (width, height))
+        x, y = x.expand([height, width]), y.unsqueeze(1).expand([height, width])
+        centre = paddle.stack([x, y], axis=2).reshape([-1, 2])
+        half = scale * stride / 2
+        anchors.append(paddle.concat([centre - half, centre + half], axis=1))
+    return paddle.concat(anchors)
 
 
 def _rows(x, per_position):

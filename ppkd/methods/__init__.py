@@ -1,9 +1,24 @@
 """Methods: PaddleDetection's slim keys, translated once into terms. Nothing behind this knows the old keys."""
 
+from ppkd.detectors import detector_for
 from ppkd.errors import UserError, nearest
-from ppkd.methods import fgd
+from ppkd.methods import cwd, fgd, ld, ppyoloe, yolov3
 
-_METHODS = {"FGD": fgd.plan}
+_METHODS = {
+    "CWD": cwd.plan,
+    "DistillYOLOv3Loss": yolov3.plan,
+    "FGD": fgd.plan,
+    "LD": ld.plan,
+    "PPYOLOEDistill": ppyoloe.plan,
+}
+# What each needs of both detectors; of CWD and PPYOLOEDistill that is what they compare by default.
+_NEEDS = {
+    "CWD": {"neck"},
+    "DistillYOLOv3Loss": {"head.box", "head.objectness", "head.cls"},
+    "FGD": {"neck"},
+    "LD": {"head.cls", "head.box_dist"},
+    "PPYOLOEDistill": {"neck", "head.cls", "head.box_dist"},
+}
 
 
 def plan(method):
@@ -21,3 +36,39 @@ def plan(method):
             f"{nearest(method.name, _METHODS)}; known: {', '.join(sorted(_METHODS))}"
         )
     return _METHODS[method.name](method)
+
+
+def check_sources(method, plan, student, teacher):
+    """Refuse a method that compares what one of the two detectors does not have.
+
+    Args:
+        method: `recipe.MethodSpec`.
+        plan: its `terms.Plan`.
+        student, teacher: ppdet models.
+
+    Raises:
+        UserError: naming the missing source, the detector, and the methods that would work on these two.
+    """
+    sides = [("student", detector_for(student)), ("teacher", detector_for(teacher))]
+    wanted = {name.split("[")[0] for term in plan.terms for name in _names(term.student)}
+    assigned = method.name == "PPYOLOEDistill"
+    for side, detector in sides:
+        missing = sorted(name for name in wanted if not detector.offers(name))
+        if assigned and side == "student" and not missing and not detector.assigns:
+            missing = ["its target assignment"]
+        if missing:
+            working = [name for name in _METHODS if name != method.name and _fits(name, sides)]
+            raise UserError(
+                f"{method.file}: {method.name} needs {' and '.join(missing)}, which the {side}'s "
+                f"{type(detector.model).__name__} does not have; methods that work on these two detectors: "
+                f"{', '.join(working) or 'none'}"
+            )
+
+
+def _fits(name, sides):
+    offered = all(detector.offers(source) for _, detector in sides for source in _NEEDS[name])
+    return offered and (name != "PPYOLOEDistill" or sides[0][1].assigns)
+
+
+def _names(sources):
+    return (sources,) if isinstance(sources, str) else sources

@@ -1,0 +1,168 @@
+"""Logit distillation of PP-YOLOE heads: classes, boxes and edge distributions, as PaddleDetection 2.6 defines it.
+
+The class term is the quality focal loss (Li et al., Generalized Focal Loss, arXiv 2006.04388, eq. 5) with the
+teacher's scores for targets; GIoU: Rezatofighi et al., arXiv 1902.09630.
+"""
+
+import paddle
+import paddle.nn.functional as F
+from paddle import distributed, nn
+
+from .common import check_same_shape, frozen, full_precision, up
+from .kl import log_softmax
+from .ld import ld_rows
+
+_EPS = 1e-10
+# The number of classes for which PaddleDetection's weight of `kd` was chosen.
+COCO_CLASSES = 80
+
+
+def soft_quality_focal(student, teacher, beta=2.0):
+    """``sum |sigma(s) - sigma(t)|^beta * BCE(sigma(s), sigma(t))`` over all elements of two tensors of logits."""
+    target = F.sigmoid(teacher)
+    gap = (F.sigmoid(student) - target).abs()
+    return (F.binary_cross_entropy_with_logits(student, target, reduction="none") * gap**beta).sum()
+
+
+def distances(edges, first_bin=0):
+    """Expected distances (..., 4), in strides, of edge logits (..., 4 * bins); the first bin means `first_bin`."""
+    edges = edges.reshape([*edges.shape[:-1], 4, edges.shape[-1] // 4])
+    values = paddle.arange(first_bin, first_bin + edges.shape[-1], dtype=edges.dtype)
+    return (F.softmax(edges, axis=-1) * values).sum(axis=-1)
+
+
+def giou_loss(a, b):
+    """1 - GIoU of two boxes around one point, given by their distances left, top, right, bottom (..., 4) from it."""
+
+    def width(d):
+        return d[..., 0] + d[..., 2]
+
+    def height(d):
+        return d[..., 1] + d[..., 3]
+
+    # Around one point the edges of the overlap are the nearer ones, those of the enclosing box the farther ones.
+    near, far = paddle.minimum(a, b), paddle.maximum(a, b)
+    overlap = width(near).clip(min=0) * height(near).clip(min=0)
+    union = width(a) * height(a) + width(b) * height(b) - overlap + _EPS
+    enclosing = width(far) * height(far) + _EPS
+    return 1 - overlap / union + (enclosing - union) / enclosing
+
+
+@full_precision
+def ppyoloe_terms(student, teacher, scores, positive, kd_temp=10.0, beta=2.0, first_bin=0):
+    """The terms of all levels together, unweighted.
+
+    With w the sum of a position's assigned scores where it is positive, 0 elsewhere:
+
+    * ``class``: :func:`soft_quality_focal` of the class logits of all positions, over the sum of w, at least 1;
+    * ``iou``: the mean, weighted by w, of 1 - GIoU of the student's and the teacher's box;
+    * ``dfl``: the mean, weighted by w, of the cross-entropy of the student's edge distributions against the
+      teacher's, averaged over the four edges;
+    * ``kd``: :func:`ld.ld_rows` of the class *probabilities* (sigmoids, not logits) of positive positions, their mean.
+
+    Under several ranks the divisors are averages over the ranks, as those of PP-YOLOE's own loss.
+
+    Args:
+        student, teacher: pairs ``(classes (N, A, K), edges (N, A, 4 * bins))`` of logits.
+        scores: (N, A, K), the soft targets that the student's own loss was assigned.
+        positive: (N, A), 1 at positions with a target.
+        kd_temp: temperature of ``kd``.
+        beta: exponent of ``class``.
+        first_bin: what the first bin of a distribution means, in strides.
+
+    Returns:
+        Scalars ``class``, ``iou``, ``dfl``, ``kd``; all but the first are 0, but connected, without a positive.
+
+    Raises:
+        ValueError: unequal shapes.
+    """
+    for ours, theirs in zip(student, teacher):
+        check_same_shape("ppyoloe", ours, theirs)
+    (s_cls, s_box), (t_cls, t_box) = map(up, student), map(frozen, teacher)
+    positive = positive.astype("float32")
+    weight = scores.astype("float32").sum(axis=-1) * positive
+    weight_sum, count = _over_ranks(paddle.stack([weight.sum(), positive.sum()])).unbind()
+    # A division by less than any weight: there is none, and the sum over it is 0.
+    weight_mean = weight / weight_sum.clip(min=_EPS)
+
+    gap = giou_loss(distances(s_box, first_bin), distances(t_box, first_bin))
+    batch, places, channels = s_box.shape
+    edges = [batch, places, 4, channels // 4]
+    cross_entropy = -F.softmax(t_box.reshape(edges), axis=-1) * log_softmax(s_box.reshape(edges), axis=-1)
+    classes = s_cls.shape[2]
+    rows = ld_rows(*(F.sigmoid(x).reshape([-1, classes]) for x in (s_cls, t_cls)), kd_temp)
+    return {
+        "class": soft_quality_focal(s_cls, t_cls, beta) / weight_sum.clip(min=1.0),
+        "iou": (gap * weight_mean).sum(),
+        "dfl": (cross_entropy.sum(axis=[2, 3]) * weight_mean).sum() / 4,
+        "kd": (rows * positive.flatten()).sum() / count.clip(min=1.0),
+    }
+
+
+def _over_ranks(x):
+    """The average of `x` over the ranks."""
+    ranks = distributed.get_world_size()
+    if ranks > 1:
+        distributed.all_reduce(x)
+        x = x / ranks
+    return x
+
+
+class PPYOLOELoss(nn.Layer):
+    """:func:`ppyoloe_terms` of all levels of a head, weighted.
+
+    .. code-block:: yaml
+
+        student: [head.cls[*], head.box_dist[*]]
+        teacher: [head.cls[*], head.box_dist[*]]
+        loss: {name: ppyoloe, class_weight: 1.0, iou_weight: 2.5, dfl_weight: 0.5, kd_weight: 20000}
+
+    Args:
+        class_weight, iou_weight, dfl_weight, kd_weight: the weights of the terms.
+        kd_temp, beta: see :func:`ppyoloe_terms`.
+        kd_per_class: multiply ``kd_weight`` by (classes / 80)^2. The mean over the classes and a softmax that is all
+            but flat each divide ``kd`` by the number of classes; this makes a weight chosen for COCO mean the same
+            elsewhere. False is PaddleDetection's way.
+    """
+
+    all_levels = True
+
+    def __init__(
+        self,
+        class_weight=1.0,
+        iou_weight=2.5,
+        dfl_weight=0.5,
+        kd_weight=0.0,
+        kd_temp=10.0,
+        beta=2.0,
+        kd_per_class=True,
+    ):
+        super().__init__()
+        self.weights = {"class": class_weight, "iou": iou_weight, "dfl": dfl_weight, "kd": kd_weight}
+        self.kd_temp = kd_temp
+        self.beta = beta
+        self.kd_per_class = kd_per_class
+
+    def forward(self, student, teacher, assignment, first_bin):
+        """The weighted terms whose weight is not 0.
+
+        Args:
+            student, teacher: pairs of lists, one entry a level: class logits (N, K, H, W) and edge logits
+                (N, 4 * bins, H, W).
+            assignment: `context.Assignment` of the student's loss.
+            first_bin: what the first bin of a distribution means, in strides.
+        """
+        classes = student[0][0].shape[1]
+        student, teacher = (tuple(_rows(levels) for levels in side) for side in (student, teacher))
+        terms = ppyoloe_terms(
+            student, teacher, assignment.scores, assignment.positive, self.kd_temp, self.beta, first_bin
+        )
+        weights = dict(self.weights)
+        if self.kd_per_class:
+            weights["kd"] *= (classes / COCO_CLASSES) ** 2
+        return {name: term * weights[name] for name, term in terms.items() if weights[name]}
+
+
+def _rows(levels):
+    """Maps (N, C, H, W) of all levels as (N, A, C)."""
+    return paddle.concat([x.flatten(2).transpose([0, 2, 1]) for x in levels], axis=1)
