@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-__all__ = ["COLUMNS", "markdown_table", "result_table"]
+__all__ = ["COLUMNS", "markdown_table", "result_table", "text_table"]
 
 # key of a row -> (heading, factor to what is shown, decimals)
 COLUMNS = {
@@ -34,7 +34,11 @@ def result_table(rows: Sequence[Mapping]) -> str:
     Raises:
         ValueError: an unknown key, or an AP above 1.
     """
-    lines = _cells(rows)
+    return text_table(_cells(rows))
+
+
+def text_table(lines: Sequence[Sequence[str]]) -> str:
+    """Rows of text, the heading first, as plain text: first column to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = [_line(cells, widths, "  ").rstrip() for cells in lines]
     return "\n".join([text[0], "  ".join("-" * w for w in widths), *text[1:]])

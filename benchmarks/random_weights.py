@@ -1,0 +1,47 @@
+"""Random weights under which a detector computes with numbers of ordinary size.
+
+A ResNet with frozen batch norm and random weights explodes: its running statistics are 0 and 1 whatever passes through,
+and every block adds to the last. Here they are those of a few batches, as after training.
+"""
+
+import paddle
+from paddle.nn.layer.norm import _BatchNormBase
+
+
+def calibrate(model, batches):
+    """Set every batch norm's running statistics to the average over `batches`, frozen ones included.
+
+    Args:
+        model: ppdet model with random weights.
+        batches: training batches of the form that its own loss takes.
+    """
+    norms = [layer for layer in model.sublayers() if isinstance(layer, _BatchNormBase)]
+    before = [(norm._use_global_stats, norm._momentum) for norm in norms]
+    model.train()
+    for norm in norms:
+        norm._use_global_stats = None
+    with paddle.no_grad():
+        for done, batch in enumerate(batches):
+            for norm in norms:
+                norm._momentum = done / (done + 1)
+            model(dict(batch))
+    for norm, (use_global_stats, momentum) in zip(norms, before):
+        norm._use_global_stats, norm._momentum = use_global_stats, momentum
+
+
+def make_weights(config, batches, path, seed):
+    """Write calibrated random weights for the detector that `config` describes.
+
+    Args:
+        config: a whole ppdet config.
+        batches: as for `calibrate`.
+        path: file to write.
+        seed: seed of the weights.
+    """
+    from ppkd.loader import seed_everything
+    from ppkd.workspace import build_detector
+
+    seed_everything(seed)
+    model = build_detector(config)
+    calibrate(model, batches)
+    paddle.save(model.state_dict(), path)
