@@ -4,7 +4,16 @@ import numpy as np
 import paddle
 import pytest
 
-from ppkd.connectors import CONNECTORS, Align, AlignStandardise, Identity, Standardise, match_size
+from ppkd.connectors import (
+    CONNECTORS,
+    Align,
+    AlignNormalise,
+    AlignStandardise,
+    Identity,
+    Normalise,
+    Standardise,
+    match_size,
+)
 from ppkd.context import Context
 from ppkd.detectors import Level, Tap
 from ppkd.errors import UserError
@@ -58,6 +67,26 @@ def test_standardise_gives_every_channel_mean_0_and_variance_1(make):
     np.testing.assert_allclose(outputs[0].mean(axis=(0, 2, 3)), 0, atol=1e-4)
     np.testing.assert_allclose(outputs[0].var(axis=(0, 2, 3)), 1, rtol=1e-3)
     assert not list(connector.buffers())
+
+
+@pytest.mark.parametrize("make", [Normalise, AlignNormalise])
+def test_normalise_divides_by_the_unbiased_deviation_plus_a_millionth(make):
+    connector = make(4, 6 if make is AlignNormalise else 4)
+    x = paddle.randn([2, 4, 2, 3]) * 7 + 5
+    aligned = (connector.align(x) if make is AlignNormalise else x).numpy()
+    mean, deviation = (f(aligned, axis=(0, 2, 3), keepdims=True) for f in (np.mean, _unbiased))
+    for mode in (connector.train, connector.eval):
+        mode()
+        np.testing.assert_allclose(connector(x).numpy(), (aligned - mean) / (deviation + 1e-6), rtol=1e-4, atol=1e-5)
+    assert connector.channels == aligned.shape[1] and not list(connector.buffers())
+
+
+def _unbiased(x, **over):
+    return np.std(x, ddof=1, **over)
+
+
+def test_normalise_computes_in_float32():
+    assert Normalise(4, 4)(paddle.randn([2, 4, 3, 3]).astype("float16")).dtype == paddle.float32
 
 
 def test_match_size_resizes_the_teacher_with_half_pixel_centres():

@@ -32,17 +32,21 @@ def distances(edges, first_bin=0):
 
 
 def giou_loss(a, b):
-    """1 - GIoU of two boxes around one point, given by their distances left, top, right, bottom (..., 4) from it."""
+    """1 - GIoU of two boxes around one point, given by their distances left, top, right, bottom (..., 4) from it.
+
+    From 0 to 2. A box whose edges have passed each other, which a head with bins below zero can predict, has no area;
+    PaddleDetection multiplies its two negative sides, and the loss can be any number.
+    """
 
     def width(d):
-        return d[..., 0] + d[..., 2]
+        return (d[..., 0] + d[..., 2]).clip(min=0)
 
     def height(d):
-        return d[..., 1] + d[..., 3]
+        return (d[..., 1] + d[..., 3]).clip(min=0)
 
     # Around one point the edges of the overlap are the nearer ones, those of the enclosing box the farther ones.
     near, far = paddle.minimum(a, b), paddle.maximum(a, b)
-    overlap = width(near).clip(min=0) * height(near).clip(min=0)
+    overlap = width(near) * height(near)
     union = width(a) * height(a) + width(b) * height(b) - overlap + _EPS
     enclosing = width(far) * height(far) + _EPS
     return 1 - overlap / union + (enclosing - union) / enclosing
@@ -165,4 +169,5 @@ class PPYOLOELoss(nn.Layer):
 
 def _rows(levels):
     """Maps (N, C, H, W) of all levels as (N, A, C)."""
-    return paddle.concat([x.flatten(2).transpose([0, 2, 1]) for x in levels], axis=1)
+    # Up first: on CPU Paddle 2 cannot differentiate a concatenation of bfloat16.
+    return paddle.concat([up(x).flatten(2).transpose([0, 2, 1]) for x in levels], axis=1)

@@ -124,6 +124,17 @@ def test_training_reaches_the_first_convolutions_after_one_step():
         assert float(block[0].weight.grad.abs().max()) > 0
 
 
+def test_zero_context_never_trains_more_than_the_last_bias():
+    loss = FGDLoss(8, zero_context=True, lambda_=1.0)
+    for _ in range(3):
+        _loss(loss=loss)
+        reached = {name for name, x in loss.named_parameters() if float(x.grad.abs().max()) > 0}
+        assert reached == {"channel_add_s.3.bias", "channel_add_t.3.bias"}
+        for parameter in loss.parameters():
+            parameter.set_value(parameter - 1e-3 * parameter.grad)
+        loss.clear_gradients()
+
+
 def test_relation_begins_as_a_plain_sum_of_squares():
     student, teacher = paddle.randn([2, 8, 6, 7]), paddle.randn([2, 8, 6, 7])
     none = paddle.zeros([2, 0, 4]), paddle.zeros([2, 0])
