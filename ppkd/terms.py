@@ -110,7 +110,7 @@ class Term(nn.Layer):
         self.connect_student = _connector(spec.student_connector)(student.channels, self.connect_teacher.channels)
         for pair in pairs:
             _check_channels(spec, pair, self.connect_student.channels)
-        self.loss = _build_loss(spec, kind, self.connect_teacher.channels)
+        self.loss = _build_loss(spec, kind, self.connect_teacher.channels, student.channels)
         self.needs = context_names(self.loss)
         constants = {**(constants or {}), "strides": tuple(students[0].stride for students, _ in pairs)}
         self._constants = {name: constants[name] for name in self.needs if name in Context.STATIC}
@@ -217,16 +217,16 @@ def _loss_class(spec):
     return LOSSES[name]
 
 
-def _build_loss(spec, kind, channels):
+def _build_loss(spec, kind, channels, student_channels):
     params = dict(spec.loss)
     name = params.pop("name")
     accepted = inspect.signature(kind.__init__).parameters
+    of_maps = {"channels": channels, "student_channels": student_channels}
     unknown = [k for k in params if k not in accepted]
     if unknown:
-        known = [k for k in accepted if k not in ("self", "channels")]
+        known = [k for k in accepted if k != "self" and k not in of_maps]
         raise UserError(f"loss {name} has no parameter {unknown[0]!r}{nearest(unknown[0], known)}; it has: {known}")
-    if "channels" in accepted:
-        params["channels"] = channels
+    params |= {k: v for k, v in of_maps.items() if k in accepted}
     try:
         return kind(**params)
     except (TypeError, ValueError) as error:

@@ -3,7 +3,8 @@
 A loss is called ``loss(student, teacher, **context)``; the context it needs are the further
 arguments of its ``forward``: ``boxes``, ``boxes_valid``, ``image_size``, ``padded_size``. It
 returns one scalar, or a mapping of names to scalars with their weights applied. A loss with
-parameters of its own takes the channels of the maps as ``channels``. A loss class with
+parameters of its own takes the channels of the maps as ``channels`` (those of the student's map before a
+connector as ``student_channels``). A loss class with
 ``all_levels`` gets the levels of a pyramid in lists instead of one level's tensor.
 """
 

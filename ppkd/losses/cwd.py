@@ -17,7 +17,7 @@ _EPS = 1e-5
 
 
 @full_precision
-def cwd(student, teacher, tau=1.0, norm="channel", divergence="kl"):
+def cwd(student, teacher, tau=1.0, norm="channel", divergence="kl", student_channels=None):
     """Distance of two maps, each turned into distributions by a softmax.
 
     * ``channel``, ``kl`` (the paper): each channel is one distribution over its positions,
@@ -27,12 +27,14 @@ def cwd(student, teacher, tau=1.0, norm="channel", divergence="kl"):
     * ``mse``: ``1 / (N * C) * sum (p_T - p_S)^2``, or ``1 / (N * H * W)`` for ``spatial``; the
       temperature is 1 whatever ``tau`` says, as in the authors' code.
     * ``kl_eps``: PaddleDetection's form of ``kl``, to repeat its results: ``log(1e-5 + p)`` in place
-      of ``log p``, which is a fifth too small on a large map, and no ``tau^2``.
+      of ``log p``, which is a fifth too small on a large map, no ``tau^2``, and in place of C the student's
+      channels before a connector made them equal to the teacher's.
 
     Args:
         student, teacher: (N, C, H, W), of equal shape; no gradient reaches the teacher.
         tau: the temperature.
         norm, divergence: one of the above.
+        student_channels: of the student's map before a connector, if there is one; for ``kl_eps``.
 
     Returns:
         A scalar.
@@ -51,6 +53,7 @@ def cwd(student, teacher, tau=1.0, norm="channel", divergence="kl"):
     elif divergence == "kl_eps":
         p_s, p_t = F.softmax(student / tau, axis=axis), F.softmax(teacher / tau, axis=axis)
         distance = p_t * ((_EPS + p_t).log() - (_EPS + p_s).log())
+        rows = student_channels or rows
     else:
         distance = (F.softmax(student, axis=axis) - F.softmax(teacher, axis=axis)).square()
     return distance.sum() / (batch * rows)
@@ -69,13 +72,14 @@ class CWDLoss(nn.Layer):
         ValueError: an unknown ``norm`` or ``divergence``.
     """
 
-    def __init__(self, tau=1.0, norm="channel", divergence="kl"):
+    def __init__(self, tau=1.0, norm="channel", divergence="kl", student_channels=None):
         super().__init__()
         check_choice("cwd", "norm", norm, NORMS)
         check_choice("cwd", "divergence", divergence, DIVERGENCES)
         self.tau = tau
         self.norm = norm
         self.divergence = divergence
+        self.student_channels = student_channels
 
     def forward(self, student, teacher):
-        return cwd(student, teacher, self.tau, self.norm, self.divergence)
+        return cwd(student, teacher, self.tau, self.norm, self.divergence, self.student_channels)

@@ -116,6 +116,7 @@ class LDLoss(nn.Layer):
         anchor_scale: side of an anchor in strides.
         topk: anchors per level and box.
         batch_average: see :func:`ld_terms`.
+        biased_positives: see :func:`atss_regions`.
     """
 
     all_levels = True
@@ -131,6 +132,7 @@ class LDLoss(nn.Layer):
         anchor_scale=8.0,
         topk=9,
         batch_average=True,
+        biased_positives=False,
     ):
         super().__init__()
         self.weights = {"main": ld_weight, "vlr": vlr_weight, "kd": kd_weight}
@@ -138,6 +140,7 @@ class LDLoss(nn.Layer):
         self.anchor_scale = anchor_scale
         self.topk = topk
         self.batch_average = batch_average
+        self.biased_positives = biased_positives
 
     def forward(self, student, teacher, boxes, boxes_valid, strides, cell_offset):
         """The three terms, each the sum over the levels, weighted.
@@ -156,7 +159,7 @@ class LDLoss(nn.Layer):
         sizes = [x.shape[2:] for x in student[0]]
         counts = [height * width for height, width in sizes]
         anchors = square_anchors(sizes, strides, self.anchor_scale, cell_offset)
-        assigned, region = atss_regions(anchors, counts, boxes, boxes_valid, self.topk)
+        assigned, region = atss_regions(anchors, counts, boxes, boxes_valid, self.topk, self.biased_positives)
         assigned, region = (paddle.split(x, counts, axis=1) for x in ((assigned > 0).astype("float32"), region))
         total = dict.fromkeys(self.weights, 0.0)
         for level in range(len(sizes)):
@@ -198,7 +201,7 @@ def _rows(x, per_position):
     return x.reshape([-1, x.shape[3] // per_position])
 
 
-def atss_regions(anchors, num_level_anchors, boxes, boxes_valid, topk=9):
+def atss_regions(anchors, num_level_anchors, boxes, boxes_valid, topk=9, biased_positives=False):
     """Positive anchors by ATSS, and the valuable localisation region (VLR) around each box.
 
     Of each level a box takes the ``topk`` anchors with the nearest centres; its threshold is the
@@ -215,6 +218,8 @@ def atss_regions(anchors, num_level_anchors, boxes, boxes_valid, topk=9):
         boxes: (N, M, 4) in the anchors' units; M may be 0.
         boxes_valid: (N, M), which rows of ``boxes`` are boxes.
         topk: anchors per level and box.
+        biased_positives: take the biased standard deviation in the threshold of positives, but not in that of the
+            region: PaddleDetection's way.
 
     Returns:
         ``assigned`` (N, A) int64, 0 for background, else 1 + index of the box; where several
@@ -228,8 +233,8 @@ def atss_regions(anchors, num_level_anchors, boxes, boxes_valid, topk=9):
         nearest = _nearest(centre_distance, num_level_anchors, topk)
         candidates = paddle.take_along_axis(iou, nearest, axis=2)
         mean = candidates.mean(axis=2, keepdim=True)
-        variance = (candidates - mean).square().sum(axis=2, keepdim=True)
-        threshold = mean + (variance / max(candidates.shape[2] - 1, 1)).sqrt()
+        squares, count = (candidates - mean).square().sum(axis=2, keepdim=True), candidates.shape[2]
+        threshold = mean + (squares / max(count - 1, 1)).sqrt()
 
         region = valid & (vlr_distance >= 0.25 * threshold) & (vlr_distance < threshold)
         vlr_region = (iou * region.astype("float32")).max(axis=1)
@@ -237,6 +242,8 @@ def atss_regions(anchors, num_level_anchors, boxes, boxes_valid, topk=9):
         is_nearest = paddle.put_along_axis(
             paddle.zeros_like(iou), nearest, paddle.ones_like(candidates), axis=2
         )
+        if biased_positives:
+            threshold = mean + (squares / count).sqrt()
         positive = valid & (is_nearest > 0) & (iou >= threshold) & inside
         claim = paddle.where(positive, iou, paddle.full_like(iou, -1.0))
         assigned = (claim.argmax(axis=1) + 1) * (claim.max(axis=1) >= 0).astype("int64")

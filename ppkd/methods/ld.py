@@ -20,6 +20,7 @@ SOURCES = ("head.cls[*]", "head.box_dist[*]")
 def plan(method):
     """One term of all levels: main region, valuable localisation region and classes."""
     p = read(method, DEFAULTS)
+    upstream = as_paddledet(method)
     main, vlr, kd = p["loss_ld"], p["loss_ld_vlr"], p["loss_kd"]
     loss = {
         "name": "ld",
@@ -31,6 +32,7 @@ def plan(method):
         "kd_temp": kd["T"],
         "anchor_scale": p["anchor_scale"],
         "topk": p["topk"],
-        "batch_average": p["batch_average"] and not as_paddledet(method),
+        "batch_average": p["batch_average"] and not upstream,
+        "biased_positives": upstream,
     }
     return Plan.of([TermSpec("ld", SOURCES, SOURCES, loss, weight=p["loss_weight"])], method)

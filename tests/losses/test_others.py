@@ -1,4 +1,4 @@
-"""What is peculiar to one loss: masks of MGD, large logits, PKD's resizing, LD's regions."""
+"""What is peculiar to one loss: masks of MGD, large logits, PKD's resizing."""
 
 import numpy as np
 import paddle
@@ -8,7 +8,6 @@ import pytest
 from ppkd.losses import MGDLoss
 from ppkd.losses.cwd import cwd
 from ppkd.losses.kl import kl
-from ppkd.losses.ld import atss_regions, ld_terms
 from ppkd.losses.mgd import draw_mask
 from ppkd.losses.normalise import batch_standardise
 from ppkd.losses.pkd import pkd
@@ -81,6 +80,22 @@ def test_a_dead_channel_adds_nothing_to_pkd_whatever_its_value(constant):
     assert float(pkd(student, teacher)) == pytest.approx(float(pkd(*others)) * 3 / 4, rel=1e-5)
 
 
+@pytest.mark.parametrize("tau", [1.0, 4.0])
+def test_cwd_with_an_epsilon_follows_its_formula(tau):
+    random = np.random.default_rng(0)
+    student, teacher = (random.standard_normal((2, 3, 4, 5)) for _ in range(2))
+
+    def softmax(x):
+        x = np.exp(x.reshape(2, 3, 20) / tau)
+        return x / x.sum(-1, keepdims=True)
+
+    p_s, p_t = softmax(student), softmax(teacher)
+    expected = (p_t * (np.log(1e-5 + p_t) - np.log(1e-5 + p_s))).sum() / 6
+    pair = [paddle.to_tensor(x, dtype="float32") for x in (student, teacher)]
+    assert float(cwd(*pair, tau, divergence="kl_eps")) == pytest.approx(expected, rel=1e-4)
+    assert float(cwd(*pair, tau)) == pytest.approx(expected * tau**2, rel=2e-3)
+
+
 def test_pkd_ignores_scale_and_shift_of_a_channel():
     student, teacher = paddle.randn([2, 4, 5, 6]), paddle.randn([2, 4, 5, 6])
     expected = float(pkd(student, teacher))
@@ -100,90 +115,3 @@ def test_pkd_resizes_the_side_it_is_told_to(resize_student):
 def test_pkd_refuses_maps_that_differ_in_width_alone():
     with pytest.raises(ValueError, match="same shape"):
         pkd(paddle.randn([2, 4, 5, 6]), paddle.randn([2, 4, 5, 7]))
-
-
-# --- LD ----------------------------------------------------------------------------------------
-
-CLASSES, BINS, SIZE, BATCH = 3, 4, (4, 5), 2
-CELLS = SIZE[0] * SIZE[1]
-
-
-def _sides(batch=BATCH):
-    """(classes, edges) of student and teacher; the student's take gradients."""
-    sides = []
-    for trained in (True, False):
-        maps = [paddle.randn([batch, channels, *SIZE]) for channels in (CLASSES, 4 * BINS)]
-        for x in maps:
-            x.stop_gradient = not trained
-        sides.append(tuple(maps))
-    return sides
-
-
-def _targets(batch=BATCH, share=0.5):
-    positive = paddle.rand([1, CELLS]) < share
-    region = paddle.rand([1, CELLS]) * (paddle.rand([1, CELLS]) < share).astype("float32")
-    return [x.tile([batch, 1]) for x in (positive, paddle.ones([1, CELLS]), region)]
-
-
-def test_ld_without_positives_is_zero_and_connected():
-    student, teacher = _sides()
-    terms = ld_terms(student, teacher, *_targets(share=0.0))
-    assert all(float(term) == 0 for term in terms.values())
-    sum(terms.values()).backward()
-    assert all(float(x.grad.abs().max()) == 0 for x in student)
-
-
-def test_ld_of_equal_heads_is_zero_and_has_no_gradient():
-    student, _ = _sides()
-    terms = ld_terms(student, tuple(x.detach() for x in student), *_targets())
-    assert all(float(term) == 0 for term in terms.values())
-    sum(terms.values()).backward()
-    assert all(float(x.grad.abs().max()) == 0 for x in student)
-
-
-def test_ld_of_two_copies_is_that_of_one_unless_summed_as_the_authors_do():
-    sides, targets = _sides(1), _targets(1)
-    once = ld_terms(*sides, *targets)
-    pairs = [tuple(paddle.concat([x, x]) for x in side) for side in sides]
-    doubled = [paddle.concat([x, x]) for x in targets]
-    averaged, summed = (
-        ld_terms(*pairs, *doubled, batch_average=average) for average in (True, False)
-    )
-    for name, term in once.items():
-        assert float(averaged[name]) == pytest.approx(float(term), rel=1e-5)
-    for name in ("ld", "ld_vlr"):
-        assert float(summed[name]) == pytest.approx(2 * float(once[name]), rel=1e-5)
-
-
-def test_ld_in_half_precision_is_close():
-    sides, targets = _sides(), _targets()
-    half = [tuple(x.detach().astype("float16") for x in side) for side in sides]
-    exact = ld_terms(*sides, *targets)
-    for name, term in ld_terms(*half, *targets).items():
-        assert term.dtype == paddle.float32
-        assert float(term) == pytest.approx(float(exact[name]), rel=1e-2)
-
-
-def _anchors():
-    centre = (paddle.stack(paddle.meshgrid(paddle.arange(6), paddle.arange(6)), -1) + 0.5) * 8
-    centre = centre.reshape([-1, 2]).astype("float32")
-    return paddle.concat([centre - 12, centre + 12], axis=1)
-
-
-@pytest.mark.parametrize("rows", [0, 2])
-def test_regions_without_boxes_are_empty(rows):
-    boxes = paddle.zeros([2, rows, 4])
-    assigned, region = atss_regions(_anchors(), [36], boxes, paddle.zeros([2, rows]))
-    assert assigned.shape == region.shape == [2, 36]
-    assert int(assigned.max()) == 0 and float(region.max()) == 0
-
-
-def test_padding_does_not_change_the_regions_of_an_image():
-    box = paddle.to_tensor([[[4.0, 6.0, 30.0, 33.0]]])
-    alone = atss_regions(_anchors(), [36], box, paddle.ones([1, 1]))
-    rest = paddle.to_tensor([[[0.0, 0.0, 0.0, 0.0], [10.0, 5.0, 44.0, 40.0]]])
-    padded = paddle.concat([box, rest], axis=1)
-    beside = atss_regions(_anchors(), [36], padded, paddle.to_tensor([[1.0, 0.0, 0.0]]))
-    assert int((alone[0] > 0).sum()) > 0 and int((alone[1] > 0).sum()) > 0
-    for ours, expected in zip(beside, alone, strict=True):
-        np.testing.assert_array_equal(ours.numpy(), expected.numpy())
