@@ -2,9 +2,10 @@
 
     python benchmarks/recipes.py [NAME ...] [--json FILE]
 
-Weights are random (nothing is downloaded), with the statistics of batch norm made to fit: `random_weights`. So the table
-of what each term does to the student tells that it is there, finite and connected, not how strong it will be in earnest.
-The exit code is 1 if anything is not finite, missing or zero. Every recipe is a process of its own, with one thread.
+Weights are random (nothing is downloaded), with the statistics of batch norm made to fit: `random_weights`. So the
+table of what each part of the loss does to the student tells that it is there, finite and connected, not how strong it
+will be in earnest. The exit code is 1 if anything is not finite, missing or zero. Every recipe is a process of its own,
+with one thread.
 """
 
 # ruff: noqa: E402
@@ -13,6 +14,7 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -62,7 +64,7 @@ RECIPES = {
     "yolov3": Published(
         "yolov3/yolov3_mobilenet_v1_270e_coco.yml",
         "slim/distill/yolov3_mobilenet_v1_coco_distill.yml",
-        _levels("yolov3", (32, 16, 8), ("obj", "cls", "reg")),
+        _levels("yolov3", (32, 16, 8), ("x", "y", "w", "h", "cls", "obj")),
     ),
     "retinanet_fgd": Published(
         "retinanet/retinanet_r50_fpn_2x_coco.yml",
@@ -76,7 +78,7 @@ RECIPES = {
         "gfl/gfl_r50_fpn_1x_coco.yml", "slim/distill/gfl_r101vd_fpn_coco_distill_cwd.yml", _CWD + _levels("cwd_cls")
     ),
     "gfl_ld": Published(
-        "gfl/gfl_slim_ld_r18vd_1x_coco.yml", "slim/distill/gfl_ld_distill.yml", ("ld.ld", "ld.vlr", "ld.kd")
+        "gfl/gfl_slim_ld_r18vd_1x_coco.yml", "slim/distill/gfl_ld_distill.yml", ("ld.main", "ld.vlr", "ld.kd")
     ),
     "gfl_alone": Published("gfl/gfl_slim_ld_r18vd_1x_coco.yml", None),
     "ppyoloe_l": _ppyoloe("distill/ppyoloe_plus_crn_l_80e_coco_distill.yml", "x_distill_l"),
@@ -185,7 +187,7 @@ def run(name, folder, seed=0):
         trainer.run()
         moved = any((value.numpy() != before[key]).any() for key, value in trainer.student.state_dict().items())
     steps, seconds = read_metrics(recipe)
-    _clear(recipe)
+    shutil.rmtree(recipe.output_dir)  # checkpoints are large
     record = {"name": name, "steps": steps, "seconds": seconds, "pulls": pulls}
     return {**record, "problems": problems(record, RECIPES[name].parts) + ([] if moved else ["no weight has moved"])}
 
@@ -218,13 +220,6 @@ def read_metrics(recipe):
 
 def _is_no_loss(key):
     return key in ("lr", "images_per_second") or key.startswith("seconds") or key.endswith("seconds")
-
-
-def _clear(recipe):
-    """Remove the checkpoints, which are large; the metrics stay."""
-    for name in os.listdir(recipe.output_dir):
-        if name.startswith("model_final"):
-            os.remove(os.path.join(recipe.output_dir, name))
 
 
 def prepared(name, folder, seed=0):
@@ -263,7 +258,7 @@ def reduced(name, data, folder, seed=0, more=()):
             f"{split}Dataset.image_dir={kind}",
             f"{split}Dataset.anno_path=annotations/instances_{kind}.json",
         ]
-    given += ["TrainReader.batch_size=2", "worker_num=0", "use_gpu=false", "log_iter=1", f"save_dir={folder}"]
+    given += ["TrainReader.batch_size=2", "worker_num=0", "use_gpu=false", "log_iter=1", f"save_dir={folder}/{name}"]
     return load_recipe(*files, [*given, f"seed={seed}", *published.overrides, *more])
 
 
@@ -285,11 +280,10 @@ def _small(size):
 
 def make_all_weights(recipe, folder, seed):
     """Weight files for the student and its teachers: ``-o`` key -> path."""
+    from benchmarks.random_weights import make_weights
     from ppkd.datasets import open_dataset
     from ppkd.loader import TrainLoader
     from ppkd.workspace import create, scope
-
-    from benchmarks.random_weights import make_weights
 
     configs = {"pretrain_weights": recipe.student}
     configs |= {f"{name}.pretrain_weights": spec.config for name, spec in recipe.teachers.items()}
@@ -298,9 +292,10 @@ def make_all_weights(recipe, folder, seed):
         batches = list(loader.epoch(0))[:3]
     for batch in batches:
         batch["epoch_id"] = 0
+    os.makedirs(recipe.output_dir)
     paths = {}
     for index, (key, config) in enumerate(configs.items()):
-        paths[key] = os.path.join(folder, f"{recipe.name}.{key}.pdparams")
+        paths[key] = os.path.join(recipe.output_dir, f"{key}.pdparams")
         make_weights(config, batches, paths[key], seed + 1 + index)
     return paths
 
