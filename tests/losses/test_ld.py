@@ -195,3 +195,10 @@ def test_heads_of_unequal_shapes_are_refused(side):
     wrong[side] = [x[:, 1:] for x in wrong[side]]
     with pytest.raises(ValueError, match="ld: student .* and teacher .* must have the same shape"):
         _of_head(LDLoss(), (student, tuple(wrong)))
+
+
+def test_the_loss_of_a_head_takes_biased_positives_if_told_to():
+    sides, box = _heads(), paddle.to_tensor([[[30.0, 5.0, 58.0, 31.0]]])
+    usual, biased = (_of_head(LDLoss(anchor_scale=4.0, biased_positives=x), sides, box) for x in (False, True))
+    assert float(biased["main"]) > float(usual["main"])
+    assert float(biased["vlr"]) == float(usual["vlr"])
