@@ -287,3 +287,121 @@ def test_files_given_to_the_wrong_option(files, tmp_path):
 def test_a_config_without_a_detector(tmp_path):
     with pytest.raises(UserError, match="no `architecture`, so there is no detector to build"):
         load_recipe(write(tmp_path / "a.yml", "epoch: 1"))
+
+
+# PaddleDetection's way of merging, on request
+
+
+def test_upstream_merge_lets_the_teachers_bases_set_the_run(files, tmp_path):
+    loaded = files("distill.upstream_merge=true")
+    slim = str(tmp_path / "slim.yml")
+    # What describes a run ...
+    assert (loaded.student["epoch"], loaded.student["use_ema"]) == (24, True)
+    assert loaded.student["LearningRate"]["base_lr"] == 0.5
+    assert loaded.student["TrainReader"] == {"batch_size": 16, "shuffle": True}
+    assert loaded.origin["epoch"] == slim
+    # ... and nothing of the detector.
+    assert (loaded.student["architecture"], loaded.student["ResNet"]) == ("RetinaNet", {"depth": 18})
+    assert loaded.student["num_classes"] == 3
+    assert loaded.student["pretrain_weights"] == "student.pdparams"
+    assert loaded.method.options == {"upstream_merge": True}
+
+
+def test_upstream_merge_names_the_output_after_the_slim_file(files):
+    assert files().name == "student"
+    merged = files("distill.upstream_merge=true")
+    assert merged.name == "slim"
+    assert merged.output_dir == os.path.join("teacher_output", "slim")
+
+
+def test_upstream_merge_notes_every_key_that_differs(files, tmp_path):
+    plain, merged = files(distil=False), files("distill.upstream_merge=true")
+    differing = {key for key, value in merged.student.items() if plain.student.get(key) != value}
+    noted = {note.split(": set by the bases of ")[0] for note in merged.notes}
+    assert {"epoch", "log_iter", "save_dir", "use_ema", "LearningRate", "TrainReader"} <= noted
+    assert differing <= noted and "snapshot_epoch" not in noted
+    slim = str(tmp_path / "slim.yml")
+    assert all(note.endswith(f"set by the bases of {slim} (distill.upstream_merge)") for note in merged.notes)
+
+
+def test_overrides_and_the_slim_file_itself_win_over_the_merged_bases(files):
+    loaded = files("distill.upstream_merge=true", "epoch=1", "TrainReader.batch_size=3", slim="log_iter: 7\nepoch: 6\n")
+    assert (loaded.student["epoch"], loaded.student["log_iter"]) == (1, 7)
+    assert loaded.student["TrainReader"] == {"batch_size": 3, "shuffle": True}
+    assert loaded.origin["epoch"] == "-o"
+    assert loaded.student["LearningRate"]["base_lr"] == 0.5
+    assert loaded.teachers["teacher"].config["epoch"] == 24, "merging shares no mapping with the teacher's config"
+    assert loaded.teachers["teacher"].config["TrainReader"] == {"batch_size": 16}
+
+
+def test_upstream_merge_may_stand_in_the_slim_file_and_is_true_or_false(files):
+    assert files(slim="distill: {upstream_merge: true}").student["epoch"] == 24
+    assert files("distill.upstream_merge=false", slim="distill: {upstream_merge: true}").student["epoch"] == 12
+    with pytest.raises(UserError, match=r"slim\.yml: distill\.upstream_merge has to be true or false, found 'maybe'"):
+        files("distill.upstream_merge=maybe")
+
+
+def test_keys_that_are_not_applied_are_told_in_one_note(files, tmp_path):
+    loaded = files()
+    keys = "LearningRate, TrainReader, epoch, log_iter, save_dir, use_ema"
+    assert loaded.notes == [
+        f"not applied to the run, since the bases of {tmp_path / 'slim.yml'} describe the teacher: {keys} "
+        "(PaddleDetection applies them; -o distill.upstream_merge=true does so here)"
+    ]
+
+
+# Localisation distillation's parameters, which PaddleDetection keeps in the student's head
+
+LD_HEAD = (
+    "LDGFLHead:\n  loss_class: {name: QualityFocalLoss}\n"
+    "  loss_ld: {name: KnowledgeDistillationKLDivLoss, loss_weight: 0.5, T: 8}\n"
+    "  loss_kd: {name: KnowledgeDistillationKLDivLoss, loss_weight: 7, T: 3}\n"
+)
+LD_SLIM = "_BASE_: [teacher.yml]\npretrain_weights: teacher.pdparams\nslim: Distill\nslim_method: LD\n"
+
+
+@pytest.fixture
+def ld(tmp_path):
+    """Function that gives the loss of LD's one term: from the student's file, the slim file's own keys and ``-o``."""
+
+    def load(student="", slim="", overrides=()):
+        write(tmp_path / "teacher.yml", TEACHER)
+        student = write(tmp_path / "student.yml", STUDENT + student)
+        loaded = load_recipe(student, write(tmp_path / "slim.yml", LD_SLIM + slim), overrides)
+        (term,) = plan(loaded.method).terms
+        return term.loss, loaded
+
+    return load
+
+
+def test_ld_has_the_published_parameters_by_default(ld):
+    loss, _ = ld()
+    assert [loss[f"{part}_weight"] for part in ("ld", "vlr", "kd")] == [0.25, 0.25, 10.0]
+    assert [loss[f"{part}_temp"] for part in ("ld", "vlr", "kd")] == [10, 10, 2]
+
+
+def test_ld_takes_its_parameters_from_the_students_head(ld):
+    loss, loaded = ld(LD_HEAD)
+    assert [loss[f"{part}_weight"] for part in ("ld", "vlr", "kd")] == [0.5, 0.25, 7]
+    assert [loss[f"{part}_temp"] for part in ("ld", "vlr", "kd")] == [8, 10, 3]
+    assert "loss_class" not in loaded.method.params
+    assert loaded.student["LDGFLHead"]["loss_kd"]["T"] == 3, "the student's own config stays"
+
+
+def test_ld_parameters_of_the_slim_file_win_over_the_students_head(ld):
+    loss, loaded = ld(LD_HEAD, "LDGFLHead:\n  loss_kd: {loss_weight: 9}\n")
+    assert (loss["kd_weight"], loss["kd_temp"], loss["ld_weight"]) == (9, 3, 0.5)
+    assert loaded.student["LDGFLHead"]["loss_kd"]["loss_weight"] == 7
+
+
+def test_ld_parameters_on_the_command_line_win_over_both_files(ld):
+    loss, _ = ld(LD_HEAD, "LDGFLHead:\n  loss_kd: {loss_weight: 9}\n", ["distill.loss_kd.loss_weight=11"])
+    assert (loss["kd_weight"], loss["kd_temp"]) == (11, 3)
+    loss, _ = ld(LD_HEAD, "", ["LDGFLHead.loss_kd.T=5"])
+    assert (loss["kd_weight"], loss["kd_temp"]) == (7, 5), "the student's head as -o set it"
+
+
+def test_other_methods_do_not_read_the_ld_head(files, tmp_path):
+    files()
+    student = write(tmp_path / "student.yml", STUDENT + LD_HEAD)
+    assert load_recipe(student, str(tmp_path / "slim.yml")).method.params == {"temp": 0.5, "alpha_fgd": 0.001}
