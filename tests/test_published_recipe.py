@@ -1,17 +1,32 @@
-"""The published recipe, by name, on a machine that has neither COCO, nor a network, nor a GPU."""
+"""The published recipes on a machine that has neither COCO, nor a network, nor a GPU.
 
+What takes long, training steps of all of them with their full-size networks, is ``benchmarks/recipes.py``.
+"""
+
+import os
 import re
 
 import paddle
 import pytest
 
+from benchmarks.recipes import RECIPES, problems, run
+from ppkd.methods import check_sources, plan
+from ppkd.model import TEACHER, DistillModel
+from ppkd.recipe import load_recipe
+from ppkd.workspace import build_detector
 from tests.conftest import ROOT
 from tests.helpers_tools import OFFLINE, the_error
+from tests.helpers_training import trains
+from tests.test_configs import STUDENTS
 
 PUBLISHED = [
     "-c", ROOT / "configs/retinanet/retinanet_r50_fpn_2x_coco.yml",
     "--slim_config", ROOT / "configs/slim/distill/retinanet_resnet101_coco_distill.yml",
 ]  # fmt: skip
+# One recipe a pair of networks: in the others only a reader or the assignment differs.
+ONCE = [
+    name for name, published in RECIPES.items() if published.slim and not name.endswith(("_plain", "_by_teacher"))
+]
 no_gpu = pytest.mark.skipif(paddle.is_compiled_with_cuda(), reason="this Paddle may find a GPU")
 
 
@@ -51,3 +66,50 @@ def test_the_published_recipe_without_network(run_tool, shapes, monkeypatch, tmp
         message,
     )
     assert is_the_gpu_warning(warnings(done.stdout))
+
+
+def test_every_published_slim_file_has_its_benchmark():
+    """The demo's and the files for data of one's own have tests of their own."""
+    measured = {published.slim for published in RECIPES.values()} - {None}
+    assert measured == {slim for slim in STUDENTS if "shapes" not in slim and "custom" not in slim}
+    pairs = {(published.student, published.slim) for published in RECIPES.values()}
+    assert all((student, slim) in pairs for slim, student in STUDENTS.items() if slim in measured)
+
+
+@pytest.mark.parametrize("name", ONCE)
+def test_student_and_teacher_match_on_every_level(name, monkeypatch):
+    """What the loss is made of, found by dry forwards of the two detectors; they have random weights and no data."""
+    monkeypatch.setattr("ppkd.detectors.base.PROBE_SIZE", 128)
+    published = RECIPES[name]
+    files = [os.path.join(ROOT, "configs", path) for path in (published.student, published.slim)]
+    # Depth is time and nothing else: channels and levels do not depend on it.
+    shallow = ["depth_mult=0.33", "teacher.depth_mult=0.33"] if "ppyoloe" in name else []
+    loaded = load_recipe(*files, shallow)
+    student, teacher = build_detector(loaded.student), build_detector(loaded.teachers[TEACHER].config)
+    steps = plan(loaded.method)
+    check_sources(loaded.method, steps, student, teacher)
+    labels = {term.label for term in DistillModel(student, {TEACHER: teacher}, steps).terms}
+    owners = [label for part in published.parts for label in labels if f"{part}.".startswith(f"{label}.")]
+    assert len(owners) == len(published.parts) and set(owners) == labels
+
+
+@pytest.mark.parametrize("name", ["yolov3", pytest.param("gfl_alone", marks=trains("gfl").marks)])
+def test_three_steps_of_the_cheapest(name, tmp_path):
+    record = run(name, str(tmp_path))
+    assert record["problems"] == []
+
+
+def test_the_benchmark_tells_what_is_missing_zero_or_not_finite():
+    pulls = [{"name": "a.x", "norm": 0.0}, {"name": "b", "norm": float("nan")}, {"name": "c", "norm": 1.0}]
+    good = {"loss": 1.0, "a.x": 1.0, "b": 2.0}
+    steps = [{**good, "a.x": 0.0}, {"loss": float("inf"), "a.x": 0.0}, {**good, "a.x": 0.0}]
+    found = problems({"steps": steps, "pulls": pulls}, ("a.x", "b"))
+    assert found == [
+        "step 2: loss is inf",
+        "step 2: b is missing",
+        "a.x is 0 in every step",
+        "a.x: the student's gradient is 0.0",
+        "b: the student's gradient is nan",
+        "c: nobody expects it",
+    ]
+    assert problems({"steps": steps[:1], "pulls": []}, ()) == ["1 steps instead of 3"]
