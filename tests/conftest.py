@@ -28,28 +28,35 @@ def shapes(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def teacher_weights(tmp_path_factory, shapes):
-    """Family -> path of (random, but fixed) weights for its wide teacher."""
+    """Family -> path of (random, but fixed) weights for its wide teacher, made when first asked for."""
     from ppkd.build import build_student
     from ppkd.recipe import load_recipe
 
-    paths = {}
-    for family in FAMILIES:
-        paddle.seed(7)
-        config = str(CONFIGS / f"{family}_wide.yml")
-        model = build_student(load_recipe(config, overrides=[f"dataset_dir={shapes}"]))
-        paths[family] = str(tmp_path_factory.mktemp("weights") / f"{family}_wide.pdparams")
-        paddle.save(model.state_dict(), paths[family])
-    return paths
+    class Paths(dict):
+        def __missing__(self, family):
+            state = paddle.get_rng_state()
+            paddle.seed(7)
+            config = str(CONFIGS / f"{family}_wide.yml")
+            model = enliven(build_student(load_recipe(config, overrides=[f"dataset_dir={shapes}"])))
+            self[family] = str(tmp_path_factory.mktemp("weights") / f"{family}_wide.pdparams")
+            paddle.save(model.state_dict(), self[family])
+            paddle.set_rng_state(state)
+            return self[family]
+
+    return Paths()
 
 
 @pytest.fixture
 def recipe(shapes, teacher_weights, tmp_path):
-    """Function that loads a recipe of a family: ``recipe("retinanet", distil=True, overrides=[...])``."""
+    """Function that loads a recipe of a family: ``recipe("retinanet", "fgd", overrides=[...])``.
+
+    The method names a slim file of `CONFIGS`; with ``distil=False`` there is none.
+    """
     from ppkd.recipe import load_recipe
 
-    def load(family, distil=True, overrides=()):
+    def load(family, method="fgd", distil=True, overrides=()):
         given = [f"dataset_dir={shapes}", f"save_dir={tmp_path}"]
-        slim = str(CONFIGS / f"{family}_fgd.yml") if distil else None
+        slim = str(CONFIGS / f"{family}_{method}.yml") if distil else None
         if distil:
             given.append(f"teacher.pretrain_weights={teacher_weights[family]}")
         return load_recipe(str(CONFIGS / f"{family}_tiny.yml"), slim, [*given, *overrides])
@@ -79,6 +86,18 @@ def _fixed_seeds():
     random.seed(0)
     np.random.seed(0)
     paddle.seed(0)
+
+
+def enliven(model, *parts):
+    """Add noise to parts of a model and return it.
+
+    The default part is the head, which as ppdet builds it gives next to the same logits everywhere.
+    """
+    for part in parts or [model.head if hasattr(model, "head") else model.yolo_head]:
+        for name, parameter in part.named_parameters():
+            if not name.endswith(("_mean", "_variance")) and "proj_conv" not in name:
+                parameter.set_value(parameter + 0.1 * paddle.randn(parameter.shape))
+    return model
 
 
 def training_batch(loaded, epoch=0):
