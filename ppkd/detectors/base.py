@@ -138,7 +138,7 @@ class Detector:
         if index == "*" or (index is None and alias is not None):
             return self._all_levels(name, alias)
         tap = alias(int(index)) if alias else Tap(name, item=int(index or 0))
-        if tap is None:
+        if tap is None or find_or_none(self.model, tap.path) is None:
             raise UserError(f"{type(self.model).__name__} has no {source!r}: {name} has {self._count(alias)} levels")
         return [self._probe(source, [tap])[0]]
 
