@@ -66,7 +66,8 @@ def parameters(trainer):
 def without_boxes(batch):
     """The batch as if no image had a box: padding where the reader pads, empty lists where it does not."""
     result = dict(batch)
-    for key in ("gt_bbox", "gt_class", "pad_gt_mask", BOXES, VALID):
+    targets = [key for key in batch if key.startswith("target")]  # YOLOv3's
+    for key in ("gt_bbox", "gt_class", "pad_gt_mask", BOXES, VALID, *targets):
         if isinstance(batch.get(key), list):
             result[key] = [rows[:0] for rows in batch[key]]
         elif key in batch:
