@@ -4,6 +4,8 @@ A ResNet with frozen batch norm and random weights explodes: its running statist
 and every block adds to the last. Here they are those of a few batches, as after training.
 """
 
+import math
+
 import paddle
 from paddle.nn.layer.norm import _BatchNormBase
 
@@ -29,6 +31,14 @@ def calibrate(model, batches):
         norm._use_global_stats, norm._momentum = use_global_stats, momentum
 
 
+def wake(model):
+    """Draw the convolutions that begin at 0, as PP-YOLOE's last ones do: two such heads would agree in everything."""
+    for parameter in model.parameters():
+        if not parameter.stop_gradient and len(parameter.shape) == 4 and not parameter.any():
+            fan_in = math.prod(parameter.shape[1:])
+            parameter.set_value(paddle.randn(parameter.shape) / math.sqrt(fan_in))
+
+
 def make_weights(config, batches, path, seed):
     """Write calibrated random weights for the detector that `config` describes.
 
@@ -43,5 +53,6 @@ def make_weights(config, batches, path, seed):
 
     seed_everything(seed)
     model = build_detector(config)
+    wake(model)
     calibrate(model, batches)
     paddle.save(model.state_dict(), path)
