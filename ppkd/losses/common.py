@@ -4,6 +4,9 @@ import functools
 
 import paddle
 
+# The number of classes for which weights of class divergences that are means over the classes were chosen.
+COCO_CLASSES = 80
+
 _HALF_TYPES = (paddle.float16, paddle.bfloat16)
 
 

@@ -10,7 +10,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from .common import at_least_one_box, check_same_shape, full_precision
+from .common import COCO_CLASSES, at_least_one_box, check_same_shape, full_precision
 from .kl import kl_rows
 
 _EPS = 1e-6
@@ -117,6 +117,8 @@ class LDLoss(nn.Layer):
         topk: anchors per level and box.
         batch_average: see :func:`ld_terms`.
         biased_positives: see :func:`atss_regions`.
+        kd_per_class: multiply ``kd_weight`` by classes / 80. ``kd`` is a mean over the classes, so that a weight chosen
+            for COCO is too strong by that factor where there are fewer.
     """
 
     all_levels = True
@@ -133,6 +135,7 @@ class LDLoss(nn.Layer):
         topk=9,
         batch_average=True,
         biased_positives=False,
+        kd_per_class=False,
     ):
         super().__init__()
         self.weights = {"main": ld_weight, "vlr": vlr_weight, "kd": kd_weight}
@@ -141,6 +144,7 @@ class LDLoss(nn.Layer):
         self.topk = topk
         self.batch_average = batch_average
         self.biased_positives = biased_positives
+        self.kd_per_class = kd_per_class
 
     def forward(self, student, teacher, boxes, boxes_valid, strides, cell_offset):
         """The three terms, each the sum over the levels, weighted.
@@ -161,7 +165,10 @@ class LDLoss(nn.Layer):
         anchors = square_anchors(sizes, strides, self.anchor_scale, cell_offset)
         assigned, region = atss_regions(anchors, counts, boxes, boxes_valid, self.topk, self.biased_positives)
         assigned, region = (paddle.split(x, counts, axis=1) for x in ((assigned > 0).astype("float32"), region))
-        total = dict.fromkeys(self.weights, 0.0)
+        factors = dict(self.weights)
+        if self.kd_per_class:
+            factors["kd"] *= student[0][0].shape[1] / COCO_CLASSES
+        total = dict.fromkeys(factors, 0.0)
         for level in range(len(sizes)):
             ours, theirs = ((cls[level], box[level]) for cls, box in (student, teacher))
             weights = paddle.ones_like(assigned[level])
@@ -169,7 +176,7 @@ class LDLoss(nn.Layer):
                 ours, theirs, assigned[level], weights, region[level], **self.temps, batch_average=self.batch_average
             )
             for name, term in zip(total, terms.values()):
-                total[name] = total[name] + term * self.weights[name]
+                total[name] = total[name] + term * factors[name]
         return total
 
 

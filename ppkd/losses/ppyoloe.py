@@ -8,13 +8,11 @@ import paddle
 import paddle.nn.functional as F
 from paddle import distributed, nn
 
-from .common import check_same_shape, frozen, full_precision, up
+from .common import COCO_CLASSES, check_same_shape, frozen, full_precision, up
 from .kl import log_softmax
 from .ld import ld_rows
 
 _EPS = 1e-10
-# The number of classes for which PaddleDetection's weight of `kd` was chosen.
-COCO_CLASSES = 80
 
 
 def soft_quality_focal(student, teacher, beta=2.0):

@@ -12,6 +12,7 @@ DEFAULTS = {
     "anchor_scale": 8.0,
     "topk": 9,
     "batch_average": True,
+    "kd_per_class": True,
     "loss_weight": 1.0,
 }
 SOURCES = ("head.cls[*]", "head.box_dist[*]")
@@ -34,5 +35,6 @@ def plan(method):
         "topk": p["topk"],
         "batch_average": p["batch_average"] and not upstream,
         "biased_positives": upstream,
+        "kd_per_class": p["kd_per_class"] and not upstream,
     }
     return Plan.of([TermSpec("ld", SOURCES, SOURCES, loss, weight=p["loss_weight"])], method)

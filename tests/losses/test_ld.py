@@ -202,3 +202,14 @@ def test_the_loss_of_a_head_takes_biased_positives_if_told_to():
     usual, biased = (_of_head(LDLoss(anchor_scale=4.0, biased_positives=x), sides, box) for x in (False, True))
     assert float(biased["main"]) > float(usual["main"])
     assert float(biased["vlr"]) == float(usual["vlr"])
+
+
+@pytest.mark.parametrize("classes", [4, 80])
+def test_kd_per_class_weighs_the_classes_as_on_coco(classes):
+    sides = [([paddle.randn([1, classes, 8, 8])], [paddle.randn([1, 4 * 5, 8, 8])]) for _ in range(2)]
+    box = paddle.to_tensor([[[10.0, 10.0, 50.0, 44.0]]])
+    known = {"boxes": box, "boxes_valid": paddle.ones([1, 1]), "strides": (8,), "cell_offset": 0.5}
+    usual, scaled = (LDLoss(anchor_scale=4.0, kd_per_class=x)(*sides, **known) for x in (False, True))
+    assert float(usual["kd"]) > 0
+    assert float(scaled["kd"]) == pytest.approx(float(usual["kd"]) * classes / 80)
+    assert float(scaled["main"]) == float(usual["main"]) and float(scaled["vlr"]) == float(usual["vlr"])
