@@ -32,6 +32,7 @@ from tests.helpers_training import (
     first_images_with_boxes,
     fit,
     pairs,
+    run_pairs,
     settle,
     shown,
     strong,
@@ -147,7 +148,7 @@ NO_WEIGHT = {
 }
 
 
-@pairs
+@run_pairs
 @pytest.mark.parametrize("off", ["weight", "epoch"])
 def test_2_weights_zero_is_plain_ppdet_to_the_bit(family, method, off, recipe):
     given = NO_WEIGHT[method] if off == "weight" else ["distill.start_epoch=9"]
@@ -169,7 +170,7 @@ def test_2_weights_zero_is_plain_ppdet_to_the_bit(family, method, off, recipe):
 # 3. The teacher's parameters and buffers are bit-identical after training.
 
 
-@pairs
+@run_pairs
 def test_3_teacher_is_untouched_by_training_and_eval(family, method, recipe):
     loaded = recipe(family, method, overrides=[*strong(method), "epoch=1"])
     with Trainer.open(loaded, validate=True) as trainer:
@@ -310,7 +311,7 @@ def _twice(value):
 # 7. Resumed equals uninterrupted, to the bit on CPU.
 
 
-@pairs
+@run_pairs
 def test_7_resumed_equals_uninterrupted(family, method, recipe, tmp_path):
     def run(name, *overrides, **options):
         loaded = recipe(family, method, overrides=[*strong(method), f"save_dir={tmp_path / name}", *overrides])
@@ -347,7 +348,7 @@ ALL_OF_THEM = {
 }
 
 
-@pairs
+@run_pairs
 def test_8_exported_student_is_a_plain_ppdet_model(family, method, recipe):
     from ppdet.core import workspace
 
@@ -399,7 +400,7 @@ def test_9_teachers_files_do_not_reach_the_student(family, method, recipe, shape
     assert other.teachers[TEACHER].weights == "other.pdparams"
 
 
-@pairs
+@run_pairs
 def test_9_ppdets_global_config_is_as_before(family, method, recipe, monkeypatch):
     from ppdet.core.workspace import global_config
 
