@@ -259,3 +259,20 @@ def test_ld_teaches_across_detectors_of_equal_bins(recipe, teacher_weights):
     terms = terms_of(model(training_batch(loaded)), model)
     assert set(terms) == {"ld.main", "ld.vlr", "ld.kd"}
     assert sum(float(value) for value in terms.values()) > 0
+
+
+# Parts without weight.
+
+
+@pytest.mark.parametrize(
+    "method, params",
+    [
+        ("FGD", dict.fromkeys(("alpha_fgd", "beta_fgd", "gamma_fgd", "lambda_fgd"), 0)),
+        ("LD", {part: {"loss_weight": 0} for part in ("loss_ld", "loss_ld_vlr", "loss_kd")}),
+        ("PPYOLOEDistill", {"logits_loss_weight": {"class": 0, "iou": 0, "dfl": 0}, "feat_distill": False}),
+        ("PPYOLOEDistill", {"logits_distill": False, "feat_distiller": "mgd", "feat_distill_params": {"alpha_mgd": 0}}),
+    ],
+)
+def test_a_term_whose_parts_have_no_weight_has_none(method, params):
+    (term,) = plan(MethodSpec(method, params)).terms
+    assert term.weight == 0

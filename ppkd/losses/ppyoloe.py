@@ -51,12 +51,13 @@ def giou_loss(a, b):
 
 
 @full_precision
-def ppyoloe_terms(student, teacher, scores, positive, kd_temp=10.0, beta=2.0, first_bin=0):
+def ppyoloe_terms(student, teacher, scores, positive, kd_temp=10.0, beta=2.0, first_bin=0, batch_floor=False):
     """The terms of all levels together, unweighted.
 
     With w the sum of a position's assigned scores where it is positive, 0 elsewhere:
 
-    * ``class``: :func:`soft_quality_focal` of the class logits of all positions, over the sum of w, at least 1;
+    * ``class``: :func:`soft_quality_focal` of the class logits of all positions, over the sum of w, at least 1/8 an
+      image;
     * ``iou``: the mean, weighted by w, of 1 - GIoU of the student's and the teacher's box;
     * ``dfl``: the mean, weighted by w, of the cross-entropy of the student's edge distributions against the
       teacher's, averaged over the four edges;
@@ -71,6 +72,8 @@ def ppyoloe_terms(student, teacher, scores, positive, kd_temp=10.0, beta=2.0, fi
         kd_temp: temperature of ``kd``.
         beta: exponent of ``class``.
         first_bin: what the first bin of a distribution means, in strides.
+        batch_floor: let the divisor of ``class`` be at least 1 for the whole batch, as PaddleDetection does: the same
+            for its 8 images a GPU; for other numbers a batch with few targets then depends on the batch size.
 
     Returns:
         Scalars ``class``, ``iou``, ``dfl``, ``kd``; all but the first are 0, but connected, without a positive.
@@ -94,7 +97,7 @@ def ppyoloe_terms(student, teacher, scores, positive, kd_temp=10.0, beta=2.0, fi
     classes = s_cls.shape[2]
     rows = ld_rows(*(F.sigmoid(x).reshape([-1, classes]) for x in (s_cls, t_cls)), kd_temp)
     return {
-        "class": soft_quality_focal(s_cls, t_cls, beta) / weight_sum.clip(min=1.0),
+        "class": soft_quality_focal(s_cls, t_cls, beta) / weight_sum.clip(min=1.0 if batch_floor else batch / 8),
         "iou": (gap * weight_mean).sum(),
         "dfl": (cross_entropy.sum(axis=[2, 3]) * weight_mean).sum() / 4,
         "kd": (rows * positive.flatten()).sum() / count.clip(min=1.0),
@@ -125,6 +128,7 @@ class PPYOLOELoss(nn.Layer):
         kd_per_class: multiply ``kd_weight`` by (classes / 80)^2. The mean over the classes and a softmax that is all
             but flat each divide ``kd`` by the number of classes; this makes a weight chosen for COCO mean the same
             elsewhere. False is PaddleDetection's way.
+        batch_floor: see :func:`ppyoloe_terms`.
     """
 
     all_levels = True
@@ -138,12 +142,14 @@ class PPYOLOELoss(nn.Layer):
         kd_temp=10.0,
         beta=2.0,
         kd_per_class=True,
+        batch_floor=False,
     ):
         super().__init__()
         self.weights = {"class": class_weight, "iou": iou_weight, "dfl": dfl_weight, "kd": kd_weight}
         self.kd_temp = kd_temp
         self.beta = beta
         self.kd_per_class = kd_per_class
+        self.batch_floor = batch_floor
 
     def forward(self, student, teacher, assignment, first_bin):
         """The weighted terms whose weight is not 0.
@@ -156,9 +162,8 @@ class PPYOLOELoss(nn.Layer):
         """
         classes = student[0][0].shape[1]
         student, teacher = (tuple(_rows(levels) for levels in side) for side in (student, teacher))
-        terms = ppyoloe_terms(
-            student, teacher, assignment.scores, assignment.positive, self.kd_temp, self.beta, first_bin
-        )
+        targets = assignment.scores, assignment.positive
+        terms = ppyoloe_terms(student, teacher, *targets, self.kd_temp, self.beta, first_bin, self.batch_floor)
         weights = dict(self.weights)
         if self.kd_per_class:
             weights["kd"] *= (classes / COCO_CLASSES) ** 2

@@ -60,10 +60,19 @@ def feature_term(method, distiller, given, name, source, connect=True):
         student_connector=student,
         teacher_connector=teacher,
         loss=_LOSSES[distiller](p, upstream),
-        weight=p["weight"] if distiller == "cwd" else p["loss_weight"],
+        weight=_weight(distiller, p),
         max_levels=method.levels,
         trained=not upstream,
     )
+
+
+def _weight(distiller, p):
+    """The term's weight: 0, so that the teacher need not run, also if all parts of the loss have weight 0."""
+    if distiller == "fgd" and not any(p[key] for key in ("alpha_fgd", "beta_fgd", "gamma_fgd", "lambda_fgd")):
+        return 0.0
+    if distiller == "mgd" and not p["alpha_mgd"]:
+        return 0.0
+    return p["weight"] if distiller == "cwd" else p["loss_weight"]
 
 
 def _fgd(p, upstream):

@@ -37,4 +37,5 @@ def plan(method):
         "biased_positives": upstream,
         "kd_per_class": p["kd_per_class"] and not upstream,
     }
-    return Plan.of([TermSpec("ld", SOURCES, SOURCES, loss, weight=p["loss_weight"])], method)
+    weight = p["loss_weight"] if any(part["loss_weight"] for part in (main, vlr, kd)) else 0.0
+    return Plan.of([TermSpec("ld", SOURCES, SOURCES, loss, weight=weight)], method)

@@ -55,8 +55,10 @@ def _logits(p, upstream):
         "kd_temp": kd["T"],
         "beta": p["class_beta"],
         "kd_per_class": p["kd_per_class"] and not upstream,
+        "batch_floor": upstream,
     }
-    return TermSpec("logits", SOURCES, SOURCES, loss, weight=p["loss_weight"]["logits"])
+    parts = [loss[key] for key in ("class_weight", "iou_weight", "dfl_weight", "kd_weight")]
+    return TermSpec("logits", SOURCES, SOURCES, loss, weight=p["loss_weight"]["logits"] if any(parts) else 0.0)
 
 
 def _features(p, method):

@@ -219,3 +219,21 @@ def test_half_precision_is_close():
     for name, term in _of_head(PPYOLOELoss(kd_weight=1.0), *half).items():
         assert term.dtype == paddle.float32
         assert float(term) == pytest.approx(exact[name], rel=1e-2)
+
+
+@pytest.mark.parametrize("total", [0.01, 0.5, 3.0])
+def test_few_targets_weigh_the_same_in_a_batch_of_any_size(total):
+    student, teacher = _pair(), _pair()
+    scores, positive = _targets()
+    scores = scores * (total / float((scores.sum(axis=-1) * positive).sum()))
+
+    def class_term(copies, **options):
+        def tiled(x):
+            return x.tile([copies] + [1] * (x.ndim - 1))
+
+        sides = (tuple(map(tiled, side)) for side in (student, teacher))
+        return float(ppyoloe_terms(*sides, tiled(scores), tiled(positive), **options)["class"])
+
+    assert class_term(6) == pytest.approx(class_term(1), rel=1e-5)
+    # PaddleDetection's floor does not grow with the batch.
+    assert class_term(1, batch_floor=True) == pytest.approx(class_term(1) * min(1, max(total, 2 / 8)), rel=1e-4)
