@@ -392,14 +392,15 @@ def random_boxes(count, size=64):
 @GFL_TRAINS
 @pytest.mark.parametrize("numerics", ["paddledet", "authors"])
 def test_ld_step(shapes, numerics):
-    """There the sum over the batch, here the average unless the numerics are to be PaddleDetection's."""
+    """There the sum over the batch and a weight for 80 classes, here not, unless the numerics are PaddleDetection's."""
     loaded = _load(shapes, "gfl_tiny", "gfl_ld", f"distill.numerics={numerics}")
     batch = gfl_batch(loaded.student["num_classes"], random_boxes(2))
     model = _ours(loaded, batch)
     upstream = _theirs(distill_model.LDDistillModel, loaded, model, None, as_ld_student)
     _norms_in_eval_mode(upstream.teacher_model)
     losses, theirs = model(dict(batch)), upstream(dict(batch))
-    shares = {"main": 2, "vlr": 2, "kd": 1} if numerics == "authors" else {"main": 1, "vlr": 1, "kd": 1}
+    authors = {"main": 2, "vlr": 2, "kd": 80 / loaded.student["num_classes"]}
+    shares = authors if numerics == "authors" else dict.fromkeys(authors, 1)
     for (name, share), key in zip(shares.items(), ("loss_ld", "loss_ld_vlr", "loss_kd")):
         _close(losses[f"ld.{name}"] * share, theirs[key])
     if numerics == "paddledet":
