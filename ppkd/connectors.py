@@ -1,5 +1,7 @@
 """Connectors make a student's tensor comparable to a teacher's. Their parameters are trained with the student."""
 
+from functools import partial
+
 import paddle.nn.functional as F
 from paddle import nn
 
@@ -38,59 +40,39 @@ class Align(nn.Layer):
         return x if self.conv is None else self.conv(x)
 
 
-class Standardise(nn.Layer):
-    """Batch norm without affine parameters and without running statistics (RTMDet's distillation, MMYOLO)."""
+class Normed(nn.Layer):
+    """A normalisation without parameters and without running statistics, after an `Align` or alone.
 
-    def __init__(self, channels, target):
+    Args:
+        channels: channels that come in.
+        target: channels that go out, if `align`.
+        norm: function from a map to a map.
+        align: whether unequal channels are connected first.
+    """
+
+    def __init__(self, channels, target, norm, align=False):
         super().__init__()
-        self.channels = channels
+        self.channels = target if align else channels
+        self.align = Align(channels, target) if align else None
+        self._norm = norm
 
     def forward(self, x):
-        return batch_standardise(x)
+        return self._norm(x if self.align is None else self.align(x))
 
 
-class AlignStandardise(nn.Layer):
-    """`Align`, then `Standardise`."""
-
-    def __init__(self, channels, target):
-        super().__init__()
-        self.channels = target
-        self.align = Align(channels, target)
-
-    def forward(self, x):
-        return batch_standardise(self.align(x))
+def _normalise(x):
+    return pkd_standardise(up(x), unbiased=True)
 
 
-class Normalise(nn.Layer):
-    """Zero mean and unit (unbiased) standard deviation per channel over the batch: PaddleDetection's ``normalize``."""
-
-    def __init__(self, channels, target):
-        super().__init__()
-        self.channels = channels
-
-    def forward(self, x):
-        return pkd_standardise(up(x), unbiased=True)
-
-
-class AlignNormalise(nn.Layer):
-    """`Align`, then `Normalise`."""
-
-    def __init__(self, channels, target):
-        super().__init__()
-        self.channels = target
-        self.align = Align(channels, target)
-
-    def forward(self, x):
-        return pkd_standardise(up(self.align(x)), unbiased=True)
-
-
+# standardise: batch norm without affine parameters (RTMDet's distillation, MMYOLO); normalise: PaddleDetection's, by
+# the unbiased standard deviation.
 CONNECTORS = {
     "none": Identity,
     "align": Align,
-    "standardise": Standardise,
-    "align_standardise": AlignStandardise,
-    "normalise": Normalise,
-    "align_normalise": AlignNormalise,
+    "standardise": partial(Normed, norm=batch_standardise),
+    "align_standardise": partial(Normed, norm=batch_standardise, align=True),
+    "normalise": partial(Normed, norm=_normalise),
+    "align_normalise": partial(Normed, norm=_normalise, align=True),
 }
 
 

@@ -7,11 +7,7 @@ import pytest
 from ppkd.connectors import (
     CONNECTORS,
     Align,
-    AlignNormalise,
-    AlignStandardise,
     Identity,
-    Normalise,
-    Standardise,
     match_size,
 )
 from ppkd.context import Context
@@ -54,9 +50,9 @@ def test_align_is_a_1x1_convolution_with_bias_only_where_channels_differ():
     assert same(x) is x and same.channels == 4 and same.parameters() == []
 
 
-@pytest.mark.parametrize("make", [Standardise, AlignStandardise])
+@pytest.mark.parametrize("make", ["standardise", "align_standardise"])
 def test_standardise_gives_every_channel_mean_0_and_variance_1(make):
-    connector = make(4, 6 if make is AlignStandardise else 4)
+    connector = CONNECTORS[make](4, 6 if make == "align_standardise" else 4)
     x = paddle.randn([3, 4, 8, 8]) * 7 + paddle.to_tensor([0.0, 5.0, -3.0, 100.0]).reshape([1, 4, 1, 1])
     outputs = []
     for mode in (connector.train, connector.eval):
@@ -69,11 +65,11 @@ def test_standardise_gives_every_channel_mean_0_and_variance_1(make):
     assert not list(connector.buffers())
 
 
-@pytest.mark.parametrize("make", [Normalise, AlignNormalise])
+@pytest.mark.parametrize("make", ["normalise", "align_normalise"])
 def test_normalise_divides_by_the_unbiased_deviation_plus_a_millionth(make):
-    connector = make(4, 6 if make is AlignNormalise else 4)
+    connector = CONNECTORS[make](4, 6 if make == "align_normalise" else 4)
     x = paddle.randn([2, 4, 2, 3]) * 7 + 5
-    aligned = (connector.align(x) if make is AlignNormalise else x).numpy()
+    aligned = (connector.align(x) if make == "align_normalise" else x).numpy()
     mean, deviation = (f(aligned, axis=(0, 2, 3), keepdims=True) for f in (np.mean, _unbiased))
     for mode in (connector.train, connector.eval):
         mode()
@@ -86,7 +82,7 @@ def _unbiased(x, **over):
 
 
 def test_normalise_computes_in_float32():
-    assert Normalise(4, 4)(paddle.randn([2, 4, 3, 3]).astype("float16")).dtype == paddle.float32
+    assert CONNECTORS["normalise"](4, 4)(paddle.randn([2, 4, 3, 3]).astype("float16")).dtype == paddle.float32
 
 
 def test_match_size_resizes_the_teacher_with_half_pixel_centres():
