@@ -30,17 +30,20 @@ def draw(rng: np.random.Generator, size: int):
         image: uint8 array [size, size, 3], RGB.
         objects: list of (class index 0..5, x, y, width, height), the box of the visible part in
             whole pixels, back to front.
+        outlines: for each object the polygons of its visible part, lists x, y, x, y, ... in pixels
+            of at least three points; holes are filled.
     """
     canvas = _background(rng, size)
     for _ in range(rng.integers(2, 7)):
         _paint(rng, canvas, _distractor(rng, size), low_contrast=rng.random() < 0.3)
     count = 0 if rng.random() < EMPTY_SHARE else int(rng.integers(1, 9))
     layers = _visible(_layout(rng, size, count), size)
-    objects = []
-    for kind, mask, box in layers:
+    objects, outlines = [], []
+    for kind, mask, box, visible in layers:
         _paint(rng, canvas, mask, low_contrast=rng.random() < 0.12)
         objects.append((kind, *box))
-    return _camera(rng, canvas), objects
+        outlines.append(_polygons(visible, box))
+    return _camera(rng, canvas), objects, outlines
 
 
 # ---- outlines ---------------------------------------------------------------------------------
@@ -154,8 +157,17 @@ def _layout(rng, size, count):
     return found
 
 
+def _polygons(visible, box):
+    """Outlines of a mask [size, size] of what is seen; of a mask of slivers only, its box."""
+    found, _ = cv2.findContours(visible.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    # contours run through pixel centres
+    polygons = [(c.reshape(-1).astype(float) + 0.5).tolist() for c in found if len(c) >= 3]
+    x, y, w, h = (float(v) for v in box)
+    return polygons or [[x, y, x + w, y, x + w, y + h, x, y + h]]
+
+
 def _visible(layers, size):
-    """(class, mask, visible box) without the objects that are hidden beyond MAX_HIDDEN.
+    """(class, mask, visible box, visible pixels) without the objects that are hidden beyond MAX_HIDDEN.
 
     A hidden object is not drawn either: pixels without a label would only teach mistakes. Taking
     one out may show more of another, so boxes are measured again until all can stay.
@@ -174,7 +186,7 @@ def _visible(layers, size):
             w, h = int(cols.max()) + 1 - x, int(rows.max()) + 1 - y
             if min(w, h) >= MIN_SIDE:
                 kept.append(layers[i])
-                result.append((kind, mask, (x, y, w, h)))
+                result.append((kind, mask, (x, y, w, h), owner == i))
         if len(kept) == len(layers):
             return result
         layers = kept

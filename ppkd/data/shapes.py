@@ -28,7 +28,7 @@ from ppkd.data.render import CLASSES, draw
 __all__ = ["CLASSES", "VERSION", "generate", "is_complete", "render"]
 
 FORMAT = "ppkd-shapes"
-VERSION = 1  # raise it with every change of the pictures or labels: old sets are then made anew
+VERSION = 2  # raise it with every change of the pictures or labels: old sets are then made anew
 _SPLITS = ("train", "val")
 _ENTRIES = {*_SPLITS, "annotations", "meta.json"}
 
@@ -46,8 +46,11 @@ def render(seed: int, split: str, index: int, size: int = 224):
         (image, objects): uint8 RGB array [size, size, 3], and a list of
         (class index 0..5, x, y, width, height) in pixels.
     """
-    rng = np.random.Generator(np.random.PCG64([seed, _SPLITS.index(split), index]))
-    return draw(rng, size)
+    return _draw(seed, split, index, size)[:2]
+
+
+def _draw(seed, split, index, size):
+    return draw(np.random.Generator(np.random.PCG64([seed, _SPLITS.index(split), index])), size)
 
 
 def generate(
@@ -61,9 +64,10 @@ def generate(
 ) -> str:
     """Writes the data set, unless it is there already with the same parameters.
 
-    Writes `train/*.jpg`, `val/*.jpg`, `annotations/instances_{train,val}.json` (COCO; `area` is
-    box width x height, as the size groups of a box evaluation want it) and `meta.json`. All of it
-    is made in a folder beside `out_dir` and renamed at the end: `out_dir` is complete or untouched.
+    Writes `train/*.jpg`, `val/*.jpg`, `annotations/instances_{train,val}.json` (COCO, with
+    boxes and masks; `area` is box width x height, as the size groups of a box evaluation want it)
+    and `meta.json`. All of it is made in a folder beside `out_dir` and renamed at the end:
+    `out_dir` is complete or untouched.
 
     Args:
         out_dir: the folder to make. A data set of other parameters that an earlier call wrote
@@ -197,8 +201,8 @@ def _write(folder, meta, progress):
         os.mkdir(os.path.join(folder, split))
         coco = _empty_coco()
         for index in range(meta[split]):
-            image, objects = render(meta["seed"], split, index, meta["size"])
-            _append(coco, index + 1, meta["size"], objects)
+            image, objects, outlines = _draw(meta["seed"], split, index, meta["size"])
+            _append(coco, index + 1, meta["size"], objects, outlines)
             path = os.path.join(folder, split, coco["images"][-1]["file_name"])
             # full colour resolution: half of it would wash out the smallest objects
             Image.fromarray(image).save(path, quality=95, subsampling=0)
@@ -222,11 +226,11 @@ def _empty_coco():
     }
 
 
-def _append(coco, image_id, size, objects):
+def _append(coco, image_id, size, objects, outlines):
     coco["images"].append(
         {"id": image_id, "file_name": f"{image_id:06d}.jpg", "width": size, "height": size}
     )
-    for kind, x, y, w, h in objects:
+    for (kind, x, y, w, h), polygons in zip(objects, outlines):
         coco["annotations"].append(
             {
                 "id": len(coco["annotations"]) + 1,
@@ -234,6 +238,7 @@ def _append(coco, image_id, size, objects):
                 "category_id": kind + 1,
                 "bbox": [float(x), float(y), float(w), float(h)],
                 "area": float(w * h),
+                "segmentation": polygons,
                 "iscrowd": 0,
             }
         )
