@@ -12,6 +12,7 @@ from ppkd.compat.label_types import let_assigners_take_int32_labels
 from ppkd.compat.ld_head import let_ld_head_train_alone
 from ppkd.compat.loader_errors import raise_errors_of_the_loading_thread
 from ppkd.compat.twin_config import without_twin
+from ppkd.compat.zero_dim import concat_numbers, index_numbers
 from ppkd.errors import UserError, nearest
 from ppkd.yaml_io import Tagged
 
@@ -27,6 +28,8 @@ def import_ppdet():
     from ppdet.core import workspace
 
     raise_errors_of_the_loading_thread()
+    concat_numbers()
+    index_numbers()
     let_ld_head_train_alone()
     let_assigners_take_int32_labels()  # before the next line, whose patch then wraps this one
     empty_batch.encode_no_boxes()

@@ -1,0 +1,62 @@
+"""Since Paddle 2.5 one element of a tensor has no dimension, where it was a list of one; ppdet counts on the list."""
+
+import importlib
+
+import paddle
+
+
+def concat_numbers():
+    """Let modules of ppdet that join numbers (of boxes, heights, widths) ``concat`` them again.
+
+    Without it Faster, Mask and Cascade R-CNN, TOOD and SOLOv2 neither train nor evaluate: "The axis is expected to be
+    in range of [0, 0)".
+
+    Needed for: paddledet 2.6.0 on Paddle 2.5 and later.
+    """
+    for name in (
+        "ppdet.modeling.heads.cascade_head",
+        "ppdet.modeling.heads.solov2_head",
+        "ppdet.modeling.heads.tood_head",
+        "ppdet.modeling.layers",
+        "ppdet.modeling.post_process",
+        "ppdet.modeling.proposal_generator.rpn_head",
+        "ppdet.modeling.proposal_generator.target",
+    ):
+        _replace(name, concat=_concat)
+
+
+def index_numbers():
+    """Let SOLOv2's post-processing take element 0 of a number after a ``cast``.
+
+    Without it SOLOv2 does not evaluate: "The starting index 0 of slice is out of bounds in tensor 0-th axis".
+
+    Needed for: paddledet 2.6.0 on Paddle 2.5 and later.
+    """
+    _replace("ppdet.modeling.heads.solov2_head", cast=_cast)
+
+
+def _concat(x, axis=0, name=None):
+    return paddle.concat([_as_list(item) for item in x], axis, name)
+
+
+def _cast(x, dtype):
+    return paddle.cast(_as_list(x), dtype)
+
+
+def _as_list(x):
+    return x.reshape([1]) if len(x.shape) == 0 else x
+
+
+def _replace(name, **functions):
+    """Give the module of that name, and no other, functions of its own under the name ``paddle``."""
+    module = importlib.import_module(name)
+    if not isinstance(module.paddle, _Paddle):
+        module.paddle = _Paddle()
+    vars(module.paddle).update(functions)
+
+
+class _Paddle:
+    """Paddle as one module sees it: what has been replaced there, and for the rest Paddle itself."""
+
+    def __getattr__(self, name):
+        return getattr(paddle, name)
