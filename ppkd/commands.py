@@ -67,10 +67,8 @@ def infer(args):
     _check_readable(images)
     _check_writable("--output_dir", args.output_dir)
     from ppkd.build import build_student
-    from ppkd.compat.pillow_textsize import give_textsize_back
     from ppkd.workspace import scope
 
-    give_textsize_back()
     config = recipe.student | {"use_vdl": args.use_vdl, "vdl_log_dir": args.vdl_log_dir}
     with scope(config) as table:
         from ppdet.engine import Trainer

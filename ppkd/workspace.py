@@ -7,12 +7,7 @@ import contextlib
 import io
 import re
 
-from ppkd.compat import empty_batch
-from ppkd.compat.label_types import let_assigners_take_int32_labels
-from ppkd.compat.ld_head import let_ld_head_train_alone
-from ppkd.compat.loader_errors import raise_errors_of_the_loading_thread
 from ppkd.compat.twin_config import without_twin
-from ppkd.compat.zero_dim import concat_numbers, index_numbers
 from ppkd.errors import UserError, nearest
 from ppkd.yaml_io import Tagged
 
@@ -27,14 +22,6 @@ def import_ppdet():
         import ppdet.engine  # noqa: F401
     from ppdet.core import workspace
 
-    raise_errors_of_the_loading_thread()
-    concat_numbers()
-    index_numbers()
-    let_ld_head_train_alone()
-    let_assigners_take_int32_labels()  # before the next line, whose patch then wraps this one
-    empty_batch.encode_no_boxes()
-    empty_batch.learn_from_background_alone()
-    empty_batch.return_all_of_an_empty_assignment()
     return workspace
 
 

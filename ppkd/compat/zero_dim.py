@@ -1,8 +1,8 @@
 """Since Paddle 2.5 one element of a tensor has no dimension, where it was a list of one; ppdet counts on the list."""
 
-import importlib
-
 import paddle
+
+from ppkd.compat.module_view import replace
 
 
 def concat_numbers():
@@ -22,7 +22,7 @@ def concat_numbers():
         "ppdet.modeling.proposal_generator.rpn_head",
         "ppdet.modeling.proposal_generator.target",
     ):
-        _replace(name, concat=_concat)
+        replace(name, concat=_concat)
 
 
 def index_numbers():
@@ -32,7 +32,7 @@ def index_numbers():
 
     Needed for: paddledet 2.6.0 on Paddle 2.5 and later.
     """
-    _replace("ppdet.modeling.heads.solov2_head", cast=_cast)
+    replace("ppdet.modeling.heads.solov2_head", cast=_cast)
 
 
 def _concat(x, axis=0, name=None):
@@ -45,18 +45,3 @@ def _cast(x, dtype):
 
 def _as_list(x):
     return x.reshape([1]) if len(x.shape) == 0 else x
-
-
-def _replace(name, **functions):
-    """Give the module of that name, and no other, functions of its own under the name ``paddle``."""
-    module = importlib.import_module(name)
-    if not isinstance(module.paddle, _Paddle):
-        module.paddle = _Paddle()
-    vars(module.paddle).update(functions)
-
-
-class _Paddle:
-    """Paddle as one module sees it: what has been replaced there, and for the rest Paddle itself."""
-
-    def __getattr__(self, name):
-        return getattr(paddle, name)
