@@ -70,6 +70,10 @@ class DistillModel(nn.Layer):
         active = self.active_terms() if self.training else []
         if not active:
             return self._scaled(self.student(batch)) if self.training else self.student(batch)
+        with self._student.prepared(batch) as batch:
+            return self._scaled(self._distilled(batch, active))
+
+    def _distilled(self, batch, active):
         # Models write into the batch dict that they get; the teacher has to see what the student saw.
         for_teacher = dict(batch)
         assigned = any("assignment" in term.needs for term, _ in active)
@@ -85,7 +89,7 @@ class DistillModel(nn.Layer):
             for part, value in term.compare(student, teacher, context).items():
                 parts[f"{term.label}.{part}" if part else term.label] = value * weight
         losses["loss"] = losses["loss"] + sum(parts.values())
-        return self._scaled({**losses, **parts})
+        return {**losses, **parts}
 
     def _scaled(self, losses):
         return losses if self.alpha == 1 else {**losses, "loss": losses["loss"] * self.alpha}

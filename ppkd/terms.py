@@ -1,7 +1,9 @@
 """A term: ``loss(connect_s(student source), connect_t(teacher source), context) * weight(epoch)``."""
 
 import inspect
+import math
 from dataclasses import dataclass, field
+from functools import partial
 
 from paddle import nn
 
@@ -102,7 +104,7 @@ class Term(nn.Layer):
         kind = _loss_class(spec)
         self._all_levels = getattr(kind, "all_levels", False)
         first = pairs[0][0][0]
-        self.label = f"{spec.name}.s{first.stride}" if first.stride else f"{spec.name}.{first.source}"
+        self.label = f"{spec.name}.{_tag(first)}"
         if self._all_levels:
             self.label = spec.name
         (student, *_), (teacher, *_) = pairs[0]
@@ -168,6 +170,13 @@ class Term(nn.Layer):
         if not self._all_levels:
             by_source = [levels[0] for levels in by_source]
         return tuple(by_source) if len(by_source) > 1 else by_source[0]
+
+
+def _tag(level):
+    """A level's short name in the log: ``s8`` for a stride, ``g12`` for a grid of 12 x 12 cells."""
+    if level.cells:
+        return "g" + "x".join(str(n) for n in dict.fromkeys(level.cells))
+    return f"s{level.stride}" if level.stride else level.source
 
 
 def _match(student, teacher):
@@ -256,7 +265,10 @@ def build_terms(spec, student, teacher):
 
 
 def match_levels(spec, student, teacher):
-    """Pair the levels of a spec's sources of the student with the teacher's, by stride.
+    """Pair the levels of a spec's sources of the student with the teacher's.
+
+    Levels of equal stride (or grid) pair; those of the student that have no partner are left out. Where no stride is
+    common to both, each pairs with the teacher's nearest, and the teacher's map is resized (`connectors.match_size`).
 
     Args:
         spec: the `TermSpec`.
@@ -267,20 +279,28 @@ def match_levels(spec, student, teacher):
         tensors on both sides give one pair.
 
     Raises:
-        UserError: no common stride.
+        UserError: nothing to pair.
     """
     ours = [group[: spec.max_levels] for group in map(student.levels, _sources(spec.student))]
     theirs = [teacher.levels(source) for source in _sources(spec.teacher)]
     if len(ours[0]) == 1 and len(theirs[0]) == 1:
         return [(tuple(levels[0] for levels in ours), tuple(levels[0] for levels in theirs))]
-    by_stride = {levels[0].stride: levels for levels in zip(*theirs)}
-    pairs = [(levels, by_stride[levels[0].stride]) for levels in zip(*ours) if levels[0].stride in by_stride]
-    if not pairs:
+    by_place = {levels[0].place: levels for levels in zip(*theirs)}
+    pairs = [(levels, by_place[levels[0].place]) for levels in zip(*ours) if levels[0].place in by_place]
+    if pairs:
+        return pairs
+    maps = [levels for levels in zip(*theirs) if levels[0].stride]
+    if not maps or not all(level.stride for level in ours[0]):
         raise UserError(
-            f"{spec.name}: student {spec.student} has strides {[x.stride for x in ours[0]]}, "
-            f"teacher {spec.teacher} has {list(by_stride)}: none in common"
+            f"{spec.name}: student {spec.student} has strides or grids {[x.place for x in ours[0]]}, "
+            f"teacher {spec.teacher} has {list(by_place)}: none in common"
         )
-    return pairs
+    return [(levels, min(maps, key=partial(_distance, levels[0].stride))) for levels in zip(*ours)]
+
+
+def _distance(stride, levels):
+    """How far a level is from a stride, in octaves."""
+    return abs(math.log2(levels[0].stride / stride))
 
 
 def _sources(names):

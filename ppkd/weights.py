@@ -199,6 +199,8 @@ def load_exactly(model, weights, what, num_classes=None):
 def inherit(student, teacher, parts):
     """Copy a teacher's tensors into the student where name and shape agree (FGD's inheriting strategy).
 
+    A part of another class has other meanings under the same names: of it nothing is taken.
+
     Args:
         student, teacher: ppdet models.
         parts: ``neck`` and ``head``; a head stands under whatever name it has in ppdet. Backbones never.
@@ -206,14 +208,21 @@ def inherit(student, teacher, parts):
     Returns:
         Names of the student's tensors that were set.
     """
+    of_teacher = dict(teacher.named_children())
+    shared = {
+        name
+        for name, part in student.named_children()
+        if any(kind in name for kind in parts) and name != "backbone" and _related(part, of_teacher.get(name))
+    }
     own, theirs = student.state_dict(), teacher.state_dict()
     chosen = {
         k: theirs[k]
         for k, v in own.items()
-        if k in theirs
-        and theirs[k].shape == v.shape
-        and any(part in k.split(".")[0] for part in parts)
-        and not k.startswith("backbone")
+        if k.split(".")[0] in shared and k in theirs and theirs[k].shape == v.shape
     }
     student.set_state_dict(chosen)
     return list(chosen)
+
+
+def _related(first, second):
+    return isinstance(first, type(second)) or isinstance(second, type(first))

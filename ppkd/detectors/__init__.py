@@ -1,14 +1,19 @@
 """What differs between detector architectures: the names of sources and the part of a teacher that has to run."""
 
 from ppkd.detectors.base import Detector, Level, Tap
+from ppkd.detectors.fcos import FCOS
 from ppkd.detectors.gfl import GFL, PicoDet
 from ppkd.detectors.ppyoloe import PPYOLOE
+from ppkd.detectors.rcnn import RCNN
 from ppkd.detectors.retinanet import RetinaNet
+from ppkd.detectors.solov2 import SOLOv2
+from ppkd.detectors.tood import TOOD
 from ppkd.detectors.yolov3 import YOLOv3
+from ppkd.detectors.yolox import YOLOX
 
 __all__ = ["Detector", "Level", "Tap", "detector_for"]
 
-_ADAPTERS = (GFL, PicoDet, PPYOLOE, RetinaNet, YOLOv3)
+_ADAPTERS = (FCOS, GFL, PicoDet, PPYOLOE, RCNN, RetinaNet, SOLOv2, TOOD, YOLOv3, YOLOX)
 
 
 def detector_for(model):

@@ -20,13 +20,15 @@ _SOURCE = re.compile(r"^(?P<name>[A-Za-z_][\w.]*?)(\[(?P<index>\d+|\*)\])?$")
 class Tap:
     """Where a tensor is taken: output `item` of call `call` of the module at `path`, or the part that `view` cuts.
 
-    `view` is a module-level function or a `partial` of one, so that a tap can be pickled.
+    `view` is a module-level function or a `partial` of one, so that a tap can be pickled. `grid` says that the map has
+    so many cells whatever the size of the image, and so no stride.
     """
 
     path: str
     call: int = 0
     item: int = 0
     view: Callable | None = None
+    grid: bool = False
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,19 @@ class Level:
         tap: where it is recorded.
         channels: its second dimension.
         stride: input pixels per cell, or None for a tensor that is no feature map.
+        cells: height and width of a grid that is the same for images of any size, else None.
     """
 
     source: str
     tap: Tap
     channels: int
     stride: int | None
+    cells: tuple | None = None
+
+    @property
+    def place(self):
+        """What two levels have in common that show the same places: stride or grid; None for neither."""
+        return self.stride or self.cells
 
 
 class Detector:
@@ -76,6 +85,11 @@ class Detector:
             if getattr(self.model, part, None) is not None:
                 found[part] = lambda i, part=part: Tap(part, item=i)
         return found
+
+    @contextlib.contextmanager
+    def prepared(self, batch):
+        """A block in which the model trains on the batch that it yields: what a teacher has to see as well."""
+        yield batch
 
     def run(self, batch, parts):
         """Run the detector as far as the modules under `parts` need: no assigner, no loss, no post-processing.
@@ -167,9 +181,11 @@ class Detector:
         levels = []
         for i, tap in enumerate(taps):
             shape = recorder.take(tap).shape
-            stride = PROBE_SIZE // shape[2] if len(shape) == 4 and shape[2] > 0 else None
+            is_map = len(shape) == 4 and shape[2] > 0
+            stride = PROBE_SIZE // shape[2] if is_map and not tap.grid else None
+            cells = (int(shape[2]), int(shape[3])) if is_map and tap.grid else None
             source = name if len(taps) == 1 and "[" in name else f"{name}[{i}]"
-            levels.append(Level(source, tap, int(shape[1]) if len(shape) > 1 else 0, stride))
+            levels.append(Level(source, tap, int(shape[1]) if len(shape) > 1 else 0, stride, cells))
         return levels
 
     def _dry_run(self, paths):

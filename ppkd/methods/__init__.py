@@ -2,13 +2,16 @@
 
 from ppkd.detectors import detector_for
 from ppkd.errors import UserError, nearest
-from ppkd.methods import cwd, fgd, ld, ppyoloe, yolov3
+from ppkd.methods import cwd, ld, neck, ppyoloe, yolov3
 
 _METHODS = {
     "CWD": cwd.plan,
     "DistillYOLOv3Loss": yolov3.plan,
-    "FGD": fgd.plan,
+    "FGD": neck.plan,
     "LD": ld.plan,
+    "MGD": neck.plan,
+    "Mimic": neck.plan,
+    "PKD": neck.plan,
     "PPYOLOEDistill": ppyoloe.plan,
 }
 # What each needs of both detectors; of CWD and PPYOLOEDistill that is what they compare by default.
@@ -17,6 +20,9 @@ _NEEDS = {
     "DistillYOLOv3Loss": {"head.box", "head.objectness", "head.cls"},
     "FGD": {"neck"},
     "LD": {"head.cls", "head.box_dist"},
+    "MGD": {"neck"},
+    "Mimic": {"neck"},
+    "PKD": {"neck"},
     "PPYOLOEDistill": {"neck", "head.cls", "head.box_dist"},
 }
 

@@ -5,7 +5,7 @@ from ppkd.methods.features import feature_term
 from ppkd.methods.params import choice
 from ppkd.terms import Plan
 
-PLACES = ("neck", "backbone", "head.cls")
+PLACES = ("neck", "backbone", "head.cls", "head.objectness")
 # Where PaddleDetection compares: on the neck's levels, with GFL on the class logits too.
 _DEFAULT_PLACES = {"GFL": ["neck", "head.cls"]}
 
@@ -20,5 +20,5 @@ def plan(method):
     for place in places:
         choice(method, "places", place, PLACES)
         name = f"cwd_{place.split('.')[-1]}"
-        terms.append(feature_term(method, "cwd", params, name, f"{place}[*]", connect=place != "head.cls"))
+        terms.append(feature_term(method, "cwd", params, name, f"{place}[*]", connect=not place.startswith("head.")))
     return Plan.of(terms, method)

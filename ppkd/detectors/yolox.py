@@ -1,0 +1,55 @@
+"""YOLOX: a branch of convolutions a level for the classes, and one for box and objectness together."""
+
+import contextlib
+from functools import partial
+
+import paddle
+
+from ppkd.detectors.base import Detector, Tap
+from ppkd.detectors.views import channels
+from ppkd.ground_truth import BOXES
+
+
+class YOLOX(Detector):
+    """Adds ``head.cls[i]``, ``head.box[i]`` (x, y, log w, log h) and ``head.objectness[i]``, all raw."""
+
+    cell_offset = 0.0
+
+    @classmethod
+    def fits(cls, model):
+        return type(model).__name__ == "YOLOX"
+
+    def aliases(self):
+        return {
+            **super().aliases(),
+            "head.cls": lambda i: Tap(f"head.conv_cls.{i}"),
+            "head.box": lambda i: Tap(f"head.conv_reg.{i}", view=partial(channels, begin=0, end=4)),
+            "head.objectness": lambda i: Tap(f"head.conv_reg.{i}", view=partial(channels, begin=4, end=5)),
+        }
+
+    @contextlib.contextmanager
+    def prepared(self, batch):
+        """Resize the batch here, as the model would inside of its forward: the teacher has to see what it sees."""
+        model = self.model
+        # The model scales boxes in place.
+        batch = {**batch, "gt_bbox": [boxes.clone() for boxes in batch["gt_bbox"]]}
+        before = batch["image"].shape[2:]
+        model.inputs = batch
+        model._preprocess()
+        ratio = [after / size for after, size in zip(batch["image"].shape[2:], before)]
+        if BOXES in batch:
+            batch[BOXES] = batch[BOXES] * _tensor([*ratio[::-1], *ratio[::-1]])
+        batch["im_shape"] = batch["im_shape"].astype("float32") * _tensor(ratio)
+        model._preprocess = _done
+        try:
+            yield batch
+        finally:
+            del model._preprocess
+
+
+def _done():
+    pass
+
+
+def _tensor(values):
+    return paddle.to_tensor(values, dtype="float32")
