@@ -7,6 +7,7 @@ from ppkd.errors import UserError
 from ppkd.log import logger
 from ppkd.methods import check_sources, plan
 from ppkd.model import TEACHER, DistillModel
+from ppkd.normalisation import translation
 from ppkd.weights import inherit, load_into, load_teacher
 from ppkd.workspace import build_detector
 
@@ -40,7 +41,7 @@ def build_model(recipe, load=True):
     # Connectors draw random numbers; the student's training must not depend on whether there are any.
     with unique_name.guard("distill_"):
         check_sources(recipe.method, steps, student, teachers[TEACHER])
-        model = DistillModel(student, teachers, steps)
+        model = DistillModel(student, teachers, steps, _views(recipe))
     for name, spec in recipe.teachers.items():
         _load_teacher(teachers[name], spec, model)
     if steps.inherit and load:
@@ -52,6 +53,14 @@ def build_model(recipe, load=True):
         )
     _describe(model)
     return model
+
+
+def _views(recipe):
+    found = {name: translation(recipe.student, spec.config) for name, spec in recipe.teachers.items()}
+    found = {name: view for name, view in found.items() if view is not None}
+    for name in found:
+        logger().info("%s: its images are normalised otherwise than the student's; it gets them in its own way", name)
+    return found
 
 
 def _build_teacher(spec):

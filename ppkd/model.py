@@ -21,15 +21,18 @@ class DistillModel(nn.Layer):
         student: ppdet model.
         teachers: name -> ppdet model; frozen and put into eval mode here.
         plan: `terms.Plan`.
+        views: name of a teacher -> what turns the student's batch into one that this teacher knows (see
+            `normalisation`), for those that need it.
 
     Attributes:
         epoch: current epoch, set by the trainer; schedules read it.
         alpha: factor on the whole loss; 1 if no term of the plan ever has a weight.
     """
 
-    def __init__(self, student, teachers, plan):
+    def __init__(self, student, teachers, plan, views=None):
         super().__init__()
         self.student = student
+        self._views = dict(views or {})
         self.epoch = 0
         self.alpha = plan.alpha if any(spec.weight for spec in plan.terms) else 1.0
         # A plain tuple hides the teachers from nn.Layer; a dict of layers would too, a Layer attribute would not.
@@ -99,8 +102,9 @@ class DistillModel(nn.Layer):
         detector = dict(self._teachers)[TEACHER]
         taps = [tap for term, _ in active for tap in term.taps(1)]
         taps += detector.outputs() if assign else []
+        view = self._views.get(TEACHER)
         with paddle.no_grad(), Recorder(detector.model, [tap.path for tap in taps]) as recorder:
-            detector.run(batch, {tap.path.split(".")[0] for tap in taps})
+            detector.run(view(batch) if view else batch, {tap.path.split(".")[0] for tap in taps})
         with paddle.no_grad():
             return recorder, detector.assign(recorder, batch) if assign else None
 

@@ -10,6 +10,7 @@ from paddle import nn
 from ppkd.connectors import CONNECTORS, match_size
 from ppkd.context import Context
 from ppkd.errors import UserError, nearest
+from ppkd.log import logger
 from ppkd.losses import LOSSES
 from ppkd.schedules import Schedule
 
@@ -288,6 +289,9 @@ def match_levels(spec, student, teacher):
     by_place = {levels[0].place: levels for levels in zip(*theirs)}
     pairs = [(levels, by_place[levels[0].place]) for levels in zip(*ours) if levels[0].place in by_place]
     if pairs:
+        alone = [level.source for level in ours[0] if level.place not in by_place]
+        if alone:
+            logger().info("%s: no level of the teacher has the stride of %s: left out", spec.name, ", ".join(alone))
         return pairs
     maps = [levels for levels in zip(*theirs) if levels[0].stride]
     if not maps or not all(level.stride for level in ours[0]):

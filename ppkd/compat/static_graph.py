@@ -1,0 +1,92 @@
+"""Cures for what stops ppdet's own export; `ppkd.export` applies them, since training and evaluation need none."""
+
+import functools
+
+import paddle
+
+_MARK = "patched_by_ppkd"
+# Attributes of ppdet's calls in the order in which the operators of Paddle 3 take them.
+_ATTRIBUTES = {
+    "distribute_fpn_proposals": ("min_level", "max_level", "refer_level", "refer_scale", "pixel_offset"),
+    "generate_proposals": ("pre_nms_topN", "post_nms_topN", "nms_thresh", "min_size", "eta", "pixel_offset"),
+    "matrix_nms": (
+        "score_threshold", "nms_top_k", "keep_top_k", "post_threshold", "use_gaussian", "gaussian_sigma",
+        "background_label", "normalized",
+    ),
+    "multiclass_nms3": (
+        "score_threshold", "nms_top_k", "keep_top_k", "nms_threshold", "normalized", "nms_eta", "background_label",
+    ),
+}  # fmt: skip
+_NEW_NAMES = {"generate_proposals_v2": "generate_proposals"}
+
+
+def let_operators_be_traced():
+    """Let ppdet's own operators (NMS, proposals) be traced into the graphs of Paddle 3.
+
+    ppdet knows dynamic mode and the graphs of Paddle 2. In those of Paddle 3 the operators take the same calls as in
+    dynamic mode, through another module. Without it no detector with NMS is exported: "The type of '%BBoxes' in operator
+    multiclass_nms3 should be one of [str, bytes, Variable]".
+
+    Needed for: paddledet 2.6.0 on Paddle 3; on Paddle 2 nothing is changed.
+    """
+    from ppdet.modeling import ops
+
+    if _is_paddle_2() or hasattr(ops.in_dynamic_mode, _MARK):
+        return
+    calls_directly = lambda: paddle.in_dynamic_mode() or _in_graph_of_paddle_3()  # noqa: E731
+    setattr(calls_directly, _MARK, True)
+    ops.in_dynamic_mode, ops.C_ops = calls_directly, _Operators(ops.C_ops)
+
+
+class _Operators:
+    """Paddle's legacy operators; while a graph is built, those of Paddle 3."""
+
+    def __init__(self, legacy):
+        self._legacy = legacy
+
+    def __getattr__(self, name):
+        return _traced(_NEW_NAMES.get(name, name)) if _in_graph_of_paddle_3() else getattr(self._legacy, name)
+
+
+def _traced(name):
+    def call(*args):
+        # As legacy operators are called: tensors first, then name, value, name, value.
+        count = next(i for i, arg in enumerate(args) if isinstance(arg, str))
+        attributes = dict(zip(args[count::2], args[count + 1 :: 2]))
+        # Those with lists of results are told the lengths; here they follow from the levels.
+        tensors = [arg for arg in args[:count] if not isinstance(arg, int)]
+        return getattr(paddle._C_ops, name)(*tensors, *(attributes[key] for key in _ATTRIBUTES[name]))
+
+    return call
+
+
+def let_unused_inputs_be_found():
+    """Let ppdet find out which of a graph's inputs are used, in the graphs of Paddle 3 too.
+
+    It asks by methods that these do not have: "'Program' object has no attribute '_prune'".
+
+    Needed for: paddledet 2.6.0 on Paddle 3; on Paddle 2 nothing is changed.
+    """
+    from ppdet.engine import trainer
+
+    if not _is_paddle_2() and not hasattr(trainer._prune_input_spec, _MARK):
+        trainer._prune_input_spec = _used_specs(trainer._prune_input_spec)
+
+
+def _used_specs(prune):
+    @functools.wraps(prune)
+    def used_specs(input_spec, program, targets):
+        inputs = [op for op in program.global_block().ops if op.name() == "pd_op.data"]
+        used = {op.attrs()["name"] for op in inputs if not op.result(0).use_empty()}
+        return [{name: spec for name, spec in input_spec[0].items() if name in used}]
+
+    setattr(used_specs, _MARK, True)
+    return used_specs
+
+
+def _is_paddle_2():
+    return int(paddle.__version__.split(".")[0]) < 3
+
+
+def _in_graph_of_paddle_3():
+    return paddle.framework.in_pir_mode()
