@@ -15,4 +15,8 @@ def cure_ppdet():
     type_promotion.let_assigners_take_int32_labels()  # before the last one, whose patch then wraps this one
     empty_batch.encode_no_boxes()
     empty_batch.learn_from_background_alone()
+    empty_batch.make_fcos_targets_of_no_boxes()
+    empty_batch.learn_fcos_background_alone()
+    empty_batch.pad_no_masks()
+    empty_batch.learn_solov2_background_alone()
     empty_batch.return_all_of_an_empty_assignment()

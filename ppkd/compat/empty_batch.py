@@ -1,8 +1,10 @@
-"""ppdet's own detection losses raise on images without boxes, which training data of one's own does have."""
+"""ppdet's losses and targets raise on images without boxes, which training data of one's own does have."""
 
 import functools
 
+import numpy as np
 import paddle
+import paddle.nn.functional as F
 
 _MARK = "patched_by_ppkd"
 
@@ -80,6 +82,114 @@ def _or_background(get_loss):
         loss = self.loss_class(rows, background, reduction="sum")
         none = sum(x.sum() for x in deltas) * 0.0  # zero, and yet a path to the box branch for data parallel
         return {"loss_cls": loss, "loss_reg": none, "loss": loss + none}
+
+    setattr(or_background, _MARK, True)
+    return or_background
+
+
+def make_fcos_targets_of_no_boxes():
+    """Let FCOS's targets of an image without a box be background everywhere.
+
+    They take the smallest of no boxes: "zero-size array to reduction operation minimum which has no identity".
+
+    Needed for: paddledet 2.6.0 (`Gt2FCOSTarget`).
+    """
+    from ppdet.data.transform.batch_operators import Gt2FCOSTarget
+
+    if not hasattr(Gt2FCOSTarget.__call__, _MARK):
+        Gt2FCOSTarget.__call__ = _with_a_point_for_a_box(Gt2FCOSTarget.__call__)
+
+
+def _with_a_point_for_a_box(make):
+    @functools.wraps(make)
+    def with_a_point(self, samples, context=None):
+        for sample in samples:
+            if len(sample["gt_bbox"]) == 0:
+                # No location lies inside of a box without area.
+                sample["gt_bbox"] = np.zeros([1, 4], "float32")
+                sample["gt_class"] = np.zeros([1, 1], "int32")
+        return make(self, samples, context)
+
+    setattr(with_a_point, _MARK, True)
+    return with_a_point
+
+
+def pad_no_masks():
+    """Let images without a mask be padded beside others: SOLOv2's reader.
+
+    Their array of masks has neither height nor width: "could not broadcast input array from shape (0,)".
+
+    Needed for: paddledet 2.6.0 (`PadBatch` after `Poly2Mask`).
+    """
+    from ppdet.data.transform.batch_operators import PadBatch
+
+    if not hasattr(PadBatch.__call__, _MARK):
+        PadBatch.__call__ = _with_size_of_no_masks(PadBatch.__call__)
+
+
+def _with_size_of_no_masks(pad):
+    @functools.wraps(pad)
+    def with_size(self, samples, context=None):
+        for sample in samples:
+            masks = sample.get("gt_segm") if isinstance(sample, dict) else None
+            if masks is not None and len(masks) == 0:
+                sample["gt_segm"] = np.zeros([0, *sample["image"].shape[1:]], "uint8")
+        return pad(self, samples, context)
+
+    setattr(with_size, _MARK, True)
+    return with_size
+
+
+def learn_fcos_background_alone():
+    """Let FCOS take a step on a batch without a positive location: all is background, and nothing else is learned.
+
+    Its loss divides by the number of positives: NaN.
+
+    Needed for: paddledet 2.6.0.
+    """
+    from ppdet.modeling.losses import FCOSLoss
+
+    if not hasattr(FCOSLoss.forward, _MARK):
+        FCOSLoss.forward = _or_fcos_background(FCOSLoss.forward)
+
+
+def _or_fcos_background(forward):
+    @functools.wraps(forward)
+    def or_background(self, classes, boxes, quality, labels, *targets):
+        if any(bool((level > 0).any()) for level in labels):
+            return forward(self, classes, boxes, quality, labels, *targets)
+        none = [sum(x.sum() for x in maps) * 0.0 for maps in (boxes, quality)]  # zero, and yet a path to the branches
+        background = sum(F.sigmoid_focal_loss(x, paddle.zeros_like(x)) for x in classes)
+        return {"loss_cls": background, "loss_box": none[0], "loss_quality": none[1]}
+
+    setattr(or_background, _MARK, True)
+    return or_background
+
+
+def learn_solov2_background_alone():
+    """Let SOLOv2 take a step on a batch without a mask: all cells are background, and no mask is learned.
+
+    Its loss joins what no level has ("must be list of Tensors, but got empty list"), or divides by the number of masks
+    that are left after they are made smaller: NaN.
+
+    Needed for: paddledet 2.6.0.
+    """
+    from ppdet.modeling.losses import SOLOv2Loss
+
+    if not hasattr(SOLOv2Loss.__call__, _MARK):
+        SOLOv2Loss.__call__ = _or_solov2_background(SOLOv2Loss.__call__)
+
+
+def _or_solov2_background(call):
+    @functools.wraps(call)
+    def or_background(self, masks, targets, *classes):
+        levels = [(mask, target) for mask, target in zip(masks, targets) if mask is not None]
+        if any(bool(target.any()) for _, target in levels):
+            return call(self, masks, targets, *classes)
+        # One mask of nothing has no loss but needs something to be compared with.
+        one = paddle.ones([1, 1, 1])
+        _, loss_class = call(self, [one], [one], *classes)
+        return sum((mask.sum() for mask, _ in levels), paddle.zeros([])) * 0.0, loss_class
 
     setattr(or_background, _MARK, True)
     return or_background

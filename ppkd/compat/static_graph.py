@@ -4,6 +4,8 @@ import functools
 
 import paddle
 
+from ppkd.compat.module_view import replace
+
 _MARK = "patched_by_ppkd"
 # Attributes of ppdet's calls in the order in which the operators of Paddle 3 take them.
 _ATTRIBUTES = {
@@ -82,6 +84,23 @@ def _used_specs(prune):
 
     setattr(used_specs, _MARK, True)
     return used_specs
+
+
+def let_both_branches_count_alike():
+    """Let the post-processing of R-CNNs use one kind of number for the boxes of an image with and without any.
+
+    It takes a list of one for "none found, one fake box" and an element of a tensor otherwise, and the two branches of
+    a condition in a graph of Paddle 3 have to have equal ranks: "Does not support rank inconsistency".
+
+    Needed for: paddledet 2.6.0 on Paddle 3; on Paddle 2 nothing is changed.
+    """
+    replace("ppdet.modeling.post_process", to_tensor=_count)
+
+
+def _count(data, *args, **kwargs):
+    if _in_graph_of_paddle_3() and data.shape == (1,):
+        data = data.reshape([])
+    return paddle.to_tensor(data, *args, **kwargs)
 
 
 def _is_paddle_2():

@@ -36,7 +36,16 @@ def index_numbers():
 
 
 def _concat(x, axis=0, name=None):
-    return paddle.concat([_as_list(item) for item in x], axis, name)
+    if isinstance(x, (list, tuple)):
+        return paddle.concat([_as_list(item) for item in x], axis, name)
+    # In a static graph a list that is filled in a loop is an array of tensors. Numbers in it can only be stacked.
+    return _stack_array(x) if len(x.shape) == 0 else paddle.concat(x, axis, name)
+
+
+def _stack_array(x):
+    if paddle.framework.in_pir_mode():
+        return paddle._C_ops.array_to_tensor(x, 0, True)[0]
+    return paddle.tensor.manipulation.tensor_array_to_tensor(x, axis=0, use_stack=True)[0]
 
 
 def _cast(x, dtype):
