@@ -1,5 +1,6 @@
 """Each patch of compat/empty_batch.py is needed: without it ppdet 2.6.0 still does what its docstring says."""
 
+import numpy as np
 import paddle
 import pytest
 
@@ -62,3 +63,72 @@ def test_a_batch_of_background_trains_retinanet(recipe, shapes, tmp_path):
         own = RetinaHead.get_loss.__wrapped__(student.head, outputs, batch)
         assert float(patched["loss"]) == pytest.approx(float(own["loss"]), rel=1e-5)
     assert float(patched["loss"]) > 0 == float(patched["loss_reg"])
+
+
+def no_boxes(family, recipe, shapes, folder):
+    """A recipe whose training images have no box."""
+    return recipe(family, distil=False, overrides=first_images_with_boxes(shapes, folder / "few", 0))
+
+
+def test_an_image_without_a_box_is_background_to_fcos(recipe, shapes, tmp_path):
+    from ppdet.data.transform.batch_operators import Gt2FCOSTarget
+    from ppdet.modeling.losses import FCOSLoss
+
+    from ppkd.build import build_student
+
+    loaded = no_boxes("fcos", recipe, shapes, tmp_path)
+    sample = {"image": np.zeros([3, 64, 64]), "gt_bbox": np.zeros([0, 4]), "gt_class": np.zeros([0, 1], "int32")}
+    with pytest.raises(ValueError):
+        Gt2FCOSTarget.__call__.__wrapped__(Gt2FCOSTarget([16, 32, 64], 1.5, [8, 16, 32, 64]), [dict(sample)])
+    batch, student = training_batch(loaded), build_student(loaded)
+    student.train()
+    losses = student(dict(batch))
+    assert float(losses["loss"]) == float(losses["loss_cls"]) > 0
+    losses["loss"].backward()
+    assert all(x.weight.grad is not None for x in (student.fcos_head.fcos_head_reg, student.fcos_head.fcos_head_cls))
+    maps = [[paddle.rand([1, channels, 2, 2])] for channels in (3, 4, 1)]
+    targets = [[paddle.zeros([1, 2, 2, 1], dtype="int32")], [paddle.ones([1, 2, 2, 4])], [paddle.zeros([1, 2, 2, 1])]]
+    assert not np.isfinite(float(FCOSLoss.forward.__wrapped__(FCOSLoss(), *maps, *targets)["loss_cls"]))
+
+
+def test_a_positive_location_keeps_fcos_loss_what_it_was():
+    from ppdet.modeling.losses import FCOSLoss
+
+    maps = [[paddle.rand([1, channels, 2, 2])] for channels in (3, 4, 1)]
+    labels = paddle.to_tensor([[[[1], [0]], [[0], [2]]]], dtype="int32")
+    targets = [[labels], [paddle.ones([1, 2, 2, 4])], [paddle.ones([1, 2, 2, 1])]]
+    patched, own = FCOSLoss()(*maps, *targets), FCOSLoss.forward.__wrapped__(FCOSLoss(), *maps, *targets)
+    assert {k: float(v) for k, v in patched.items()} == {k: float(v) for k, v in own.items()}
+
+
+def test_images_without_a_mask_train_solov2(recipe, shapes, tmp_path):
+    from ppdet.data.transform.batch_operators import PadBatch
+    from ppdet.modeling.losses import SOLOv2Loss
+
+    from ppkd.build import build_student
+
+    sample = {"image": np.zeros([3, 40, 64], "float32"), "gt_segm": np.zeros([0], "uint8")}
+    with pytest.raises(ValueError):
+        PadBatch.__call__.__wrapped__(PadBatch(32), [dict(sample)])
+    (padded,) = PadBatch(32)([dict(sample)])
+    assert padded["gt_segm"].shape == (0, 64, 64)
+    loaded = no_boxes("solov2", recipe, shapes, tmp_path)
+    batch, student = training_batch(loaded), build_student(loaded)
+    student.train()
+    losses = student(batch)
+    assert float(losses["loss_ins"]) == 0 < float(losses["loss_cate"])
+    none = [[None], [paddle.zeros([1, 4, 4])], paddle.rand([9, 3]), paddle.zeros([9], dtype="int64"), paddle.zeros([1])]
+    with pytest.raises(ValueError):
+        SOLOv2Loss.__call__.__wrapped__(SOLOv2Loss(), *none)
+
+
+def test_a_mask_that_vanishes_when_made_smaller_is_no_nan_to_solov2():
+    from ppdet.modeling.losses import SOLOv2Loss
+
+    classes, labels, count = paddle.rand([9, 3]), paddle.zeros([9], dtype="int64"), paddle.ones([1])
+    vanished = [[paddle.rand([1, 4, 4])], [paddle.zeros([1, 4, 4], dtype="uint8")], classes, labels, count]
+    assert np.isnan(float(SOLOv2Loss.__call__.__wrapped__(SOLOv2Loss(), *vanished)[0]))
+    assert float(SOLOv2Loss()(*vanished)[0]) == 0
+    mask = [[paddle.rand([1, 4, 4])], [paddle.ones([1, 4, 4], dtype="uint8")], classes, labels, count]
+    own = SOLOv2Loss.__call__.__wrapped__(SOLOv2Loss(), *mask)
+    assert [float(x) for x in SOLOv2Loss()(*mask)] == [float(x) for x in own]

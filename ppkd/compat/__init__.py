@@ -3,16 +3,18 @@
 
 def cure_ppdet():
     """Apply all cures; to be called when ppdet has been imported. Applied again they change nothing."""
-    from ppkd.compat import empty_batch, ld_head, loader_errors, pillow_textsize, type_promotion, zero_dim
+    from ppkd.compat import empty_batch, few_cells, ld_head, loader_errors, neck_scales, pillow_textsize, type_promotion, zero_dim
 
     loader_errors.raise_errors_of_the_loading_thread()
     pillow_textsize.give_textsize_back()
+    few_cells.take_what_cells_there_are()
     zero_dim.concat_numbers()
     zero_dim.index_numbers()
     type_promotion.let_quality_focal_loss_mask()
     type_promotion.let_solov2_compare_areas()
     ld_head.let_ld_head_train_alone()
     type_promotion.let_assigners_take_int32_labels()  # before the last one, whose patch then wraps this one
+    neck_scales.give_each_neck_its_own_scales()
     empty_batch.encode_no_boxes()
     empty_batch.learn_from_background_alone()
     empty_batch.make_fcos_targets_of_no_boxes()

@@ -184,7 +184,7 @@ def _or_solov2_background(call):
     @functools.wraps(call)
     def or_background(self, masks, targets, *classes):
         levels = [(mask, target) for mask, target in zip(masks, targets) if mask is not None]
-        if any(bool(target.any()) for _, target in levels):
+        if any(bool(target.astype("bool").any()) for _, target in levels):
             return call(self, masks, targets, *classes)
         # One mask of nothing has no loss but needs something to be compared with.
         one = paddle.ones([1, 1, 1])

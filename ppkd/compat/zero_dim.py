@@ -15,7 +15,6 @@ def concat_numbers():
     """
     for name in (
         "ppdet.modeling.heads.cascade_head",
-        "ppdet.modeling.heads.solov2_head",
         "ppdet.modeling.heads.tood_head",
         "ppdet.modeling.layers",
         "ppdet.modeling.post_process",
