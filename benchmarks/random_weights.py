@@ -10,12 +10,13 @@ import paddle
 from paddle.nn.layer.norm import _BatchNormBase
 
 
-def calibrate(model, batches):
+def calibrate(model, batches, with_head=True):
     """Set every batch norm's running statistics to the average over `batches`, frozen ones included.
 
     Args:
         model: ppdet model with random weights.
         batches: training batches of the form that its own loss takes.
+        with_head: whether to; without it backbone and neck alone are run, which need the images only.
     """
     norms = [layer for layer in model.sublayers() if isinstance(layer, _BatchNormBase)]
     before = [(norm._use_global_stats, norm._momentum) for norm in norms]
@@ -26,7 +27,7 @@ def calibrate(model, batches):
         for done, batch in enumerate(batches):
             for norm in norms:
                 norm._momentum = done / (done + 1)
-            model(dict(batch))
+            model(dict(batch)) if with_head else model.neck(model.backbone(dict(batch)))
     for norm, (use_global_stats, momentum) in zip(norms, before):
         norm._use_global_stats, norm._momentum = use_global_stats, momentum
 
@@ -39,12 +40,12 @@ def wake(model):
             parameter.set_value(paddle.randn(parameter.shape) / math.sqrt(fan_in))
 
 
-def make_weights(config, batches, path, seed):
+def make_weights(config, batches, path, seed, with_head=True):
     """Write calibrated random weights for the detector that `config` describes.
 
     Args:
         config: a whole ppdet config.
-        batches: as for `calibrate`.
+        batches, with_head: as for `calibrate`.
         path: file to write.
         seed: seed of the weights.
     """
@@ -54,5 +55,5 @@ def make_weights(config, batches, path, seed):
     seed_everything(seed)
     model = build_detector(config)
     wake(model)
-    calibrate(model, batches)
+    calibrate(model, batches, with_head)
     paddle.save(model.state_dict(), path)

@@ -60,6 +60,9 @@ def _ppyoloe(student, slim, overrides=()):
 
 
 _CWD = _levels("cwd_neck")
+# The levels that a two-stage detector's FPN computes; its last, stride 64, is cells of the one before.
+_TWO_STAGE = _levels("fgd", (4, 8, 16, 32), FGD_PARTS)
+_FASTER = "faster_rcnn/faster_rcnn_r50_fpn_2x_coco.yml"
 RECIPES = {
     "yolov3": Published(
         "yolov3/yolov3_mobilenet_v1_270e_coco.yml",
@@ -77,6 +80,11 @@ RECIPES = {
     "gfl_cwd": Published(
         "gfl/gfl_r50_fpn_1x_coco.yml", "slim/distill/gfl_r101vd_fpn_coco_distill_cwd.yml", _CWD + _levels("cwd_cls")
     ),
+    "gfl_fgd": Published(
+        "gfl/gfl_r50_fpn_1x_coco.yml",
+        "slim/distill/gfl_r101vd_fpn_coco_distill_fgd.yml",
+        _levels("fgd", PYRAMID, FGD_PARTS),
+    ),
     "gfl_ld": Published(
         "gfl/gfl_slim_ld_r18vd_1x_coco.yml", "slim/distill/gfl_ld_distill.yml", ("ld.main", "ld.vlr", "ld.kd")
     ),
@@ -91,6 +99,43 @@ RECIPES = {
     "ppyoloe_s_by_teacher": _ppyoloe(
         "distill/ppyoloe_plus_crn_s_80e_coco_distill.yml", "m_distill_s", ("PPYOLOEHead.static_assigner_epoch=0",)
     ),
+    "faster_rcnn_fgd": Published(_FASTER, "slim/distill/faster_rcnn_r101_fpn_coco_distill_fgd.yml", _TWO_STAGE),
+    "mask_rcnn_fgd": Published(
+        "mask_rcnn/mask_rcnn_r50_fpn_2x_coco.yml",
+        "slim/distill/mask_rcnn_r101vd_fpn_coco_distill_fgd.yml",
+        _TWO_STAGE,
+    ),
+    "fcos_fgd": Published(
+        "fcos/fcos_r50_fpn_multiscale_2x_coco.yml",
+        "slim/distill/fcos_dcn_r50_fpn_coco_distill_fgd.yml",
+        _levels("fgd", PYRAMID, FGD_PARTS),
+    ),
+    "solov2_fgd": Published(
+        "solov2/solov2_r50_fpn_1x_coco.yml", "slim/distill/solov2_r101vd_fpn_coco_distill_fgd.yml", _TWO_STAGE
+    ),
+    # The model resizes its batches itself, to 480 pixels and more.
+    "yolox_fgd": Published(
+        "yolox/yolox_m_300e_coco.yml",
+        "slim/distill/yolox_l_coco_distill_fgd.yml",
+        _levels("fgd", (8, 16, 32), FGD_PARTS),
+        (f"YOLOX.input_size=[{SIZE}, {SIZE}]", f"YOLOX.size_range=[{SIZE // 32}, {SIZE // 32}]"),
+    ),
+    # Teachers of another architecture.
+    "faster_rcnn_from_cascade": Published(
+        _FASTER, "slim/distill/faster_rcnn_from_cascade_r50vd_coco_fgd.yml", _TWO_STAGE
+    ),
+    "retinanet_from_faster_rcnn": Published(
+        "retinanet/retinanet_r50_fpn_2x_coco.yml",
+        "slim/distill/retinanet_from_faster_rcnn_r101_coco_pkd.yml",
+        _levels("pkd", (8, 16, 32, 64)),
+    ),
+    "picodet_from_gfl": Published(
+        "picodet/picodet_s_320_coco_lcnet.yml",
+        "slim/distill/picodet_from_gfl_r101vd_coco_cwd.yml",
+        _levels("cwd_neck", (8, 16, 32, 64)),
+    ),
+    "cascade_rcnn_alone": Published("cascade_rcnn/cascade_rcnn_r50_fpn_1x_coco.yml", None),
+    "tood_alone": Published("tood/tood_r50_fpn_1x_coco.yml", None),
 }
 
 
@@ -264,19 +309,25 @@ def reduced(name, data, folder, seed=0, more=()):
 
 
 def shrunk(value):
-    """A reader's transforms with every ``target_size`` made `SIZE`, and twice that for a long side."""
+    """A reader's transforms with all sizes of images made `SIZE`, and twice that for a long side."""
     if isinstance(value, list):
         return [shrunk(item) for item in value]
     if isinstance(value, dict):
-        return {key: _small(item) if key == "target_size" else shrunk(item) for key, item in value.items()}
+        sizes = ("target_size", "input_dim")
+        return {key: _small(item) if key in sizes else shrunk(item) for key, item in value.items()}
     return value
 
 
 def _small(size):
-    """``[640]`` and ``[320, .., 768]`` are lists of sizes, ``[800, 1333]`` a short and a long side, or lists of it."""
+    """``[640]`` and ``[320, .., 768]`` are lists of sizes, ``[800, 1333]`` a short and a long side, or lists of it.
+
+    ``640`` and ``[640, 640]`` are the two sides of a square.
+    """
+    if isinstance(size, int):
+        return SIZE
     if isinstance(size[0], list):
         return [[SIZE, 2 * SIZE]]
-    return [SIZE, 2 * SIZE] if size == [800, 1333] else [SIZE]
+    return {(800, 1333): [SIZE, 2 * SIZE], (640, 640): [SIZE, SIZE]}.get(tuple(size), [SIZE])
 
 
 def make_all_weights(recipe, folder, seed):
@@ -297,7 +348,9 @@ def make_all_weights(recipe, folder, seed):
     paths = {}
     for index, (key, config) in enumerate(configs.items()):
         paths[key] = os.path.join(recipe.output_dir, f"{key}.pdparams")
-        make_weights(config, batches, paths[key], seed + 1 + index)
+        # A reader may have assigned the targets, which another architecture cannot read.
+        own_kind = config["architecture"] == recipe.student["architecture"]
+        make_weights(config, batches, paths[key], seed + 1 + index, own_kind)
     return paths
 
 

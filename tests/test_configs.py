@@ -14,17 +14,26 @@ DETECTORS = [name for name in FILES if name not in SLIM]
 
 # The students that the slim files are made for.
 STUDENTS = {
+    "slim/distill/faster_rcnn_from_cascade_r50vd_coco_fgd.yml": "faster_rcnn/faster_rcnn_r50_fpn_2x_coco.yml",
+    "slim/distill/faster_rcnn_r101_fpn_coco_distill_fgd.yml": "faster_rcnn/faster_rcnn_r50_fpn_2x_coco.yml",
+    "slim/distill/fcos_dcn_r50_fpn_coco_distill_fgd.yml": "fcos/fcos_r50_fpn_multiscale_2x_coco.yml",
     "slim/distill/gfl_ld_distill.yml": "gfl/gfl_slim_ld_r18vd_1x_coco.yml",
     "slim/distill/gfl_r101vd_fpn_coco_distill_cwd.yml": "gfl/gfl_r50_fpn_1x_coco.yml",
+    "slim/distill/gfl_r101vd_fpn_coco_distill_fgd.yml": "gfl/gfl_r50_fpn_1x_coco.yml",
+    "slim/distill/mask_rcnn_r101vd_fpn_coco_distill_fgd.yml": "mask_rcnn/mask_rcnn_r50_fpn_2x_coco.yml",
+    "slim/distill/picodet_from_gfl_r101vd_coco_cwd.yml": "picodet/picodet_s_320_coco_lcnet.yml",
     "slim/distill/ppyoloe_plus_custom_fgd.yml": "custom/ppyoloe_plus_tiny_custom.yml",
     "slim/distill/ppyoloe_plus_custom_ppyoloe.yml": "custom/ppyoloe_plus_tiny_custom.yml",
     "slim/distill/ppyoloe_plus_distill_l_distill_m.yml": "ppyoloe/distill/ppyoloe_plus_crn_m_80e_coco_distill.yml",
     "slim/distill/ppyoloe_plus_distill_m_distill_s.yml": "ppyoloe/distill/ppyoloe_plus_crn_s_80e_coco_distill.yml",
     "slim/distill/ppyoloe_plus_distill_x_distill_l.yml": "ppyoloe/distill/ppyoloe_plus_crn_l_80e_coco_distill.yml",
     "slim/distill/ppyoloe_plus_shapes_fgd.yml": "demo/ppyoloe_plus_student_shapes.yml",
+    "slim/distill/retinanet_from_faster_rcnn_r101_coco_pkd.yml": "retinanet/retinanet_r50_fpn_2x_coco.yml",
     "slim/distill/retinanet_resnet101_coco_distill.yml": "retinanet/retinanet_r50_fpn_2x_coco.yml",
     "slim/distill/retinanet_resnet101_coco_distill_cwd.yml": "retinanet/retinanet_r50_fpn_2x_coco.yml",
+    "slim/distill/solov2_r101vd_fpn_coco_distill_fgd.yml": "solov2/solov2_r50_fpn_1x_coco.yml",
     "slim/distill/yolov3_mobilenet_v1_coco_distill.yml": "yolov3/yolov3_mobilenet_v1_270e_coco.yml",
+    "slim/distill/yolox_l_coco_distill_fgd.yml": "yolox/yolox_m_300e_coco.yml",
 }
 
 

@@ -3,7 +3,16 @@
 
 def cure_ppdet():
     """Apply all cures; to be called when ppdet has been imported. Applied again they change nothing."""
-    from ppkd.compat import empty_batch, few_cells, ld_head, loader_errors, neck_scales, pillow_textsize, type_promotion, zero_dim
+    from ppkd.compat import (
+        empty_batch,
+        few_cells,
+        ld_head,
+        loader_errors,
+        neck_scales,
+        pillow_textsize,
+        type_promotion,
+        zero_dim,
+    )
 
     loader_errors.raise_errors_of_the_loading_thread()
     pillow_textsize.give_textsize_back()
