@@ -17,7 +17,7 @@ class SOLOv2(Detector):
             **super().aliases(),
             "head.cls": lambda i: Tap("solov2_head.bbox_head.solo_cate", call=i, grid=True),
             "head.kernel": lambda i: Tap("solov2_head.bbox_head.solo_kernel", call=i, grid=True),
-            "head.mask": lambda i: Tap("mask_head", item=i),
+            "head.mask": lambda i: Tap("mask_head") if i == 0 else None,
         }
 
     def run_head(self, features, batch):
