@@ -50,16 +50,20 @@ def teacher_weights(tmp_path_factory, shapes):
 def recipe(shapes, teacher_weights, tmp_path):
     """Function that loads a recipe of a family: ``recipe("retinanet", "fgd", overrides=[...])``.
 
-    The method names a slim file of `CONFIGS`; with ``distil=False`` there is none.
+    The method names a slim file of `CONFIGS`, or else a ``slim_method``, for which a file is written; with
+    ``distil=False`` there is none. The teacher is the wide one of the family, or of another that is named.
     """
     from ppkd.recipe import load_recipe
 
-    def load(family, method="fgd", distil=True, overrides=()):
-        given = [f"dataset_dir={shapes}", f"save_dir={tmp_path}"]
-        slim = str(CONFIGS / f"{family}_{method}.yml") if distil else None
+    def load(family, method="fgd", distil=True, overrides=(), teacher=None):
+        given, slim, teacher = [f"dataset_dir={shapes}", f"save_dir={tmp_path}"], None, teacher or family
         if distil:
-            given.append(f"teacher.pretrain_weights={teacher_weights[family]}")
-        return load_recipe(str(CONFIGS / f"{family}_tiny.yml"), slim, [*given, *overrides])
+            given.append(f"teacher.pretrain_weights={teacher_weights[teacher]}")
+            slim = CONFIGS / f"{teacher}_{method}.yml"
+            if not slim.exists():
+                slim = tmp_path / slim.name
+                slim.write_text(f"_BASE_: [{CONFIGS}/{teacher}_wide.yml]\nslim: Distill\nslim_method: {method}\n")
+        return load_recipe(str(CONFIGS / f"{family}_tiny.yml"), slim and str(slim), [*given, *overrides])
 
     return load
 
@@ -93,7 +97,9 @@ def enliven(model, *parts):
 
     The default part is the head, which as ppdet builds it gives next to the same logits everywhere.
     """
-    for part in parts or [model.head if hasattr(model, "head") else model.yolo_head]:
+    from ppkd.detectors import detector_for
+
+    for part in parts or [detector_for(model).head]:
         for name, parameter in part.named_parameters():
             if not name.endswith(("_mean", "_variance")) and "proj_conv" not in name:
                 parameter.set_value(parameter + 0.1 * paddle.randn(parameter.shape))

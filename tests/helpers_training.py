@@ -7,6 +7,7 @@ import paddle
 import pytest
 from paddle import nn
 
+from ppkd.detectors import detector_for
 from tests.conftest import FAMILIES
 
 PADDLE = int(paddle.__version__.split(".")[0])
@@ -14,9 +15,6 @@ PADDLE = int(paddle.__version__.split(".")[0])
 QUICK = "ppyoloe"
 families = pytest.mark.parametrize("family", FAMILIES)
 
-# What cannot train here, and why.
-UNTRAINABLE = {"gfl", "picodet"} if PADDLE >= 3 else set()
-_WHY = "ppdet's own loss raises on Paddle 3: type promotion of float32 and bool (GFL), int64 and int32 (PicoDet)"
 # Detector and method; the methods are named as the slim files of tests/configs are.
 PAIRS = (
     ("retinanet", "fgd"), ("ppyoloe", "fgd"), ("retinanet", "cwd"), ("gfl", "cwd"), ("gfl", "ld"), ("picodet", "ld"),
@@ -24,17 +22,9 @@ PAIRS = (
 )  # fmt: skip
 
 
-def trains(family, *values):
-    """A test parameter that is skipped where ppdet cannot train the family."""
-    skip = pytest.mark.skipif(family in UNTRAINABLE, reason=_WHY)
-    return pytest.param(family, *values, marks=skip, id="-".join(map(str, (family, *values))))
-
-
-pairs = pytest.mark.parametrize("family, method", [trains(*pair) for pair in PAIRS])
+pairs = pytest.mark.parametrize("family, method", PAIRS)
 # For what takes whole runs: RetinaNet is the slowest by far, and CWD has GFL beside it.
-run_pairs = pytest.mark.parametrize(
-    "family, method", [trains(*pair) for pair in PAIRS if pair != ("retinanet", "cwd")]
-)
+run_pairs = pytest.mark.parametrize("family, method", [pair for pair in PAIRS if pair != ("retinanet", "cwd")])
 
 # Four images a step: three steps an epoch of the twelve images.
 FOUR = "TrainReader.batch_size=4"
@@ -175,7 +165,7 @@ def shown(value):
 
 def head_of(model):
     """The head of a DistillModel's student."""
-    return model.student.head if hasattr(model.student, "head") else model.student.yolo_head
+    return detector_for(model.student).head
 
 
 def fail(*args, **kwargs):

@@ -36,7 +36,6 @@ from tests.helpers_training import (
     strong,
     terms_of,
     train_plain_ppdet,
-    trains,
 )  # fmt: skip
 
 TEACHER = "teacher"
@@ -237,7 +236,7 @@ def _sees_no_change(name, terms, method):
 
 # In epoch 1 PP-YOLOE assigns its targets by what it predicts; to the others all epochs are the same.
 EPOCHS = {"ppyoloe": (0, 1)}
-steps = [trains(*pair, epoch) for pair in PAIRS for epoch in EPOCHS.get(pair[0], (0,))]
+steps = [(*pair, epoch) for pair in PAIRS for epoch in EPOCHS.get(pair[0], (0,))]
 
 
 @pytest.mark.parametrize("family, method, epoch", steps)

@@ -12,7 +12,7 @@ from ppkd.model import TEACHER, DistillModel
 from ppkd.recipe import MethodSpec, load_recipe
 from tests.conftest import CONFIGS, enliven, training_batch
 from tests.helpers_tools import OFFLINE, call, the_error, write
-from tests.helpers_training import UNTRAINABLE, count_calls, terms_of
+from tests.helpers_training import count_calls, terms_of
 
 # Slim files of the methods without a teacher, by name.
 SLIM = {
@@ -249,7 +249,6 @@ def test_cwd_compares_the_places_that_are_asked_for(places, recipe):
     assert all(np.isfinite(float(value)) for value in terms.values())
 
 
-@pytest.mark.skipif("gfl" in UNTRAINABLE, reason="GFL does not train on this Paddle")
 def test_ld_teaches_across_detectors_of_equal_bins(recipe, teacher_weights):
     """A PicoDet may learn from a GFL where strides and bins agree."""
     loaded = recipe("gfl", "ld", overrides=["GFLHead.reg_max=7", "teacher.GFLHead.reg_max=7"])

@@ -16,7 +16,6 @@ from ppkd.recipe import load_recipe
 from ppkd.workspace import build_detector
 from tests.conftest import ROOT
 from tests.helpers_tools import OFFLINE, the_error
-from tests.helpers_training import trains
 from tests.test_configs import STUDENTS
 
 PUBLISHED = [
@@ -93,7 +92,7 @@ def test_student_and_teacher_match_on_every_level(name, monkeypatch):
     assert len(owners) == len(published.parts) and set(owners) == labels
 
 
-@pytest.mark.parametrize("name", ["yolov3", pytest.param("gfl_alone", marks=trains("gfl").marks)])
+@pytest.mark.parametrize("name", ["yolov3", "gfl_alone"])
 def test_three_steps_of_the_cheapest(name, tmp_path):
     record = run(name, str(tmp_path))
     assert record["problems"] == []
