@@ -31,13 +31,13 @@ class YOLOX(Detector):
     def prepared(self, batch):
         """Resize the batch here, as the model would inside of its forward: the teacher has to see what it sees."""
         model = self.model
-        # The model scales boxes in place.
-        batch = {**batch, "gt_bbox": [boxes.clone() for boxes in batch["gt_bbox"]]}
+        # The model scales boxes in place. Where there are none, Paddle 2 can neither copy nor multiply them.
+        batch = {**batch, "gt_bbox": [boxes.clone() if boxes.shape[0] else boxes for boxes in batch["gt_bbox"]]}
         before = batch["image"].shape[2:]
         model.inputs = batch
         model._preprocess()
         ratio = [after / size for after, size in zip(batch["image"].shape[2:], before)]
-        if BOXES in batch:
+        if BOXES in batch and batch[BOXES].shape[1]:
             batch[BOXES] = batch[BOXES] * _tensor([*ratio[::-1], *ratio[::-1]])
         batch["im_shape"] = batch["im_shape"].astype("float32") * _tensor(ratio)
         model._preprocess = _done
