@@ -6,10 +6,27 @@ import time
 
 import paddle
 
+from ppkd.errors import UserError
 from ppkd.log import duration, logger
+from ppkd.own_data import finds_masks
 
 # Order of pycocotools' summary.
 _COCO_STATS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+
+
+def check_reader(config):
+    """Refuse what ppdet's evaluation does not do.
+
+    Raises:
+        UserError: several images a batch for a detector with masks: ppdet gives images the masks of others as soon as
+            one of the batch has no detection, and SOLOv2 looks at the first image only.
+    """
+    size = (config.get("EvalReader") or {}).get("batch_size", 1)
+    if finds_masks(config) and size != 1:
+        raise UserError(
+            f"EvalReader.batch_size is {size}, but ppdet evaluates masks of one image a batch only: set "
+            "-o EvalReader.batch_size=1"
+        )
 
 
 def evaluate(model, table, output_dir=None):
@@ -22,7 +39,8 @@ def evaluate(model, table, output_dir=None):
 
     Returns:
         ``{"AP": .., "AP50": .., "AP75": .., "APs": .., "APm": .., "APl": ..}`` for the COCO metric (fractions; -1
-        where the set has no such object), ``{"mAP": ..}`` for others.
+        where the set has no such object), ``{"mAP": ..}`` for others. Those of masks are ``mask_AP`` and so on, beside
+        the boxes' or, for SOLOv2, alone.
     """
     from ppdet.engine import Trainer
 
@@ -61,12 +79,10 @@ class _Watch:
         for metric in self._engine._metrics:
             found = metric.get_results()
             if self._engine.cfg.metric == "COCO":
-                # No detection at all leaves no result: that is an AP of 0, not a missing one.
-                stats = found.get("bbox", [0.0] * len(_COCO_STATS))
-                self.results.update({k: float(v) for k, v in zip(_COCO_STATS, stats)})
-                for kind in ("mask",):
-                    if kind in found:
-                        self.results.update({f"{kind}_{k}": float(v) for k, v in zip(_COCO_STATS, found[kind])})
+                for kind, prefix in _found_by(self._engine.cfg.architecture, found):
+                    # No detection at all leaves no result: that is an AP of 0, not a missing one.
+                    stats = found.get(kind, [0.0] * len(_COCO_STATS))
+                    self.results.update({prefix + k: float(v) for k, v in zip(_COCO_STATS, stats)})
             else:
                 self.results["mAP"] = float(found if not isinstance(found, dict) else found["bbox"][0])
 
@@ -75,6 +91,14 @@ class _Watch:
 
     def on_epoch_begin(self, status):
         pass
+
+
+def _found_by(architecture, found):
+    """What a detector finds, the main thing first, and the prefix of its figures: SOLOv2 finds masks without boxes."""
+    kinds = {"SOLOv2": ("mask",), "MaskRCNN": ("bbox", "mask")}.get(architecture, ("bbox",))
+    if "mask" in found and "mask" not in kinds:
+        kinds = (*kinds, "mask")  # a Cascade R-CNN with a mask head
+    return [(kind, "mask_" if kind == "mask" else "") for kind in kinds]
 
 
 def summary(results):

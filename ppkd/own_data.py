@@ -60,7 +60,7 @@ def _section(config, name, tag, split):
         section = config[name] = Tagged(tag)
         if tag == "COCODataSet":
             # Readers for evaluation stack what they are given; boxes of unequal number do not stack.
-            fields = ["image", "gt_bbox", "gt_class", "is_crowd", *(["gt_poly"] if _wants_masks(config) else [])]
+            fields = ["image", "gt_bbox", "gt_class", "is_crowd", *(["gt_poly"] if finds_masks(config) else [])]
             section["data_fields"] = fields if split == "train" else ["image"]
             section["allow_empty"] = True
     if "allow_empty" in config and name != "TestDataset":
@@ -69,8 +69,8 @@ def _section(config, name, tag, split):
     return section
 
 
-def _wants_masks(config):
-    """Whether the detector of `config` learns masks, so that its reader needs the annotations' polygons."""
+def finds_masks(config):
+    """Whether the detector of `config` finds masks: its training needs polygons in the annotations."""
     name = config.get("architecture")
     return name in ("MaskRCNN", "SOLOv2") or bool(name == "CascadeRCNN" and (config.get(name) or {}).get("mask_head"))
 

@@ -12,7 +12,7 @@ from ppkd import checkpoint
 from ppkd.build import build_model, student_of, terms_of
 from ppkd.datasets import open_dataset
 from ppkd.errors import UserError
-from ppkd.evaluation import evaluate, summary
+from ppkd.evaluation import check_reader, evaluate, summary
 from ppkd.loader import TrainLoader, seed_everything, seed_step
 from ppkd.log import logger
 from ppkd.meters import Meters
@@ -44,6 +44,7 @@ class Trainer:
         self.seed = int(self.config.get("seed") or 0)
         state = checkpoint.load(resume) if resume else None
         if validate:
+            check_reader(self.config)
             open_dataset("EvalDataset", self.config)  # broken annotations are told now, not after the first epoch
         dataset = open_dataset("TrainDataset", self.config)
         seed_everything(self.seed)

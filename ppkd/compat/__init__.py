@@ -19,6 +19,7 @@ def cure_ppdet():
     few_cells.take_what_cells_there_are()
     zero_dim.concat_numbers()
     zero_dim.index_numbers()
+    zero_dim.count_solov2_masks_in_a_list()
     type_promotion.let_quality_focal_loss_mask()
     type_promotion.let_solov2_compare_areas()
     ld_head.let_ld_head_train_alone()

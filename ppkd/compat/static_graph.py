@@ -78,8 +78,12 @@ def let_unused_inputs_be_found():
 def _used_specs(prune):
     @functools.wraps(prune)
     def used_specs(input_spec, program, targets):
-        inputs = [op for op in program.global_block().ops if op.name() == "pd_op.data"]
-        used = {op.attrs()["name"] for op in inputs if not op.result(0).use_empty()}
+        from paddle.static.pir_io import pir_prune_with_input
+
+        copies = paddle.pir.IrMapping()
+        copy = program.clone(copies)
+        pir_prune_with_input(copy, [], [copies.look_up(target) for target in targets])
+        used = {op.attrs()["name"] for op in copy.global_block().ops if op.name() == "pd_op.data"}
         return [{name: spec for name, spec in input_spec[0].items() if name in used}]
 
     setattr(used_specs, _MARK, True)
@@ -98,7 +102,7 @@ def let_both_branches_count_alike():
 
 
 def _count(data, *args, **kwargs):
-    if _in_graph_of_paddle_3() and data.shape == (1,):
+    if not paddle.in_dynamic_mode() and data.shape == (1,):
         data = data.reshape([])
     return paddle.to_tensor(data, *args, **kwargs)
 

@@ -1,5 +1,7 @@
 """Since Paddle 2.5 one element of a tensor has no dimension, where it was a list of one; ppdet counts on the list."""
 
+import functools
+
 import paddle
 
 from ppkd.compat.module_view import replace
@@ -32,6 +34,27 @@ def index_numbers():
     Needed for: paddledet 2.6.0 on Paddle 2.5 and later.
     """
     replace("ppdet.modeling.heads.solov2_head", cast=_cast)
+
+
+def count_solov2_masks_in_a_list():
+    """Let SOLOv2 give the number of its masks as a list with a number an image, as other detectors do with boxes.
+
+    Without it inference dies: "too many indices for array: array is 0-dimensional".
+
+    Needed for: paddledet 2.6.0 on Paddle 2.5 and later.
+    """
+    from ppdet.modeling.heads.solov2_head import SOLOv2Head
+
+    predict = SOLOv2Head.get_prediction
+    if hasattr(predict, "__wrapped__"):
+        return
+
+    @functools.wraps(predict)
+    def get_prediction(self, *args):
+        masks, labels, scores, count = predict(self, *args)
+        return masks, labels, scores, _as_list(count)
+
+    SOLOv2Head.get_prediction = get_prediction
 
 
 def _concat(x, axis=0, name=None):

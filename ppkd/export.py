@@ -1,0 +1,116 @@
+"""Writes a detector as a static graph for Paddle Inference, with PaddleDetection's file names and layout."""
+
+import contextlib
+import os
+import tempfile
+
+import paddle
+
+from ppkd.compat import static_graph
+from ppkd.errors import UserError, nearest
+from ppkd.workspace import scope
+
+_SWITCHES = ("benchmark", "fuse_conv_bn", "nms", "post_process")
+# What an export may write; of a former one nothing of this stays beside the new files.
+_FILES = ("model.pdmodel", "model.json", "model.pdiparams", "model.pdiparams.info", "model.onnx", "infer_cfg.yml")
+
+
+def check_export(config):
+    """Check what a config says about exporting: ``export:`` and ``TestReader.inputs_def.image_shape``.
+
+    Raises:
+        UserError: an unknown switch, a shape that is none, or a detector that ppdet cannot export.
+    """
+    import_names = _exportable()
+    if not any(name in str(config["architecture"]) for name in import_names):
+        # ppdet itself ends the process here, with exit code 0.
+        raise UserError(f"ppdet does not export {config['architecture']}, only {', '.join(sorted(import_names))}")
+    for key in config.get("export") or {}:
+        if key not in _SWITCHES:
+            raise UserError(f"export: no switch {key!r}{nearest(key, _SWITCHES)} (known: {', '.join(_SWITCHES)})")
+    shape = ((config.get("TestReader") or {}).get("inputs_def") or {}).get("image_shape")
+    if shape is not None and not _is_image_shape(shape):
+        raise UserError(
+            f"TestReader.inputs_def.image_shape: {shape!r} is no shape: [3, height, width] is, in pixels, with -1 for "
+            "any height or width, and a batch size before it if that is fixed"
+        )
+
+
+def _exportable():
+    from ppkd.workspace import import_ppdet
+
+    import_ppdet()
+    from ppdet.engine.export_utils import TRT_MIN_SUBGRAPH
+
+    return list(TRT_MIN_SUBGRAPH)
+
+
+def _is_image_shape(shape):
+    return (
+        isinstance(shape, (list, tuple))
+        and len(shape) in (3, 4)
+        and all(isinstance(n, int) and not isinstance(n, bool) and (n == -1 or n > 0) for n in shape[-3:])
+        and (len(shape) == 3 or shape[0] is None or (isinstance(shape[0], int) and (shape[0] == -1 or shape[0] > 0)))
+    )
+
+
+def write_static(model, recipe, folder, batch=None):
+    """Write ``model.pdmodel`` (Paddle 2) or ``model.json`` (Paddle 3), ``model.pdiparams`` and ``infer_cfg.yml``.
+
+    Args:
+        model: detector with its weights, as `workspace.build_detector` makes it: ppdet gives it further layers here
+            (fused ones), whose names must not repeat, so none of `build.build_student`, which starts names anew. Is
+            changed, and no longer fit for training.
+        recipe: its `recipe.Recipe`.
+        folder: where to make the folder ``recipe.name`` with the files.
+        batch: the one number of images that the graph takes; None for any (or what the config says).
+
+    Returns:
+        That folder's path.
+    """
+    with scope(recipe.student) as table:
+        from ppdet.engine import Trainer
+
+        static_graph.let_operators_be_traced()
+        static_graph.let_unused_inputs_be_found()
+        static_graph.let_both_branches_count_alike()
+        config = table.copy()
+        config["model"], config["filename"] = model, recipe.name + ".yml"
+        # ppdet asks for the graph as a whole, which Paddle since 2.6 makes only if told so.
+        with paddle.jit.api.sot_mode_guard(False), _batch_of(batch):
+            Trainer(config, "test").export(folder)
+    return os.path.join(folder, recipe.name)
+
+
+@contextlib.contextmanager
+def _batch_of(batch):
+    """Let ppdet's export fix the number of images of a batch; None leaves it alone."""
+    from ppdet.engine import trainer
+
+    specs = trainer.InputSpec
+    if batch is not None:
+        trainer.InputSpec = lambda shape, name: specs([batch, *shape[1:]], name=name)
+    try:
+        yield
+    finally:
+        trainer.InputSpec = specs
+
+
+def publish(write, folder):
+    """Have ``write(temporary folder)`` make a folder with the files, and move these to `folder` when all are there.
+
+    Args:
+        write: returns the path of the folder that it made inside of the temporary one.
+        folder: path; made if there is none. Files of a former export in it are replaced, others stay.
+    """
+    parent = os.path.dirname(os.path.abspath(folder))
+    os.makedirs(parent, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=".export-") as scratch:
+        made = write(scratch)
+        names = os.listdir(made)
+        os.makedirs(folder, exist_ok=True)
+        for name in names:
+            os.replace(os.path.join(made, name), os.path.join(folder, name))
+        for name in set(_FILES) - set(names):
+            if os.path.isfile(os.path.join(folder, name)):
+                os.remove(os.path.join(folder, name))

@@ -1,0 +1,74 @@
+"""tools/support_table.py, and that the page in docs/ is what its last run gave."""
+
+import importlib.util
+import json
+
+import pytest
+
+from tests.conftest import CONFIGS, ROOT
+
+RESULTS = json.loads((ROOT / "docs" / "support.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def tool():
+    spec = importlib.util.spec_from_file_location("support_table", ROOT / "tools" / "support_table.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_is_made_of_the_results(tool):
+    assert (ROOT / "docs" / "support.md").read_text() == tool.page(RESULTS), "run `make support`"
+
+
+def test_both_versions_have_every_cell_and_all_say_yes(tool):
+    assert {version.split(".")[0] for version in RESULTS} == {"2", "3"}
+    for version, detectors in RESULTS.items():
+        assert list(detectors) == sorted(tool.DETECTORS), version
+        for name, cells in detectors.items():
+            assert {task: cells[task]["ok"] for task in tool.TASKS} == dict.fromkeys(tool.TASKS, True), (version, name)
+
+
+def test_every_detector_has_a_student_and_a_teacher(tool):
+    for name in tool.DETECTORS:
+        assert all((CONFIGS / f"{name}_{kind}.yml").is_file() for kind in ("tiny", "wide"))
+
+
+def test_a_failure_is_a_no_with_its_reason_and_the_other_tasks_go_on(tool, monkeypatch, capsys, tmp_path):
+    def fail(self):
+        raise ValueError("no such\n  operator")
+
+    for task in tool.TASKS:
+        monkeypatch.setattr(tool.Run, task, fail if task == "eval" else lambda self: None)
+    tool.inside("gfl", str(tmp_path))
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("CELL ")]
+    cells = dict(json.loads(line[5:]) for line in lines)
+    assert cells == {t: {"ok": True} for t in tool.TASKS} | {
+        "eval": {"ok": False, "error": "ValueError: no such operator"}
+    }
+    page = tool.page({"3.3.1": {"gfl": cells}})
+    assert "| GFL | 3.3.1 | yes | yes | **no** | yes | yes |" in page
+    assert "- GFL, Paddle 3.3.1, eval: `ValueError: no such operator`" in page
+    assert page.count("not run") == len(tool.TASKS) * (len(tool.DETECTORS) - 1)
+
+
+def test_a_process_that_dies_is_a_no_for_what_it_did_not_get_to(tool, monkeypatch, tmp_path):
+    script = tmp_path / "dies.py"
+    script.write_text("import os\nprint('CELL [\"train\", {\"ok\": true}]', flush=True)\nos._exit(7)\n")
+    monkeypatch.setattr(tool, "__file__", str(script))
+    cells = tool.outside("gfl", str(tmp_path))
+    assert cells["train"] == {"ok": True}
+    assert cells["distil"] == {"ok": False, "error": "the process ended with 7"}
+
+
+@pytest.mark.parametrize("task", ["train", "distil", "eval", "infer"])
+def test_the_tasks_of_one_detector_run(task, runs):
+    getattr(runs, task)()
+
+
+@pytest.fixture(scope="module")
+def runs(tool, shapes, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("support")
+    (folder / "data").symlink_to(shapes)
+    return tool.Run("fcos", str(folder))
