@@ -1,11 +1,12 @@
 # make install | test | demo        PADDLE=3.3.1 takes another Paddle, in an environment of its own
+# make support                       tries every detector on both versions and writes docs/support.md
 PADDLE ?= 2.6.2
 PYTHON ?= python3.11
 VENV := $(if $(filter 2.6.2,$(PADDLE)),.venv,.venv-$(PADDLE))
 PY := $(VENV)/bin/python
 READY := $(VENV)/installed-$(PADDLE)
 
-.PHONY: install test demo clean
+.PHONY: install test demo support support-here clean
 
 install: $(READY)
 
@@ -21,6 +22,13 @@ test: $(READY)
 
 demo: $(READY)
 	$(PY) tools/demo.py --teacher $(or $(TEACHER),shipped)
+
+support:
+	$(MAKE) support-here PADDLE=2.6.2
+	$(MAKE) support-here PADDLE=3.3.1
+
+support-here: $(READY)
+	$(PY) tools/support_table.py
 
 clean:
 	rm -rf .venv .venv-* output dataset build *.egg-info
