@@ -336,21 +336,32 @@ def test_ppyoloes_evaluation_size_is_put_back(detector, monkeypatch):
     assert head.eval_size is size
 
 
-class Body(paddle.nn.Layer):
+class Scales(paddle.nn.Layer):
+    """A backbone that pools the image to given strides, after a convolution if it is to learn."""
+
+    def __init__(self, strides, channels=None):
+        super().__init__()
+        self.strides = strides
+        self.conv = paddle.nn.Conv2D(3, channels, 1) if channels else None
+
     def forward(self, batch):
-        return [paddle.nn.functional.avg_pool2d(batch["image"], stride) for stride in (4, 8)]
+        image = batch["image"] if self.conv is None else self.conv(batch["image"])
+        return [F.avg_pool2d(image, stride) for stride in self.strides]
 
 
 class Unknown(paddle.nn.Layer):
-    """A detector that nobody wrote an adapter for, without a neck."""
+    """A detector that nobody wrote an adapter for, without neck and head."""
 
-    def __init__(self):
+    def __init__(self, *strides, channels=None):
         super().__init__()
-        self.backbone = Body()
+        self.backbone = Scales(strides, channels)
+
+    def forward(self, batch):
+        return {"loss": sum(x.mean() for x in self.backbone(batch))}
 
 
 def test_an_unknown_detector_gets_the_generic_adapter():
-    adapter = detector_for(Unknown())
+    adapter = detector_for(Unknown(4, 8))
     assert type(adapter) is Detector
     assert [(x.stride, x.channels) for x in adapter.levels("backbone[*]")] == [(4, 3), (8, 3)]
     with pytest.raises(UserError, match=r"named sources: backbone\[i\]$"):
