@@ -28,7 +28,6 @@ from ppdet.slim import distill_loss, distill_model  # noqa: E402
 
 AS_PADDLEDET = {"numerics": "paddledet"}
 fgd_runs = pytest.mark.skipif(PADDLE >= 3, reason="FGDFeatureLoss: type promotion of float32 and int32 on Paddle 3")
-GFL_TRAINS = pytest.mark.skipif(PADDLE >= 3, reason="GFLHead.get_loss: type promotion of float32 and bool on Paddle 3")
 DISTILLERS = [pytest.param("fgd", marks=fgd_runs), "cwd", "pkd", "mimic"]
 
 
@@ -389,7 +388,6 @@ def random_boxes(count, size=64):
     return np.concatenate([corner, corner + extent], axis=2).astype("float32")
 
 
-@GFL_TRAINS
 @pytest.mark.parametrize("numerics", ["paddledet", "authors"])
 def test_ld_step(shapes, numerics):
     """There the sum over the batch and a weight for 80 classes, here not, unless the numerics are PaddleDetection's."""

@@ -6,7 +6,7 @@ import pytest
 from ppkd.recipe import load_recipe
 from ppkd.workspace import build_detector
 from tests.conftest import CONFIGS
-from tests.test_against_ppdet_slim import GFL_TRAINS, as_ld_student, gfl_batch, random_boxes
+from tests.test_against_ppdet_slim import as_ld_student, gfl_batch, random_boxes
 
 
 @pytest.fixture
@@ -31,7 +31,6 @@ def test_upstream_wants_a_teachers_outputs(step):
         LDGFLHead.get_loss.__wrapped__(None, None, None)
 
 
-@GFL_TRAINS
 def test_the_head_alone_has_the_plain_loss(step):
     (alone, head), (plain, _) = step(True), step(False)
     assert type(head).__name__ == "LDGFLHead"
