@@ -111,6 +111,61 @@ def test_a_slim_files_method_is_planned(name):
     assert methods.plan(load(STUDENTS[name], name).method).terms
 
 
+# The authors' configs (https://github.com/yzd-v/FGD): temp, alpha, beta, gamma, lambda; levels; inheriting; clipping.
+ONE_STAGE, TWO_STAGE = (0.5, 1e-3, 5e-4, 5e-4, 5e-6), (0.5, 5e-5, 2.5e-5, 5e-5, 5e-7)
+FGD = {
+    "retinanet_resnet101_coco_distill.yml": (ONE_STAGE, 5, True, 35),
+    "gfl_r101vd_fpn_coco_distill_fgd.yml": (ONE_STAGE, 5, True, 35),
+    "solov2_r101vd_fpn_coco_distill_fgd.yml": (ONE_STAGE, 4, True, 35),
+    "fcos_dcn_r50_fpn_coco_distill_fgd.yml": ((0.8, 1.6e-3, 8e-4, 8e-4, 8e-6), 5, True, 35),
+    "faster_rcnn_r101_fpn_coco_distill_fgd.yml": (TWO_STAGE, 4, True, 35),
+    "mask_rcnn_r101vd_fpn_coco_distill_fgd.yml": (TWO_STAGE, 4, True, 35),
+    "faster_rcnn_from_cascade_r50vd_coco_fgd.yml": (TWO_STAGE, 4, False, 35),
+    "yolox_l_coco_distill_fgd.yml": ((0.5, 2e-3, 1e-3, 1e-3, 1e-5), 3, False, None),
+}
+
+
+@pytest.mark.parametrize("name", FGD)
+def test_a_recipe_of_fgds_table_has_the_authors_numbers(name):
+    weights, levels, inherits, clip = FGD[name]
+    slim = f"slim/distill/{name}"
+    alone, loaded = load(STUDENTS[slim]), load(STUDENTS[slim], slim)
+    planned = methods.plan(loaded.method)
+    (term,) = planned.terms
+    assert tuple(term.loss[key] for key in ("temp", "alpha", "beta", "gamma", "lambda_")) == weights
+    assert term.max_levels == levels and bool(planned.inherit) == inherits
+    optimizer = dict(loaded.student["OptimizerBuilder"])
+    assert optimizer.pop("clip_grad_by_norm", None) == clip
+    assert optimizer == alone.student["OptimizerBuilder"], "nothing but the clipping is the method's"
+
+
+def transforms(config):
+    """All transforms of the train reader: name -> parameters."""
+    reader = config["TrainReader"]
+    both = [*reader["sample_transforms"], *reader.get("batch_transforms", ())]
+    return {name: params for one in both for name, params in one.items()}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_what_the_reader_prepares_is_what_the_detector_takes(name):
+    config = load(name).student
+    used = transforms(config)
+    outlines = config["architecture"] in ("MaskRCNN", "SOLOv2")
+    assert ("gt_poly" in config["TrainDataset"].get("data_fields", ())) == outlines
+    if "Gt2Solov2Target" in used:
+        assert used["Gt2Solov2Target"]["num_grids"] == config["SOLOv2Head"]["num_grids"]
+    if "Gt2FCOSTarget" in used:
+        target, head = used["Gt2FCOSTarget"], config["FCOSHead"]
+        assert target["downsample_ratios"] == head["fpn_stride"]
+        assert len(target["object_sizes_boundary"]) == len(head["fpn_stride"]) - 1
+        assert target["norm_reg_targets"] == head["norm_reg_targets"]
+    if "Gt2GFLTarget" in used:
+        assert used["Gt2GFLTarget"]["downsample_ratios"] == config["GFLHead"]["fpn_stride"]
+    if "eval_size" in config:
+        (size,) = [one["Resize"]["target_size"] for one in config["EvalReader"]["sample_transforms"] if "Resize" in one]
+        assert size == config["eval_size"] == config["TestReader"]["inputs_def"]["image_shape"][-2:]
+
+
 def count(model):
     """Parameters without batch norm's running statistics, as torchvision and PaddleDetection's tables count them."""
     statistics = ("_mean", "_variance")
@@ -127,6 +182,42 @@ def test_retinanet_r50_has_the_size_that_its_paper_implies():
     fpn = sum(conv(c, 256, 1) for c in (512, 1024, 2048)) + 5 * conv(256, 256, 3)
     head = 8 * conv(256, 256, 3) + conv(256, 9 * 80, 3) + conv(256, 9 * 4, 3)
     assert count(build_detector(load("retinanet/retinanet_r50_fpn_2x_coco.yml").student)) == resnet50 + fpn + head
+
+
+# torchvision's numbers for its models: with 91 classes, one of them the background, and without the 53,120 weights of
+# its frozen batch norms. The FPN and heads of the three are PaddleDetection's, but for the classes.
+NORMS = 53_120
+BOXES = 10 * (1024 + 1) + (91 - 80) * 4 * (1024 + 1)
+
+
+@pytest.mark.parametrize(
+    "name, published",
+    [
+        ("faster_rcnn/faster_rcnn_r50_fpn_2x_coco.yml", 41_755_286 - BOXES),
+        ("mask_rcnn/mask_rcnn_r50_fpn_2x_coco.yml", 44_401_393 - BOXES - 11 * (256 + 1)),
+        # PaddleDetection multiplies each level's distances by a number of its own.
+        ("fcos/fcos_r50_fpn_1x_coco.yml", 32_269_600 - 11 * (256 * 9 + 1) + 5),
+    ],
+)
+def test_detectors_that_torchvision_has_too_are_as_large(name, published):
+    from ppkd.workspace import build_detector
+
+    assert count(build_detector(load(name).student)) == published + NORMS
+
+
+@pytest.mark.parametrize(
+    "name, millions",
+    [
+        ("yolox/yolox_s_300e_coco.yml", 9.0),
+        ("yolox/yolox_m_300e_coco.yml", 25.3),
+        ("picodet/picodet_s_320_coco_lcnet.yml", 1.18),
+    ],
+)
+def test_small_detectors_have_about_their_published_sizes(name, millions):
+    """YOLOX's are its paper's, PicoDet's is PaddleDetection's."""
+    from ppkd.workspace import build_detector
+
+    assert count(build_detector(load(name).student)) / 1e6 == pytest.approx(millions, rel=0.01)
 
 
 def test_ppyoloe_plus_s_has_its_published_size():
