@@ -27,7 +27,8 @@ from ppkd.yaml_io import dump
 
 # Name of the test config -> name in the table.
 DETECTORS = {
-    "retinanet": "RetinaNet", "fcos": "FCOS", "gfl": "GFL", "picodet": "PicoDet", "tood": "TOOD", "ppyoloe": "PP-YOLOE",
+    "retinanet": "RetinaNet", "fcos": "FCOS", "gfl": "GFL", "picodet": "PicoDet, first head",
+    "picodet_v2": "PicoDet, released head", "tood": "TOOD", "ppyoloe": "PP-YOLOE",
     "yolov3": "YOLOv3", "yolox": "YOLOX", "faster_rcnn": "Faster R-CNN", "mask_rcnn": "Mask R-CNN",
     "cascade_rcnn": "Cascade R-CNN", "solov2": "SOLOv2",
 }  # fmt: skip

@@ -31,4 +31,5 @@ def cure_ppdet():
     empty_batch.learn_fcos_background_alone()
     empty_batch.pad_no_masks()
     empty_batch.learn_solov2_background_alone()
+    empty_batch.learn_picodet_background_alone()
     empty_batch.return_all_of_an_empty_assignment()

@@ -193,3 +193,32 @@ def _or_solov2_background(call):
 
     setattr(or_background, _MARK, True)
     return or_background
+
+
+def learn_picodet_background_alone():
+    """Let PicoDet take a step on a batch without any box: all is background, and no box is learned.
+
+    Its loss divides by the sum of the targets' scores: NaN. Under data parallel it takes the ranks' mean of that sum, and
+    at least 1, so there nothing is changed.
+
+    Needed for: paddledet 2.6.0 (`PicoHeadV2`).
+    """
+    from ppdet.modeling.heads.pico_head import PicoHeadV2
+
+    if not hasattr(PicoHeadV2.get_loss, _MARK):
+        PicoHeadV2.get_loss = _or_picodet_background(PicoHeadV2.get_loss)
+
+
+def _or_picodet_background(get_loss):
+    @functools.wraps(get_loss)
+    def or_background(self, outputs, truth):
+        if paddle.distributed.get_world_size() > 1 or truth["pad_gt_mask"].numpy().any():
+            return get_loss(self, outputs, truth)
+        scores, edges, boxes, _ = outputs
+        scores = scores.reshape([-1, self.num_classes])
+        background = self.loss_vfl(scores, paddle.zeros_like(scores), avg_factor=1.0)
+        # Zero, and yet a path to the box branch.
+        return {"loss_vfl": background, "loss_bbox": boxes.sum() * 0.0, "loss_dfl": edges.sum() * 0.0}
+
+    setattr(or_background, _MARK, True)
+    return or_background

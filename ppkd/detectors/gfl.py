@@ -28,19 +28,22 @@ class GFL(Detector):
 
 
 class PicoDet(Detector):
-    """Adds ``head.cls[i]`` and ``head.box_dist[i]`` as `GFL` does; both may come out of one convolution."""
+    """Adds ``head.cls[i]`` and ``head.box_dist[i]`` as `GFL` does.
+
+    Both may come out of one convolution. The released models' head aligns its class scores afterwards.
+    """
 
     @classmethod
     def fits(cls, model):
-        return type(model).__name__ == "PicoDet" and type(model.head).__name__ == "PicoHead"
+        return type(model).__name__ == "PicoDet" and type(model.head).__name__ in ("PicoHead", "PicoHeadV2")
 
     @property
     def cell_offset(self):
         return self.head.cell_offset
 
     def aliases(self):
-        count = self.head.cls_out_channels
-        if self.head.conv_feat.share_cls_reg:
+        if type(self.head).__name__ == "PicoHead" and self.head.conv_feat.share_cls_reg:
+            count = self.head.cls_out_channels
             classes = partial(channels, begin=0, end=count)
             edges = partial(channels, begin=count, end=None)
             return {
