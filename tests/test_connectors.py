@@ -85,12 +85,40 @@ def test_normalise_computes_in_float32():
     assert CONNECTORS["normalise"](4, 4)(paddle.randn([2, 4, 3, 3]).astype("float16")).dtype == paddle.float32
 
 
-def test_match_size_resizes_the_teacher_with_half_pixel_centres():
-    student, teacher = paddle.rand([1, 2, 4, 4]), paddle.rand([1, 3, 8, 8])
-    resized = match_size(student, teacher).numpy()
-    # Halving puts every new centre between four old ones.
-    np.testing.assert_allclose(resized, teacher.numpy().reshape(1, 3, 4, 2, 4, 2).mean(axis=(3, 5)), rtol=1e-5)
-    assert match_size(paddle.rand([1, 2, 8, 8]), teacher) is teacher
+def test_match_size_leaves_maps_of_equal_size_alone():
+    teacher = paddle.rand([1, 3, 8, 6])
+    assert match_size(paddle.rand([1, 2, 8, 6]), teacher) is teacher
+
+
+@pytest.mark.parametrize("ratio", [2, 4])
+def test_match_size_shrinks_to_the_mean_of_all_cells_below(ratio):
+    """At a ratio of 2 bilinear with half-pixel centres is the same; at 4 it would leave out three cells in four."""
+    student, teacher = paddle.rand([1, 2, 4, 3]), paddle.rand([1, 3, 4 * ratio, 3 * ratio])
+    resized = match_size(student, teacher)
+    means = teacher.numpy().reshape(1, 3, 4, ratio, 3, ratio).mean(axis=(3, 5))
+    np.testing.assert_allclose(resized.numpy(), means, rtol=1e-5)
+    assert np.allclose(resized.numpy(), bilinear(teacher, [4, 3]), rtol=1e-5) == (ratio == 2)
+
+
+@pytest.mark.parametrize("size", [(8, 6), (6, 5), (8, 2), (2, 6)])
+def test_match_size_enlarges_bilinearly_with_half_pixel_centres(size):
+    """Also where only one of the directions grows."""
+    teacher = paddle.rand([1, 3, 4, 3])
+    np.testing.assert_allclose(
+        match_size(paddle.rand([1, 2, *size]), teacher).numpy(), bilinear(teacher, size), rtol=1e-5, atol=1e-6
+    )
+
+
+def bilinear(x, size):
+    """Bilinear interpolation of (1, C, H, W), cell centres at halves, written out."""
+    x = x.numpy()
+    for axis, new in ((2, size[0]), (3, size[1])):
+        old = x.shape[axis]
+        at = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
+        low = np.floor(at).astype(int)
+        share = (at - low).reshape([-1 if i == axis else 1 for i in range(4)])
+        x = np.take(x, low, axis) * (1 - share) + np.take(x, np.minimum(low + 1, old - 1), axis) * share
+    return x
 
 
 @pytest.mark.parametrize("student, teacher", [("align", "none"), ("align_standardise", "standardise")])
@@ -115,6 +143,8 @@ def test_unknown_names_say_what_there_is():
         term(loss={"name": "fdg"}, student_connector="align")
     with pytest.raises(UserError, match=r"loss fgd has no parameter 'alhpa'; nearest: alpha"):
         term(loss={"name": "fgd", "alhpa": 1}, student_connector="align")
+    with pytest.raises(UserError, match=r"loss mgd: mgd: lambda_ is 2, expected a fraction from 0 to 1"):
+        term(loss={"name": "mgd", "lambda_": 2}, student_connector="align")
 
 
 def test_a_loss_that_asks_for_what_no_context_has_is_refused():

@@ -19,6 +19,9 @@ SLIM = {
     "FGD": "slim_method: FGD\ndistill_loss: FGDFeatureLoss\nFGDFeatureLoss: {}\n",
     "CWD": "slim_method: CWD\ndistill_loss: CWDFeatureLoss\nCWDFeatureLoss: {}\n",
     "LD": "slim_method: LD\n",
+    "MGD": "slim_method: MGD\ndistill_loss: MGDFeatureLoss\nMGDFeatureLoss: {}\n",
+    "Mimic": "slim_method: Mimic\n",
+    "PKD": "slim_method: PKD\n",
     "PPYOLOEDistill": "slim_method: PPYOLOEDistill\ndistill_loss: DistillPPYOLOELoss\nDistillPPYOLOELoss: {}\n",
     "DistillYOLOv3Loss": "distill_loss: DistillYOLOv3Loss\nDistillYOLOv3Loss: {}\n",
 }
@@ -52,17 +55,28 @@ def train(shapes, teacher_weights, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "method, student, missing, working",
     [
-        ("LD", "retinanet", "head.box_dist, which the student's RetinaNet", "CWD, FGD"),
-        ("LD", "yolov3", "head.box_dist, which the student's YOLOv3", "CWD, DistillYOLOv3Loss, FGD"),
+        ("LD", "retinanet", "head.box_dist, which the student's RetinaNet", "CWD, FGD, MGD, Mimic, PKD"),
         (
-            "DistillYOLOv3Loss", "retinanet", "head.objectness, which the student's RetinaNet", "CWD, FGD",
+            "LD", "yolov3", "head.box_dist, which the student's YOLOv3",
+            "CWD, DistillYOLOv3Loss, FGD, MGD, Mimic, PKD",
+        ),
+        ("LD", "mask_rcnn", "head.box_dist and head.cls, which the student's MaskRCNN", "CWD, FGD, MGD, Mimic, PKD"),
+        (
+            "DistillYOLOv3Loss", "retinanet", "head.objectness, which the student's RetinaNet",
+            "CWD, FGD, MGD, Mimic, PKD",
         ),
         (
             "DistillYOLOv3Loss", "ppyoloe", "head.box and head.objectness, which the student's YOLOv3",
-            "CWD, FGD, LD, PPYOLOEDistill",
+            "CWD, FGD, LD, MGD, Mimic, PKD, PPYOLOEDistill",
         ),
-        ("PPYOLOEDistill", "gfl", "its target assignment, which the student's GFL", "CWD, FGD, LD"),
-        ("PPYOLOEDistill", "retinanet", "head.box_dist, which the student's RetinaNet", "CWD, FGD"),
+        (
+            "PPYOLOEDistill", "gfl", "its target assignment, which the student's GFL",
+            "CWD, FGD, LD, MGD, Mimic, PKD",
+        ),
+        (
+            "PPYOLOEDistill", "retinanet", "head.box_dist, which the student's RetinaNet",
+            "CWD, FGD, MGD, Mimic, PKD",
+        ),
     ],
 )  # fmt: skip
 def test_a_detector_without_what_the_method_needs(method, student, missing, working, train):
@@ -76,7 +90,7 @@ def test_a_teacher_without_what_the_method_needs(train):
     message = train("LD", student="gfl", teacher="retinanet")
     assert message == (
         "LD needs head.box_dist, which the teacher's RetinaNet does not have; "
-        "methods that work on these two detectors: CWD, FGD"
+        "methods that work on these two detectors: CWD, FGD, MGD, Mimic, PKD"
     )
 
 
@@ -150,12 +164,22 @@ def test_methods_of_one_detector_that_others_fit_too(shapes):
          r"LD has no parameter 'loss_kd\.weight'; nearest: loss_weight; it has: loss_kd\.T, "),
         ("LD", ["loss_ld.T=hot"], r"loss_ld\.T has to be a number, found 'hot'"),
         ("LD", ["topk=many"], r"topk has to be a number, found 'many'"),
-        ("CWD", ["places=[nek]"], r"places has to be one of neck, backbone, head\.cls; found 'nek'; nearest: neck"),
-        ("CWD", ["places=neck"], r"places has to be a list of neck, backbone, head\.cls; found 'neck'"),
+        ("CWD", ["places=[nek]"],
+         r"places has to be one of neck, backbone, head\.cls, head\.objectness; found 'nek'; nearest: neck"),
+        ("CWD", ["places=neck"],
+         r"places has to be a list of neck, backbone, head\.cls, head\.objectness; found 'neck'"),
         ("CWD", ["tau=cold"], r"tau has to be a number, found 'cold'"),
         ("CWD", ["taw=2"], r"CWD has no parameter 'taw'; nearest: tau"),
         ("DistillYOLOv3Loss", ["wait=2"], r"DistillYOLOv3Loss has no parameter 'wait'.*it has: weight"),
         ("DistillYOLOv3Loss", ["weight=[1]"], r"weight has to be a number, found \[1\]"),
+        ("PKD", ["resize=1"],
+         r"PKD has no parameter 'resize'; nearest: resize_stu, normalize; it has: loss_weight, "),
+        ("PKD", ["resize_stu=1"], r"resize_stu has to be true or false, found 1"),
+        ("MGD", ["alpha=1"], r"MGD has no parameter 'alpha'; nearest: alpha_mgd; it has: alpha_mgd, lambda_mgd, "),
+        ("MGD", ["lambda_mgd=most"], r"lambda_mgd has to be a number, found 'most'"),
+        ("MGD", ["numerics=paddledet"], r"distill\.numerics=paddledet is not offered for mgd: PaddleDetection's has"),
+        ("Mimic", ["weight=2"], r"Mimic has no parameter 'weight'; nearest: loss_weight; it has: loss_weight, norm"),
+        ("Mimic", ["loss_weight=[1]"], r"loss_weight has to be a number, found \[1\]"),
         *((name, ["numerics=paddle"],
            r"distill\.numerics has to be one of authors, paddledet; found 'paddle'; nearest: padd") for name in SLIM),
         ("FGD", ["inherit=perhaps"], r"distill\.inherit has to be true or false, found 'perhaps'"),
@@ -171,7 +195,7 @@ def test_an_unknown_method_names_those_there_are(train, monkeypatch):
     monkeypatch.setitem(SLIM, "typo", "slim_method: PPYOLOEDistil\n")
     assert re.match(
         r"slim_method: 'PPYOLOEDistil' is no distillation method of ppkd; nearest: PPYOLOEDistill.*; "
-        "known: CWD, DistillYOLOv3Loss, FGD, LD, PPYOLOEDistill$",
+        "known: CWD, DistillYOLOv3Loss, FGD, LD, MGD, Mimic, PKD, PPYOLOEDistill$",
         train("typo"),
     )
 
@@ -236,6 +260,79 @@ def test_what_is_switched_off_is_not_logged(off, recipe):
     }[off[0]]
 
 
+# PKD, MGD and Mimic
+
+
+@pytest.mark.parametrize(
+    "name, params, loss, weight",
+    [
+        ("PKD", {}, {"name": "pkd", "resize_student": True, "unbiased": False}, 1.0),
+        (
+            "PKD", {"loss_weight": 6, "resize_stu": False},
+            {"name": "pkd", "resize_student": False, "unbiased": False}, 6,
+        ),
+        ("MGD", {}, {"name": "mgd", "alpha": 2e-5, "lambda_": 0.65}, 1.0),
+        (
+            "MGD", {"alpha_mgd": 5e-7, "lambda_mgd": 0.45, "loss_weight": 2},
+            {"name": "mgd", "alpha": 5e-7, "lambda_": 0.45}, 2,
+        ),
+        ("Mimic", {"loss_weight": 0.5}, {"name": "mimic"}, 0.5),
+    ],
+)  # fmt: skip
+def test_a_feature_distiller_is_one_term_on_the_neck_without_inheritance(name, params, loss, weight):
+    made = plan(MethodSpec(name, {"student_channels": 8, "teacher_channels": 9, **params}))
+    (term,) = made.terms
+    assert (term.name, term.student, term.teacher) == (name.lower(), "neck[*]", "neck[*]")
+    assert (term.loss, term.weight, term.trained) == (loss, weight, True)
+    assert (term.student_connector, term.teacher_connector) == ("align", "none")
+    assert (made.inherit, made.alpha, made.assigner) == ((), 1.0, "student")
+    assert plan(MethodSpec(name, params, options={"inherit": True})).inherit == ("neck", "head")
+
+
+@pytest.mark.parametrize("name", ["PKD", "MGD", "Mimic"])
+def test_normalize_standardises_what_is_compared(name):
+    (term,) = plan(MethodSpec(name, {"normalize": True})).terms
+    # What MGD generates is compared, not what goes into its generator.
+    wanted = "align" if name == "MGD" else "align_standardise"
+    assert (term.student_connector, term.teacher_connector) == (wanted, "standardise")
+
+
+@pytest.mark.parametrize("name", ["PKD", "Mimic"])
+def test_paddledetections_numerics_of_feature_distillers(name):
+    (term,) = plan(MethodSpec(name, {"normalize": True}, options={"numerics": "paddledet"})).terms
+    assert (term.student_connector, term.teacher_connector) == ("align_normalise", "normalise")
+    assert (term.loss.get("unbiased"), term.trained) == (True if name == "PKD" else None, False)
+
+
+@pytest.mark.parametrize("name, key", [("PKD", "loss_weight"), ("MGD", "alpha_mgd"), ("Mimic", "loss_weight")])
+def test_the_weight_of_a_slim_file_multiplies_what_is_logged(name, key, recipe):
+    default = {"loss_weight": 1.0, "alpha_mgd": 2e-5}[key]
+
+    def terms(*overrides):
+        paddle.seed(1)
+        loaded = recipe("fcos", name, overrides=overrides)
+        batch, model = training_batch(loaded), build_model(loaded)
+        model.train()
+        losses = model(batch)
+        found = {name: float(value) for name, value in terms_of(losses, model).items()}
+        own = sum(float(losses[key]) for key in ("loss_cls", "loss_box", "loss_quality"))
+        assert float(losses["loss"]) == pytest.approx(own + sum(found.values()), rel=1e-5)
+        return found
+
+    once, thrice = terms(), terms(f"distill.{key}={3 * default}")
+    assert set(once) == {f"{name.lower()}.s{stride}" for stride in (8, 16, 32, 64)}
+    assert all(thrice[label] == pytest.approx(3 * value, rel=1e-4) and value > 0 for label, value in once.items())
+
+
+def test_levels_are_limited_by_the_names_of_the_slim_file(recipe, tmp_path, shapes):
+    """PaddleDetection's `distill_loss_name` has a name a level, from the first."""
+    text = f"_BASE_: [{CONFIGS}/fcos_wide.yml]\nslim: Distill\nslim_method: PKD\ndistill_loss: PKDFeatureLoss\n"
+    slim = write(tmp_path / "slim.yml", text + "distill_loss_name: [a, b]\nPKDFeatureLoss: {loss_weight: 6}\n")
+    method = load_recipe(str(CONFIGS / "fcos_tiny.yml"), slim, [f"dataset_dir={shapes}"]).method
+    (term,) = plan(method).terms
+    assert (term.max_levels, term.weight) == (2, 6)
+
+
 # Other pairs than those of the invariants
 
 
@@ -268,6 +365,9 @@ def test_ld_teaches_across_detectors_of_equal_bins(recipe, teacher_weights):
     [
         ("FGD", dict.fromkeys(("alpha_fgd", "beta_fgd", "gamma_fgd", "lambda_fgd"), 0)),
         ("LD", {part: {"loss_weight": 0} for part in ("loss_ld", "loss_ld_vlr", "loss_kd")}),
+        ("PKD", {"loss_weight": 0}),
+        ("MGD", {"alpha_mgd": 0}),
+        ("Mimic", {"loss_weight": 0}),
         ("PPYOLOEDistill", {"logits_loss_weight": {"class": 0, "iou": 0, "dfl": 0}, "feat_distill": False}),
         ("PPYOLOEDistill", {"logits_distill": False, "feat_distiller": "mgd", "feat_distill_params": {"alpha_mgd": 0}}),
     ],
