@@ -59,6 +59,16 @@ def infer_parser():
     return parser
 
 
+def export_parser():
+    """Arguments of ``tools/export_model.py``."""
+    parser = _common("Export a detector with the weights of -o weights=PATH_OR_URL for Paddle Inference.")
+    parser.add_argument("--slim_config", help=_UNUSED_SLIM)
+    parser.add_argument("--output_dir", default="output_inference", help="the files go to a folder of it named as -c")
+    parser.add_argument("--onnx", action="store_true", help="also write model.onnx")
+    parser.add_argument("--opset", type=_positive, default=16, help="version of ONNX's operators (default 16)")
+    return parser
+
+
 def demo_parser():
     """Arguments of ``tools/demo.py``."""
     parser = argparse.ArgumentParser(description="Train a student alone and with a teacher on generated images.")

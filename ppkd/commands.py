@@ -43,10 +43,11 @@ def evaluate(args):
     _check_writable("--json", args.json and os.path.dirname(args.json))
     from ppkd.build import build_student
     from ppkd.datasets import open_dataset
+    from ppkd.evaluation import check_reader, summary
     from ppkd.evaluation import evaluate as run
-    from ppkd.evaluation import summary
     from ppkd.workspace import scope
 
+    check_reader(config)
     with scope(config) as table:
         open_dataset("EvalDataset", config)
         model = _with_weights(build_student(recipe, load=False), config)
@@ -85,6 +86,35 @@ def infer(args):
             visualize=args.visualize,
         )
     logger().info("%d images written to %s", len(images), args.output_dir)
+
+
+def export(args):
+    """``tools/export_model.py``: the detector of ``-c`` for Paddle Inference and, with ``--onnx``, as ONNX."""
+    recipe = load_recipe(args.config, None, args.opt)
+    _check_writable("--output_dir", args.output_dir)
+    start_device(recipe.student)
+    from ppkd.export import check_export, publish, write_static
+    from ppkd.onnx_export import check_onnx, convert
+    from ppkd.workspace import build_detector
+
+    check_export(recipe.student)
+    if args.onnx:
+        check_onnx(recipe.student["architecture"])
+
+    def trace(folder, batch=None):
+        # Tracing changes a model for good, so each trace has its own.
+        model = _with_weights(build_detector(recipe.student), recipe.student)
+        return write_static(model, recipe, folder, batch)
+
+    def write(scratch):
+        made = trace(scratch)
+        if args.onnx:
+            convert(trace(os.path.join(scratch, "onnx"), batch=1), os.path.join(made, "model.onnx"), args.opset)
+        return made
+
+    folder = os.path.join(args.output_dir, recipe.name)
+    publish(write, folder)
+    logger().info("written to %s: %s", folder, ", ".join(sorted(os.listdir(folder))))
 
 
 def demo(args):

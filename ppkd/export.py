@@ -21,10 +21,10 @@ def check_export(config):
     Raises:
         UserError: an unknown switch, a shape that is none, or a detector that ppdet cannot export.
     """
-    import_names = _exportable()
-    if not any(name in str(config["architecture"]) for name in import_names):
-        # ppdet itself ends the process here, with exit code 0.
-        raise UserError(f"ppdet does not export {config['architecture']}, only {', '.join(sorted(import_names))}")
+    known = _exportable()
+    if not any(name in str(config.get("architecture")) for name in known):
+        # ppdet itself would end the process, with exit code 0 and a folder left behind.
+        raise UserError(f"ppdet does not export {config.get('architecture')}, only {', '.join(sorted(known))}")
     for key in config.get("export") or {}:
         if key not in _SWITCHES:
             raise UserError(f"export: no switch {key!r}{nearest(key, _SWITCHES)} (known: {', '.join(_SWITCHES)})")
@@ -71,9 +71,7 @@ def write_static(model, recipe, folder, batch=None):
     with scope(recipe.student) as table:
         from ppdet.engine import Trainer
 
-        static_graph.let_operators_be_traced()
-        static_graph.let_unused_inputs_be_found()
-        static_graph.let_both_branches_count_alike()
+        static_graph.cure_export()
         config = table.copy()
         config["model"], config["filename"] = model, recipe.name + ".yml"
         # ppdet asks for the graph as a whole, which Paddle since 2.6 makes only if told so.

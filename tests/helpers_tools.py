@@ -12,6 +12,7 @@ TOOLS = {
     "train": (cli.train_parser, commands.train),
     "eval": (cli.eval_parser, commands.evaluate),
     "infer": (cli.infer_parser, commands.infer),
+    "export_model": (cli.export_parser, commands.export),
 }
 
 # Wherever a test runs, nothing answers there: downloads fail as they do without a network.

@@ -22,12 +22,20 @@ _ATTRIBUTES = {
 _NEW_NAMES = {"generate_proposals_v2": "generate_proposals"}
 
 
+def cure_export():
+    """Apply all cures of this module. Applied again they change nothing."""
+    let_operators_be_traced()
+    let_unused_inputs_be_found()
+    let_both_branches_count_alike()
+    keep_projections_apart()
+
+
 def let_operators_be_traced():
     """Let ppdet's own operators (NMS, proposals) be traced into the graphs of Paddle 3.
 
     ppdet knows dynamic mode and the graphs of Paddle 2. In those of Paddle 3 the operators take the same calls as in
-    dynamic mode, through another module. Without it no detector with NMS is exported: "The type of '%BBoxes' in operator
-    multiclass_nms3 should be one of [str, bytes, Variable]".
+    dynamic mode, through another module. Without it no detector with NMS is exported: "The type of '%BBoxes' in
+    operator multiclass_nms3 should be one of [str, bytes, Variable]".
 
     Needed for: paddledet 2.6.0 on Paddle 3; on Paddle 2 nothing is changed.
     """
@@ -94,11 +102,33 @@ def let_both_branches_count_alike():
     """Let the post-processing of R-CNNs use one kind of number for the boxes of an image with and without any.
 
     It takes a list of one for "none found, one fake box" and an element of a tensor otherwise, and the two branches of
-    a condition in a graph of Paddle 3 have to have equal ranks: "Does not support rank inconsistency".
+    a condition have to agree. Without it Paddle 3 does not trace Faster, Mask and Cascade R-CNN ("Does not support rank
+    inconsistency"), and on Paddle 2 their exported models do not run ("The axis is expected to be in range of [0, 0)").
 
-    Needed for: paddledet 2.6.0 on Paddle 3; on Paddle 2 nothing is changed.
+    Needed for: paddledet 2.6.0 on Paddle 2.5 and later.
     """
     replace("ppdet.modeling.post_process", to_tensor=_count)
+
+
+def keep_projections_apart():
+    """Let GFL's integral of its edge distributions end in a reshape, which changes nothing.
+
+    All levels multiply by one shared projection, and then by their stride. Paddle Inference fuses the two
+    (``matmul_v2_scale_fuse_pass``) by scaling the shared projection, once for every level: boxes come out wrong by
+    factors, without a message.
+
+    Needed for: Paddle Inference 2.6 with its default optimisation.
+    """
+    from ppdet.modeling.heads.gfl_head import Integral
+
+    if not hasattr(Integral, "ppdets_forward"):
+        Integral.ppdets_forward, Integral.forward = Integral.forward, _ending_in_a_reshape
+
+
+def _ending_in_a_reshape(self, x):
+    # Neither a closure nor functools.wraps: Paddle traces the source, of a wrapped function that of the original.
+    distances = self.ppdets_forward(x)
+    return distances if self.training else distances.reshape([-1])
 
 
 def _count(data, *args, **kwargs):

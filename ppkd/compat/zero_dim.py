@@ -1,7 +1,5 @@
 """Since Paddle 2.5 one element of a tensor has no dimension, where it was a list of one; ppdet counts on the list."""
 
-import functools
-
 import paddle
 
 from ppkd.compat.module_view import replace
@@ -45,16 +43,14 @@ def count_solov2_masks_in_a_list():
     """
     from ppdet.modeling.heads.solov2_head import SOLOv2Head
 
-    predict = SOLOv2Head.get_prediction
-    if hasattr(predict, "__wrapped__"):
-        return
+    if not hasattr(SOLOv2Head, "ppdets_get_prediction"):
+        SOLOv2Head.ppdets_get_prediction, SOLOv2Head.get_prediction = SOLOv2Head.get_prediction, _get_prediction
 
-    @functools.wraps(predict)
-    def get_prediction(self, *args):
-        masks, labels, scores, count = predict(self, *args)
-        return masks, labels, scores, _as_list(count)
 
-    SOLOv2Head.get_prediction = get_prediction
+def _get_prediction(self, *args):
+    # Neither a closure nor functools.wraps: for an export Paddle traces the source, of a wrapped function the original.
+    masks, labels, scores, count = self.ppdets_get_prediction(*args)
+    return masks, labels, scores, _as_list(count)
 
 
 def _concat(x, axis=0, name=None):
