@@ -92,7 +92,7 @@ def test_student_and_teacher_match_on_every_level(name, monkeypatch):
     assert len(owners) == len(published.parts) and set(owners) == labels
 
 
-@pytest.mark.parametrize("name", ["yolov3", "gfl_alone"])
+@pytest.mark.parametrize("name", ["picodet_from_gfl", "gfl_alone"])
 def test_three_steps_of_the_cheapest(name, tmp_path):
     record = run(name, str(tmp_path))
     assert record["problems"] == []
