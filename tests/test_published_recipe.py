@@ -75,6 +75,18 @@ def test_every_published_slim_file_has_its_benchmark():
     assert all((student, slim) in pairs for slim, student in STUDENTS.items() if slim in measured)
 
 
+def test_every_published_slim_file_stands_in_the_table_of_recipes():
+    docs = (ROOT / "docs/methods.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\S+)` \| `(\S+)` \([^|]*\) \| `(\S+)` \([^|]*\) \|", docs, flags=re.MULTILINE)
+    expected = set()
+    for slim in {published.slim for published in RECIPES.values()} - {None}:
+        files = [ROOT / "configs" / name for name in (STUDENTS[slim], slim)]
+        weights = load_recipe(*map(str, files)).teachers[TEACHER].weights
+        teacher = re.fullmatch(r"https://paddledet\.bj\.bcebos\.com/models/(\w+)\.pdparams", weights)[1]
+        expected.add((files[1].stem, STUDENTS[slim].removesuffix(".yml"), teacher))
+    assert set(rows) == expected
+
+
 @pytest.mark.parametrize("name", ONCE)
 def test_student_and_teacher_match_on_every_level(name, monkeypatch):
     """What the loss is made of, found by dry forwards of the two detectors; they have random weights and no data."""
