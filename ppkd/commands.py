@@ -94,22 +94,20 @@ def export(args):
     _check_writable("--output_dir", args.output_dir)
     start_device(recipe.student)
     from ppkd.export import check_export, publish, write_static
-    from ppkd.onnx_export import check_onnx, convert
+    from ppkd.onnx_export import check_onnx, write_onnx
     from ppkd.workspace import build_detector
 
     check_export(recipe.student)
     if args.onnx:
-        check_onnx(recipe.student["architecture"])
+        check_onnx(recipe.student)
 
-    def trace(folder, batch=None):
-        # Tracing changes a model for good, so each trace has its own.
-        model = _with_weights(build_detector(recipe.student), recipe.student)
-        return write_static(model, recipe, folder, batch)
+    # Tracing changes a model for good, so each trace has its own.
+    models = [_with_weights(build_detector(recipe.student), recipe.student) for _ in range(1 + args.onnx)]
 
     def write(scratch):
-        made = trace(scratch)
+        made = write_static(models[0], recipe, scratch)
         if args.onnx:
-            convert(trace(os.path.join(scratch, "onnx"), batch=1), os.path.join(made, "model.onnx"), args.opset)
+            write_onnx(models[1], recipe, os.path.join(made, "model.onnx"), args.opset)
         return made
 
     folder = os.path.join(args.output_dir, recipe.name)

@@ -28,12 +28,22 @@ def check_export(config):
     for key in config.get("export") or {}:
         if key not in _SWITCHES:
             raise UserError(f"export: no switch {key!r}{nearest(key, _SWITCHES)} (known: {', '.join(_SWITCHES)})")
-    shape = ((config.get("TestReader") or {}).get("inputs_def") or {}).get("image_shape")
+    shape = _given_shape(config)
     if shape is not None and not _is_image_shape(shape):
         raise UserError(
             f"TestReader.inputs_def.image_shape: {shape!r} is no shape: [3, height, width] is, in pixels, with -1 for "
             "any height or width, and a batch size before it if that is fixed"
         )
+
+
+def image_shape(config):
+    """``[3, height, width]`` as `TestReader.inputs_def` gives it, -1 for any; None if it is not given."""
+    shape = _given_shape(config)
+    return None if shape is None else list(shape)[-3:]
+
+
+def _given_shape(config):
+    return ((config.get("TestReader") or {}).get("inputs_def") or {}).get("image_shape")
 
 
 def _exportable():

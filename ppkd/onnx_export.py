@@ -1,7 +1,6 @@
 """Turns an exported graph into ONNX with paddle2onnx, in a process of its own: on what it cannot convert it aborts."""
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -9,18 +8,27 @@ from importlib import metadata
 
 import paddle
 
+from ppkd.compat.onnx_nms import known_number_of_boxes
 from ppkd.compat.onnx_numbers import narrow_numbers
 from ppkd.errors import UserError
+from ppkd.export import image_shape, write_static
 
-_PADDLE = int(paddle.__version__.split(".")[0])
 # The release that reads the graphs of this Paddle; each refuses the other's.
-_RELEASE = "1.3.1" if _PADDLE < 3 else "2.1.0"
+_RELEASE = "1.3.1" if int(paddle.__version__.split(".")[0]) < 3 else "2.1.0"
 _NO_PROPOSALS = "it knows neither generate_proposals nor distribute_fpn_proposals"
-# What paddle2onnx does not convert, or into a file that does not run: architecture -> why, by Paddle's major version.
+_RCNN = dict.fromkeys(("FasterRCNN", "MaskRCNN", "CascadeRCNN"), _NO_PROPOSALS)
+# What paddle2onnx does not convert, or into a file that does not run: architecture -> why.
 _UNCONVERTED = {
-    2: {"FasterRCNN": _NO_PROPOSALS, "MaskRCNN": _NO_PROPOSALS, "CascadeRCNN": _NO_PROPOSALS},
-    3: {"FasterRCNN": _NO_PROPOSALS, "MaskRCNN": _NO_PROPOSALS, "CascadeRCNN": _NO_PROPOSALS},
-}
+    "1.3.1": _RCNN | {
+        "RetinaNet": "it loses the size of a slice that goes backwards",
+        "TOOD": "it does not set values along two axes",
+        "SOLOv2": "it makes a list where a number is wanted (ConstantOfShape)",
+    },
+    "2.1.0": _RCNN | {
+        "RetinaNet": "it loses the size of a slice that goes backwards",
+        "FCOS": "it slices the list of locations along an axis too many",
+    },
+}  # fmt: skip
 _CONVERT = """
 import sys
 import zlib  # before Paddle: see ppkd.compat.zlib_order
@@ -32,15 +40,14 @@ with open(target, "wb") as file:
 """
 
 
-def check_onnx(architecture):
-    """Check that a detector can be converted here.
-
-    Args:
-        architecture: as in the config.
+def check_onnx(config):
+    """Check that the detector of a config can be converted here.
 
     Raises:
-        UserError: paddle2onnx is missing or of the wrong release, or known not to convert this architecture.
+        UserError: paddle2onnx is missing or of the wrong release, or known not to convert this architecture; or images
+            have no fixed size.
     """
+    architecture = config["architecture"]
     try:
         found = metadata.version("paddle2onnx")
     except metadata.PackageNotFoundError:
@@ -50,16 +57,21 @@ def check_onnx(architecture):
             f"--onnx: Paddle {paddle.__version__} needs paddle2onnx {_RELEASE}, and "
             f"{'there is none' if found is None else 'here is ' + found}: pip install --no-deps paddle2onnx=={_RELEASE}"
         )
-    reason = _UNCONVERTED[min(_PADDLE, 3)].get(architecture)
+    reason = _UNCONVERTED[_RELEASE].get(architecture)
     if reason:
         raise UserError(f"--onnx: paddle2onnx {found} does not convert {architecture}: {reason}. Leave out --onnx")
+    if image_shape(config) is None or -1 in image_shape(config):
+        raise UserError(
+            "--onnx: paddle2onnx has to know the size of the images: give TestReader.inputs_def.image_shape, for "
+            "example -o TestReader.inputs_def.image_shape=[3,640,640]"
+        )
 
 
-def convert(folder, target, opset):
-    """Convert the graph in `folder`, written for one image a batch, to the ONNX file `target`.
+def write_onnx(model, recipe, target, opset):
+    """Write ``model.onnx`` for one image a batch.
 
     Args:
-        folder: as `export.write_static` leaves it.
+        model, recipe: as for `export.write_static`.
         target: path of the file to write.
         opset: version of ONNX's operators; a graph that needs a higher one gets that.
 
@@ -67,15 +79,26 @@ def convert(folder, target, opset):
         UserError: paddle2onnx did not convert it.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        for name in os.listdir(folder):
-            shutil.copy(os.path.join(folder, name), scratch)
-        graph = next(n for n in ("model.json", "model.pdmodel") if os.path.exists(os.path.join(scratch, n)))
-        if graph == "model.json":
-            narrow_numbers(os.path.join(scratch, graph))
-        paths = [os.path.join(scratch, graph), os.path.join(scratch, "model.pdiparams"), target]
-        done = subprocess.run(
-            [sys.executable, "-c", _CONVERT, *paths, str(opset)], capture_output=True, text=True, check=False
-        )
+        with known_number_of_boxes(model, image_shape(recipe.student)):
+            folder = write_static(model, recipe, scratch, batch=1)
+        convert(folder, target, opset)
+
+
+def convert(folder, target, opset):
+    """Convert the graph in `folder`, which is changed, to the ONNX file `target`.
+
+    Args:
+        folder: as `export.write_static` leaves it.
+        target, opset: as for `write_onnx`.
+
+    Raises:
+        UserError: paddle2onnx did not convert it.
+    """
+    graph = next(p for p in (os.path.join(folder, n) for n in ("model.json", "model.pdmodel")) if os.path.exists(p))
+    if graph.endswith(".json"):
+        narrow_numbers(graph)
+    arguments = [graph, os.path.join(folder, "model.pdiparams"), target, str(opset)]
+    done = subprocess.run([sys.executable, "-c", _CONVERT, *arguments], capture_output=True, text=True, check=False)
     if done.returncode or not os.path.exists(target):
         raise UserError(f"--onnx: paddle2onnx did not convert this detector: {_reason(done.stdout + done.stderr)}")
 

@@ -7,7 +7,7 @@ def narrow_numbers(path):
     """Give a ``model.json`` the types of numbers that paddle2onnx expects. For conversion only: Paddle refuses it then.
 
     Without it no graph with an interpolation (every feature pyramid) is converted: "the 0th elementwise MUST be
-    ir::FloatAttribute"; and leaky ReLUs are read wrongly.
+    ir::FloatAttribute"; and the epsilon of group normalisation is misread without a message.
 
     Needed for: Paddle 3.3 with paddle2onnx 2.1.0.
     """
@@ -18,10 +18,9 @@ def narrow_numbers(path):
         json.dump(graph, file)
 
 
-# Lists of numbers everywhere (``scale`` of an interpolation) and single ones of these operators; not of others, as
-# ``full``, whose value has been float64 always.
-_OPERATORS = ("1.leaky_relu",)
-_WIDE, _NARROW, _LIST = "0.a_f64", "0.a_f32", "0.a_array"
+# Numbers of these have been float64 always.
+_WIDE_ALREADY = ("1.full", "1.assign_value")
+_WIDE, _NARROW = "0.a_f64", "0.a_f32"
 
 
 def _narrow(node, inside):
@@ -29,9 +28,9 @@ def _narrow(node, inside):
         for item in node:
             _narrow(item, inside)
     elif isinstance(node, dict):
-        kind = node.get("#")
-        if kind == _WIDE and inside:
+        if "A" in node:  # an operator with its attributes
+            inside = not str(node["#"]).startswith(_WIDE_ALREADY)
+        elif node.get("#") == _WIDE and inside:
             node["#"] = _NARROW
-        inside = kind == _LIST or (kind in _OPERATORS if "A" in node else inside)
         for item in node.values():
             _narrow(item, inside)
