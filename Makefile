@@ -2,6 +2,7 @@
 # make support                       tries every detector on both versions and writes docs/support.md
 PADDLE ?= 2.6.2
 PYTHON ?= python3.11
+PADDLE2ONNX := $(if $(filter 2.%,$(PADDLE)),1.3.1,2.1.0)
 VENV := $(if $(filter 2.6.2,$(PADDLE)),.venv,.venv-$(PADDLE))
 PY := $(VENV)/bin/python
 READY := $(VENV)/installed-$(PADDLE)
@@ -13,7 +14,8 @@ install: $(READY)
 $(READY): constraints.txt setup.py
 	@echo "ppkd: installing Paddle $(PADDLE) and what it needs into $(VENV) (about a minute)"
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --disable-pip-version-check --no-deps -r constraints.txt paddlepaddle==$(PADDLE)
+	$(PY) -m pip install --disable-pip-version-check --no-deps -r constraints.txt paddlepaddle==$(PADDLE) \
+		paddle2onnx==$(PADDLE2ONNX)
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 

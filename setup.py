@@ -30,6 +30,7 @@ setup(
     extras_require={
         "cpu": ["paddlepaddle==2.6.2"],
         "gpu": ["paddlepaddle-gpu==2.6.2"],
-        "test": ["pytest", "pytest-timeout", "ruff"],
+        "onnx": ["paddle2onnx==1.3.1"],  # with Paddle 3: paddle2onnx==2.1.0, without its dependencies
+        "test": ["pytest", "pytest-timeout", "ruff", "paddle2onnx==1.3.1", "onnxruntime"],
     },
 )

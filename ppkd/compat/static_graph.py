@@ -1,12 +1,9 @@
 """Cures for what stops ppdet's own export; `ppkd.export` applies them, since training and evaluation need none."""
 
-import functools
-
 import paddle
 
 from ppkd.compat.module_view import replace
 
-_MARK = "patched_by_ppkd"
 # Attributes of ppdet's calls in the order in which the operators of Paddle 3 take them.
 _ATTRIBUTES = {
     "distribute_fpn_proposals": ("min_level", "max_level", "refer_level", "refer_scale", "pixel_offset"),
@@ -25,7 +22,6 @@ _NEW_NAMES = {"generate_proposals_v2": "generate_proposals"}
 def cure_export():
     """Apply all cures of this module. Applied again they change nothing."""
     let_operators_be_traced()
-    let_unused_inputs_be_found()
     let_both_branches_count_alike()
     keep_projections_apart()
 
@@ -41,11 +37,12 @@ def let_operators_be_traced():
     """
     from ppdet.modeling import ops
 
-    if _is_paddle_2() or hasattr(ops.in_dynamic_mode, _MARK):
-        return
-    calls_directly = lambda: paddle.in_dynamic_mode() or _in_graph_of_paddle_3()  # noqa: E731
-    setattr(calls_directly, _MARK, True)
-    ops.in_dynamic_mode, ops.C_ops = calls_directly, _Operators(ops.C_ops)
+    if int(paddle.__version__.split(".")[0]) >= 3 and not isinstance(ops.C_ops, _Operators):
+        ops.in_dynamic_mode, ops.C_ops = _calls_operators_directly, _Operators(ops.C_ops)
+
+
+def _calls_operators_directly():
+    return paddle.in_dynamic_mode() or _in_graph_of_paddle_3()
 
 
 class _Operators:
@@ -68,34 +65,6 @@ def _traced(name):
         return getattr(paddle._C_ops, name)(*tensors, *(attributes[key] for key in _ATTRIBUTES[name]))
 
     return call
-
-
-def let_unused_inputs_be_found():
-    """Let ppdet find out which of a graph's inputs are used, in the graphs of Paddle 3 too.
-
-    It asks by methods that these do not have: "'Program' object has no attribute '_prune'".
-
-    Needed for: paddledet 2.6.0 on Paddle 3; on Paddle 2 nothing is changed.
-    """
-    from ppdet.engine import trainer
-
-    if not _is_paddle_2() and not hasattr(trainer._prune_input_spec, _MARK):
-        trainer._prune_input_spec = _used_specs(trainer._prune_input_spec)
-
-
-def _used_specs(prune):
-    @functools.wraps(prune)
-    def used_specs(input_spec, program, targets):
-        from paddle.static.pir_io import pir_prune_with_input
-
-        copies = paddle.pir.IrMapping()
-        copy = program.clone(copies)
-        pir_prune_with_input(copy, [], [copies.look_up(target) for target in targets])
-        used = {op.attrs()["name"] for op in copy.global_block().ops if op.name() == "pd_op.data"}
-        return [{name: spec for name, spec in input_spec[0].items() if name in used}]
-
-    setattr(used_specs, _MARK, True)
-    return used_specs
 
 
 def let_both_branches_count_alike():
@@ -135,10 +104,6 @@ def _count(data, *args, **kwargs):
     if not paddle.in_dynamic_mode() and data.shape == (1,):
         data = data.reshape([])
     return paddle.to_tensor(data, *args, **kwargs)
-
-
-def _is_paddle_2():
-    return int(paddle.__version__.split(".")[0]) < 3
 
 
 def _in_graph_of_paddle_3():
