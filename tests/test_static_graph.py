@@ -1,6 +1,7 @@
 """Each cure of compat/static_graph.py and compat/onnx_*.py is needed: without it exporting still fails as it says."""
 
 import contextlib
+import inspect
 from unittest import mock
 
 import numpy as np
@@ -53,20 +54,36 @@ def test_ppdet_asks_for_the_graph_as_a_whole(export, monkeypatch):
 
 
 @on_paddle_3
-def test_without_the_cure_nms_is_not_traced(export, monkeypatch):
+def test_without_the_cure_nms_is_not_traced(monkeypatch):
     from ppdet.modeling import ops
 
-    monkeypatch.setattr(ops, "in_dynamic_mode", paddle.in_dynamic_mode)
-    with pytest.raises(TypeError, match="multiclass_nms3"):
-        export("yolov3")
+    # In a program of its own: Paddle 3 may crash in the trace of a model after one that failed.
+    paddle.enable_static()
+    try:
+        with paddle.static.program_guard(paddle.static.Program()):
+            boxes = paddle.static.data("boxes", [1, 8, 4])
+            arguments = [boxes, paddle.static.data("scores", [1, 3, 8]), 0.1, 4, 4]
+            assert len(ops.multiclass_nms(*arguments)[0].shape) == 2
+            monkeypatch.setattr(ops, "in_dynamic_mode", paddle.in_dynamic_mode)
+            with pytest.raises(TypeError, match="multiclass_nms3"):
+                ops.multiclass_nms(*arguments)
+    finally:
+        paddle.disable_static()
 
 
-def test_without_the_cure_branches_count_boxes_in_two_ways(export, recipe, monkeypatch):
-    import ppdet.modeling.post_process as module
+def test_branches_would_count_boxes_in_two_ways():
+    """Once this fails, upstream has changed it. Not traced here: Paddle 3 may crash in the trace after a failed one."""
+    from ppdet.modeling import post_process
 
-    monkeypatch.delitem(vars(module.paddle), "to_tensor")
-    with pytest.raises(Exception, match="rank inconsistency|axis is expected to be in range"):
-        infer(open_predictor(export("faster_rcnn")), evaluation_batch(recipe("faster_rcnn", distil=False)))
+    source = inspect.getsource(post_process.BBoxPostProcess.get_pred)
+    assert "fake_bbox_num = paddle.to_tensor(np.array([1]" in source and "bbox_num_i = bbox_num[i]" in source
+    assert vars(post_process.paddle)["to_tensor"] is static_graph._count
+    assert static_graph._count(np.array([1])).shape == [1], "as ever where no graph is built"
+
+    def trace():
+        return static_graph._count(np.array([1], dtype="int32"))
+
+    assert paddle.jit.to_static(trace, full_graph=True)().shape == []
 
 
 @pytest.mark.skipif(PADDLE >= 3, reason="Paddle Inference 3 does it right")
@@ -91,7 +108,8 @@ def test_a_graph_joins_numbers_that_a_loop_collects():
         return zero_dim._concat(found)
 
     traced = paddle.jit.to_static(collect, full_graph=True, input_spec=[paddle.static.InputSpec([None, None])])
-    assert traced(paddle.zeros([2, 5])).tolist() == [5, 5]
+    with static_graph.without_garbage_collection():
+        assert traced(paddle.zeros([2, 5])).tolist() == [5, 5]
 
 
 @on_paddle_3

@@ -56,8 +56,9 @@ def _get_prediction(self, *args):
 def _concat(x, axis=0, name=None):
     if isinstance(x, (list, tuple)):
         return paddle.concat([_as_list(item) for item in x], axis, name)
-    # In a static graph a list that is filled in a loop is an array of tensors. Numbers in it can only be stacked.
-    return _stack_array(x) if len(x.shape) == 0 else paddle.concat(x, axis, name)
+    # In a static graph a list that is filled in a loop is an array of tensors. Numbers in it can only be stacked, and
+    # integers are all numbers here.
+    return _stack_array(x) if "int" in str(x.dtype).lower() else paddle.concat(x, axis, name)
 
 
 def _stack_array(x):
