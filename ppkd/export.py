@@ -85,7 +85,7 @@ def write_static(model, recipe, folder, batch=None):
         config = table.copy()
         config["model"], config["filename"] = model, recipe.name + ".yml"
         # ppdet asks for the graph as a whole, which Paddle since 2.6 makes only if told so.
-        with paddle.jit.api.sot_mode_guard(False), _batch_of(batch), static_graph.without_garbage_collection():
+        with paddle.jit.api.sot_mode_guard(False), _batch_of(batch):
             Trainer(config, "test").export(folder)
     return os.path.join(folder, recipe.name)
 

@@ -1,8 +1,5 @@
 """Cures for what stops ppdet's own export; `ppkd.export` applies them, since training and evaluation need none."""
 
-import contextlib
-import gc
-
 import paddle
 
 from ppkd.compat.module_view import replace
@@ -27,24 +24,6 @@ def cure_export():
     let_operators_be_traced()
     let_both_branches_count_alike()
     keep_projections_apart()
-
-
-@contextlib.contextmanager
-def without_garbage_collection():
-    """Within, Python does not collect cyclic garbage: a graph is to be built in one go.
-
-    When a collection falls into the tracing of a loop that fills a list, Paddle 3.3 at times loses the list and ends in
-    a segmentation fault: seen in 4 of 42 processes, and in none of 30 without collection.
-
-    Needed for: Paddle 3.3, in all likelihood; on Paddle 2.6 it was not seen.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def let_operators_be_traced():
