@@ -1,0 +1,12 @@
+#!/usr/bin/env python3
+"""Take the student out of a checkpoint of PaddleDetection's distillation."""
+
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from ppkd import cli, commands
+
+if __name__ == "__main__":
+    cli.run(cli.convert_parser(), commands.convert)
