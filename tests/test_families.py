@@ -8,6 +8,7 @@ import paddle
 import pytest
 
 from ppkd.build import build_model, build_student
+from ppkd.compat import yolox_sizes
 from ppkd.methods import plan
 from ppkd.model import TEACHER, DistillModel
 from ppkd.recipe import MethodSpec, load_recipe
@@ -66,6 +67,7 @@ def seed():
     random.seed(0)
     np.random.seed(0)
     paddle.seed(0)
+    yolox_sizes.GENERATOR.seed(0)
 
 
 def copy_of(batch):
