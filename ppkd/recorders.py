@@ -52,6 +52,8 @@ class Recorder:
             if tap.item >= len(value):
                 raise UserError(f"{tap.path} returns {len(value)} tensors; {tap.path}[{tap.item}] does not exist")
             value = value[tap.item]
+        elif tap.item:
+            raise UserError(f"{tap.path} returns one tensor; {tap.path}[{tap.item}] does not exist")
         return value if tap.view is None else tap.view(value)
 
 

@@ -69,8 +69,9 @@ def train(shapes, teacher_weights, tmp_path, monkeypatch):
             "DistillYOLOv3Loss", "ppyoloe", "head.box and head.objectness, which the student's YOLOv3",
             "CWD, FGD, LD, MGD, Mimic, PKD, PPYOLOEDistill",
         ),
+        ("DistillYOLOv3Loss", "yolox", "boxes on anchors, which the student's YOLOX", "CWD, FGD, MGD, Mimic, PKD"),
         (
-            "PPYOLOEDistill", "gfl", "its target assignment, which the student's GFL",
+            "PPYOLOEDistill", "gfl", "a target assignment, which the student's GFL",
             "CWD, FGD, LD, MGD, Mimic, PKD",
         ),
         (

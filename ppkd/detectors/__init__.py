@@ -1,6 +1,6 @@
 """What differs between detector architectures: the names of sources and the part of a teacher that has to run."""
 
-from ppkd.detectors.base import Detector, Level, Tap
+from ppkd.detectors.base import ANCHORS, TARGETS, Detector, Level, Tap
 from ppkd.detectors.fcos import FCOS
 from ppkd.detectors.gfl import GFL, PicoDet
 from ppkd.detectors.ppyoloe import PPYOLOE
@@ -11,7 +11,7 @@ from ppkd.detectors.tood import TOOD
 from ppkd.detectors.yolov3 import YOLOv3
 from ppkd.detectors.yolox import YOLOX
 
-__all__ = ["Detector", "Level", "Tap", "detector_for"]
+__all__ = ["ANCHORS", "TARGETS", "Detector", "Level", "Tap", "detector_for"]
 
 _ADAPTERS = (FCOS, GFL, PicoDet, PPYOLOE, RCNN, RetinaNet, SOLOv2, TOOD, YOLOv3, YOLOX)
 

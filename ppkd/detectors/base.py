@@ -13,6 +13,10 @@ from ppkd.recorders import Recorder, find_module
 # Side of the square image of the dry forward, in pixels: a multiple of 128, so that every stride up to 128 is exact.
 PROBE_SIZE = 256
 
+# What some detectors have beside sources: boxes as offsets in cells and factors on anchors, behind sigmoid and
+# exponential; and targets that can be read and given.
+ANCHORS, TARGETS = "boxes on anchors", "a target assignment"
+
 _SOURCE = re.compile(r"^(?P<name>[A-Za-z_][\w.]*?)(\[(?P<index>\d+|\*)\])?$")
 
 
@@ -67,8 +71,7 @@ class Detector:
     # bin of a box edge's distribution stands for.
     cell_offset = 0.5
     first_bin = 0
-    # Whether it can tell which targets its own loss assigned; see `ppyoloe.PPYOLOE`.
-    assigns = False
+    abilities = frozenset()
 
     def __init__(self, model):
         self.model = model
@@ -90,6 +93,13 @@ class Detector:
     def prepared(self, batch):
         """A block in which the model trains on the batch that it yields: what a teacher has to see as well."""
         yield batch
+
+    def training_state(self):
+        """What the model counts while it trains and its ``state_dict`` leaves out, as plain values."""
+        return {}
+
+    def restore_training_state(self, state):
+        """Go on counting as `state` says."""
 
     def run(self, batch, parts):
         """Run the detector as far as the modules under `parts` need: no assigner, no loss, no post-processing.
@@ -122,8 +132,13 @@ class Detector:
         return contextlib.nullcontext()
 
     def offers(self, source):
-        """Whether the detector has the named source, such as ``head.box_dist``."""
-        return source in self.aliases()
+        """Whether the detector has the named source, such as ``head.box_dist``, or ability, such as `TARGETS`."""
+        return source in self.abilities or source in self.aliases()
+
+    @property
+    def assigns(self):
+        """Whether it can tell which targets its own loss assigned; see `ppyoloe.PPYOLOE`."""
+        return TARGETS in self.abilities
 
     def levels(self, source):
         """What `source` names, found by a dry forward.

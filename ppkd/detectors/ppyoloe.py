@@ -6,7 +6,7 @@ import paddle
 import paddle.nn.functional as F
 
 from ppkd.context import Assignment
-from ppkd.detectors.base import Detector, Tap
+from ppkd.detectors.base import TARGETS, Detector, Tap
 
 # Where the head looks for targets that somebody else has assigned; ppdet's own distillation puts them there.
 _GIVEN = ("assigned_labels", "assigned_bboxes", "assigned_scores", "mask_positive")
@@ -16,7 +16,7 @@ class PPYOLOE(Detector):
     """Adds ``head.cls[i]`` (class logits) and ``head.box_dist[i]`` (logits of the edge distributions)."""
 
     head_name = "yolo_head"
-    assigns = True
+    abilities = frozenset({TARGETS})
     assigners = ("yolo_head.static_assigner", "yolo_head.assigner")
 
     @classmethod

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from ppkd.detectors.base import Detector, Tap
+from ppkd.detectors.base import ANCHORS, Detector, Tap
 from ppkd.detectors.views import fields
 
 _BOX, _OBJECTNESS, _CLASSES = (0, 4), (4, 5), (5, None)
@@ -12,6 +12,7 @@ class YOLOv3(Detector):
     """Adds ``head.box[i]`` (x, y, w, h of each anchor), ``head.objectness[i]`` and ``head.cls[i]``, all raw."""
 
     head_name = "yolo_head"
+    abilities = frozenset({ANCHORS})
 
     @classmethod
     def fits(cls, model):

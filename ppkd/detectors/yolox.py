@@ -27,6 +27,12 @@ class YOLOX(Detector):
             "head.objectness": lambda i: Tap(f"head.conv_reg.{i}", view=partial(channels, begin=4, end=5)),
         }
 
+    def training_state(self):
+        return {"step": self.model._step, "size": [int(n) for n in self.model._input_size]}
+
+    def restore_training_state(self, state):
+        self.model._step, self.model._input_size = state["step"], paddle.to_tensor(state["size"])
+
     @contextlib.contextmanager
     def prepared(self, batch):
         """Resize the batch here, as the model would inside of its forward: the teacher has to see what it sees."""

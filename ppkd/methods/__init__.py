@@ -1,6 +1,6 @@
 """Methods: PaddleDetection's slim keys, translated once into terms. Nothing behind this knows the old keys."""
 
-from ppkd.detectors import detector_for
+from ppkd.detectors import ANCHORS, TARGETS, detector_for
 from ppkd.errors import UserError, nearest
 from ppkd.methods import cwd, ld, neck, ppyoloe, yolov3
 
@@ -17,13 +17,13 @@ _METHODS = {
 # What each needs of both detectors; of CWD and PPYOLOEDistill that is what they compare by default.
 _NEEDS = {
     "CWD": {"neck"},
-    "DistillYOLOv3Loss": {"head.box", "head.objectness", "head.cls"},
+    "DistillYOLOv3Loss": {"head.box", "head.objectness", "head.cls", ANCHORS},
     "FGD": {"neck"},
     "LD": {"head.cls", "head.box_dist"},
     "MGD": {"neck"},
     "Mimic": {"neck"},
     "PKD": {"neck"},
-    "PPYOLOEDistill": {"neck", "head.cls", "head.box_dist"},
+    "PPYOLOEDistill": {"neck", "head.cls", "head.box_dist", TARGETS},
 }
 
 
@@ -57,11 +57,10 @@ def check_sources(method, plan, student, teacher):
     """
     sides = [("student", detector_for(student)), ("teacher", detector_for(teacher))]
     wanted = {name.split("[")[0] for term in plan.terms for name in _names(term.student)}
-    assigned = method.name == "PPYOLOEDistill"
+    abilities = _NEEDS[method.name] & {ANCHORS, TARGETS}
     for side, detector in sides:
-        missing = sorted(name for name in wanted if not detector.offers(name))
-        if assigned and side == "student" and not missing and not detector.assigns:
-            missing = ["its target assignment"]
+        lacking = [sorted(name for name in names if not detector.offers(name)) for names in (wanted, abilities)]
+        missing = lacking[0] or lacking[1]
         if missing:
             working = [name for name in _METHODS if name != method.name and _fits(name, sides)]
             raise UserError(
@@ -72,8 +71,7 @@ def check_sources(method, plan, student, teacher):
 
 
 def _fits(name, sides):
-    offered = all(detector.offers(source) for _, detector in sides for source in _NEEDS[name])
-    return offered and (name != "PPYOLOEDistill" or sides[0][1].assigns)
+    return all(detector.offers(source) for _, detector in sides for source in _NEEDS[name])
 
 
 def _names(sources):
