@@ -1,5 +1,7 @@
 """Every file under configs/: it loads, and what it describes can be planned or built."""
 
+import re
+
 import pytest
 
 from ppkd import methods
@@ -229,3 +231,10 @@ def test_ppyoloe_plus_s_has_its_published_size():
         if hasattr(layer, "convert_to_deploy"):
             layer.convert_to_deploy()
     assert round(count(model) / 1e6, 2) == 7.93
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if "images a step" in (CONFIGS / name).read_text()])
+def test_the_number_of_images_that_a_rate_is_for_is_said_to_the_run_as_well(name):
+    text = (CONFIGS / name).read_text()
+    said = re.search(r"(\d+) images a step", text)
+    assert merged(name)["total_batch_size"] == int(said[1])
