@@ -10,6 +10,7 @@ import pytest
 from ppkd.build import build_model, build_student
 from ppkd.detectors import detector_for
 from ppkd.errors import UserError
+from ppkd.log import logger
 from ppkd.model import TEACHER, DistillModel
 from ppkd.terms import Plan, Term, TermSpec, match_levels
 from ppkd.weights import inherit
@@ -88,10 +89,11 @@ def test_grids_meet_grids_of_as_many_cells_and_strides_do_not_meet_grids(detecto
 
 
 @pytest.fixture
-def step(recipe, caplog):
+def step(recipe, caplog, monkeypatch):
     """Function from a recipe's arguments to the terms' values of a step, the `DistillModel` and what was logged."""
 
     def run(family, method, teacher, *overrides):
+        monkeypatch.setattr(logger(), "propagate", True)  # to where pytest listens
         caplog.set_level(logging.INFO, "ppkd")
         loaded = recipe(family, method, teacher=teacher, overrides=overrides)
         batch, model = training_batch(loaded), build_model(loaded)
@@ -224,6 +226,6 @@ def test_the_log_says_how_much_was_inherited(step):
     given = ["FPN.out_channel=32", "GFLHead.conv_feat.feat_in=32"]
     _, model, log = step("gfl", "FGD", "tood", *given)
     count = len(model.student.neck.state_dict())
-    (line,) = [line for line in log if "start from the teacher's" in line]
+    line = next(line for line in log if "start from the teacher's" in line)
     assert line.startswith(f"student: {count} tensors of its neck and head ") and count > 0
     assert differing(model.student.neck.state_dict(), model.teachers[TEACHER].neck.state_dict()) == []

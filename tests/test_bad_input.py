@@ -181,14 +181,14 @@ def test_a_file_that_holds_no_weights(train, tmp_path):
 def test_student_weights_of_another_family(train, tmp_path):
     paddle.save({"other.weight": paddle.ones([3])}, str(tmp_path / "other.pdparams"))
     message = train(f"pretrain_weights={tmp_path / 'other.pdparams'}")
-    assert re.match(r"student weights \(pretrain_weights\): they do not fit RetinaNet: 0 of 139 tensors", message)
+    assert re.match(r"student weights \(pretrain_weights\): they do not fit RetinaNet: 0 of \d+ tensors", message)
 
 
 def test_weights_of_another_number_of_classes_are_not_evaluated(run_tool, shapes, weights):
     done = run_tool("eval", "-c", STUDENT, "-o", f"dataset_dir={shapes}", f"weights={weights}")
     message = the_error(done.returncode, done.stderr)
     assert re.match(
-        rf"weights do not fit the detector of -c: 137 of 139 tensors taken from {weights}; 2 of another shape: head\."
+        rf"weights do not fit the detector of -c: \d+ of \d+ tensors taken from {weights}; 2 of another shape: head\."
         r"retina_cls\.weight: \[21, 16, 3, 3\], model \[18, 16, 3, 3\].*\(of another num_classes\? -c has 6\)$",
         message,
     )
@@ -204,8 +204,8 @@ def test_teacher_weights_that_do_not_fit(run_tool, shapes, weights, tmp_path):
                     f"teacher.pretrain_weights={weights}")  # fmt: skip
     message = the_error(done.returncode, done.stderr)
     assert re.match(
-        r"teacher weights do not fit the teacher, the detector of the slim file's _BASE_: \d+ of 139 tensors taken "
-        rf"from {weights}; \d+ of another shape: neck\.\S+: \[16, 128, 1, 1\], model \[24, 128, 1, 1\]",
+        r"teacher weights do not fit the teacher, the detector of the slim file's _BASE_: \d+ of \d+ tensors taken "
+        rf"from {weights}; \d+ of another shape: neck\.\S+: \[16, \d+, 1, 1\], model \[24, \d+, 1, 1\]",
         message,
     )
 

@@ -47,7 +47,6 @@ NECK |= {"ppyoloe": [96, 48, 24], "yolov3": [16, 12, 8], "yolox": [32, 64, 128]}
 BODY = dict.fromkeys(KINDS, [(8, 16), (16, 32), (32, 32)])
 BODY |= dict.fromkeys(("ppyoloe", "yolox"), [(8, 32), (16, 64), (32, 128)])
 BODY |= dict.fromkeys(FROM_STRIDE_4, [(4, 16), (8, 16), (16, 32), (32, 32)])
-BODY["retinanet"] = [(8, 128), (16, 256), (32, 512)]
 MODULE = dict.fromkeys(KINDS, ("neck.fpn_res4_sum", (16, 16)))
 MODULE |= {
     "ppyoloe": ("neck.pan_stages.0", (32, 96)), "picodet": ("neck.bottom_up_blocks.1", (32, 16)),

@@ -27,7 +27,8 @@ def snapshot():
 @pytest.fixture
 def student(shapes):
     registered_names()  # imports ppdet
-    return load_recipe(str(CONFIGS / "retinanet_tiny.yml"), overrides=[f"dataset_dir={shapes}"]).student
+    resnet = ["RetinaNet.backbone=ResNet", "ResNet={depth: 18, return_idx: [1, 2, 3], num_stages: 4}"]
+    return load_recipe(str(CONFIGS / "retinanet_tiny.yml"), overrides=[f"dataset_dir={shapes}", *resnet]).student
 
 
 def test_a_scope_holds_the_config_and_leaves_no_trace(student):
