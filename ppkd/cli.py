@@ -6,6 +6,7 @@ import sys
 import warnings
 
 from ppkd.errors import UserError
+from ppkd.stopping import Stopped
 
 _UNUSED_SLIM = "accepted as PaddleDetection does, and not read: a distilled student is a plain detector"
 
@@ -25,7 +26,8 @@ def train_parser():
     parser = _common("Train a detector; with --slim_config, distil a teacher into it.")
     parser.add_argument("--slim_config", help="the teacher's and method's file; without it, plain training")
     parser.add_argument("--eval", action="store_true", help="evaluate at every snapshot and keep the best weights")
-    parser.add_argument("-r", "--resume", help="go on from this checkpoint")
+    parser.add_argument("-r", "--resume", help="go on from this checkpoint; auto: the newest of the output folder")
+    parser.add_argument("--force", action="store_true", help="with -r: although the recipe is another")
     parser.add_argument("--amp", action="store_true", help="mixed precision")
     parser.add_argument("--max_steps", type=_positive, help="stop after so many steps")
     parser.add_argument("--use_vdl", type=_flag, nargs="?", const=True, default=False, help="log to VisualDL")
@@ -69,6 +71,14 @@ def export_parser():
     return parser
 
 
+def convert_parser():
+    """Arguments of ``tools/convert.py``."""
+    parser = _common("Take the student out of a checkpoint of PaddleDetection's distillation, as a plain detector's.")
+    parser.add_argument("--checkpoint", required=True, help="a .pdparams or .pdema file, or a URL")
+    parser.add_argument("--output", required=True, help="the .pdparams file to write")
+    return parser
+
+
 def demo_parser():
     """Arguments of ``tools/demo.py``."""
     parser = argparse.ArgumentParser(description="Train a student alone and with a teacher on generated images.")
@@ -101,6 +111,9 @@ def run(parser, command, argv=None):
         if int(os.environ.get("PADDLE_TRAINERS_NUM", "1")) > 1:
             os._exit(1)
         sys.exit(1)
+    except Stopped as stopped:
+        print(f"ppkd: {stopped}", file=sys.stderr)
+        sys.exit(128 + stopped.signal)
     except KeyboardInterrupt:
         print("ppkd: stopped by the user", file=sys.stderr)
         sys.exit(130)

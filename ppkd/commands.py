@@ -26,6 +26,7 @@ def train(args):
     options = {
         "validate": args.eval,
         "resume": args.resume,
+        "force": args.force,
         "max_steps": args.max_steps,
         "amp": args.amp,
         "vdl_dir": args.vdl_log_dir if args.use_vdl else None,
@@ -113,6 +114,27 @@ def export(args):
     folder = os.path.join(args.output_dir, recipe.name)
     publish(write, folder)
     logger().info("written to %s: %s", folder, ", ".join(sorted(os.listdir(folder))))
+
+
+def convert(args):
+    """``tools/convert.py``: the student of a checkpoint of PaddleDetection's distillation, alone."""
+    recipe = load_recipe(args.config, None, args.opt)
+    if not args.output.endswith(".pdparams"):
+        raise UserError(f"--output {args.output}: has to end in .pdparams, or ppdet does not find it")
+    _check_writable("--output", os.path.dirname(args.output) or ".")
+    from ppkd.build import build_student
+    from ppkd.checkpoint import write
+    from ppkd.convert import take_student
+    from ppkd.weights import find_weights
+
+    path = find_weights(args.checkpoint, "--checkpoint")
+    if os.path.realpath(args.output) == os.path.realpath(path):
+        raise UserError(f"--output {args.output}: is the checkpoint itself, which stays as it is; give another file")
+    start_device(recipe.student)
+    model = build_student(recipe, load=False)
+    tensors = take_student(path, model, recipe.student.get("num_classes"))
+    write(args.output, tensors)
+    logger().info("written to %s: %d tensors", args.output, len(tensors))
 
 
 def demo(args):

@@ -1,11 +1,14 @@
 """Feeds ppdet's readers so that a batch depends on seed, epoch and index only."""
 
+import itertools
 import random
 
 import numpy as np
 import paddle
 from paddle.io import DataLoader, Dataset, DistributedBatchSampler
+from paddle.io.dataloader.dataloader_iter import _DataLoaderIterSingleProcess
 
+from ppkd.compat import yolox_sizes
 from ppkd.errors import UserError
 from ppkd.ground_truth import keep_ground_truth
 
@@ -32,7 +35,7 @@ class TrainLoader:
         dataset.set_kwargs(**reader.kwargs)
         self._dataset = dataset
         self._seeded = _Seeded(dataset, seed)
-        self._sampler = DistributedBatchSampler(
+        self._sampler = _Rest(
             self._seeded, batch_size=reader.batch_size, shuffle=reader.shuffle, drop_last=reader.drop_last
         )
         if len(self._sampler) < 1:
@@ -52,13 +55,15 @@ class TrainLoader:
     def __len__(self):
         return len(self._sampler)
 
-    def epoch(self, number):
-        """Iterate over the batches of epoch `number` (from 0)."""
+    def epoch(self, number, begin=0):
+        """Iterate over the batches of epoch `number` (from 0), from batch `begin` on; those before are not read."""
         self._dataset.set_epoch(number)
         self._seeded.epoch = number
         self._sampler.set_epoch(number)
+        self._sampler.begin = begin
+        batches = iter(self._loader)
         try:
-            yield from self._loader
+            yield from batches
         except SystemError as error:
             if "Blocking queue is killed" not in str(error):
                 raise
@@ -67,6 +72,30 @@ class TrainLoader:
                 "a loading process failed: a training image cannot be read or transformed. Its message stands above; "
                 "with -o worker_num=0 the message names the file"
             ) from error
+        finally:
+            _end(batches)
+
+
+def _end(batches):
+    """End loading where an epoch is left before its end: Paddle's thread would wait, with its batches, for ever."""
+    if getattr(batches, "_thread_done_event", None) is None or batches._blocking_queue is None:
+        return
+    if not isinstance(batches, _DataLoaderIterSingleProcess):
+        batches._try_shutdown_all()
+        return
+    # Not by Paddle's own way, which sleeps for a second where a moment is enough.
+    batches._thread_done_event.set()
+    batches._blocking_queue.close()
+    batches._thread.join(timeout=30)
+
+
+class _Rest(DistributedBatchSampler):
+    """The batches of an epoch from `begin` on."""
+
+    begin = 0
+
+    def __iter__(self):
+        return itertools.islice(super().__iter__(), self.begin, None)
 
 
 class _Seeded(Dataset):
@@ -111,5 +140,11 @@ def seed_everything(seed):
 
 
 def seed_step(seed, epoch, step, rank):
-    """Seed Paddle's generator (dropout, random masks) for one step, so that it needs no state to resume."""
-    paddle.seed(int(np.random.SeedSequence([seed, epoch, step, rank]).generate_state(1)[0]))
+    """Seed what a step draws (dropout, random masks, YOLOX's sizes), so that no state is needed to resume."""
+    paddle.seed(_number(seed, epoch, step, rank))
+    # Python's own generator belongs to the loading thread. Sizes are those of all ranks, or one would wait for others.
+    yolox_sizes.GENERATOR.seed(_number(seed, epoch, step))
+
+
+def _number(*place):
+    return int(np.random.SeedSequence(place).generate_state(1)[0])

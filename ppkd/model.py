@@ -1,5 +1,7 @@
 """DistillModel: a plain student, frozen teachers beside it, and the terms between them."""
 
+import time
+
 import paddle
 from paddle import nn
 
@@ -25,7 +27,9 @@ class DistillModel(nn.Layer):
             `normalisation`), for those that need it.
 
     Attributes:
-        epoch: current epoch, set by the trainer; schedules read it.
+        epoch: current epoch, set by `enter`; schedules read it.
+        timed: whether the next step measures `teacher_seconds`, for which a GPU has to be waited for.
+        teacher_seconds: time of the teacher in the last step that was measured, or None if it did not run.
         alpha: factor on the whole loss; 1 if no term of the plan ever has a weight.
     """
 
@@ -34,6 +38,7 @@ class DistillModel(nn.Layer):
         self.student = student
         self._views = dict(views or {})
         self.epoch = 0
+        self.timed, self.teacher_seconds = False, None
         self.alpha = plan.alpha if any(spec.weight for spec in plan.terms) else 1.0
         # A plain tuple hides the teachers from nn.Layer; a dict of layers would too, a Layer attribute would not.
         self._teachers = tuple((name, detector_for(freeze(model))) for name, model in teachers.items())
@@ -54,6 +59,18 @@ class DistillModel(nn.Layer):
         for model in self.teachers.values():
             model.eval()
 
+    def enter(self, epoch):
+        """Begin an epoch; once the last one with any distillation is over, the teachers are let go.
+
+        Returns:
+            Whether they were let go just now.
+        """
+        self.epoch = epoch
+        if not self._teachers or not all(term.over(epoch) for term in self.terms):
+            return False
+        self._teachers = ()
+        return True
+
     def active_terms(self):
         """Terms whose weight is not zero in this epoch, with their weights."""
         weighted = [(term, term.weight(self.epoch)) for term in self.terms]
@@ -71,6 +88,7 @@ class DistillModel(nn.Layer):
             that sum.
         """
         active = self.active_terms() if self.training else []
+        self.teacher_seconds = None
         if not active:
             return self._scaled(self.student(batch)) if self.training else self.student(batch)
         with self._student.prepared(batch) as batch:
@@ -103,10 +121,18 @@ class DistillModel(nn.Layer):
         taps = [tap for term, _ in active for tap in term.taps(1)]
         taps += detector.outputs() if assign else []
         view = self._views.get(TEACHER)
+        begin = self._clock()
         with paddle.no_grad(), Recorder(detector.model, [tap.path for tap in taps]) as recorder:
             detector.run(view(batch) if view else batch, {tap.path.split(".")[0] for tap in taps})
         with paddle.no_grad():
-            return recorder, detector.assign(recorder, batch) if assign else None
+            given = detector.assign(recorder, batch) if assign else None
+        self.teacher_seconds = self._clock() - begin if self.timed else None
+        return recorder, given
+
+    def _clock(self):
+        if self.timed and paddle.get_device().startswith("gpu"):
+            paddle.device.synchronize()
+        return time.perf_counter()
 
 
 def freeze(model):

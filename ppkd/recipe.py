@@ -34,6 +34,7 @@ class MethodSpec:
         options: keys of ``distill:`` that steer the engine: `ENGINE_OPTIONS`.
         file: for messages.
         architecture: the student's, on which defaults may depend.
+        epochs: of the run, at which a decay of the weights ends.
     """
 
     name: str
@@ -42,6 +43,7 @@ class MethodSpec:
     options: dict = field(default_factory=dict)
     file: str = ""
     architecture: str = ""
+    epochs: int | None = None
 
 
 @dataclass
@@ -70,7 +72,9 @@ class Recipe:
         return os.path.join(str(self.student.get("save_dir") or "output"), self.name)
 
 
-ENGINE_OPTIONS = ("inherit", "numerics", "start_epoch", "stop_epoch", "upstream_merge")
+ENGINE_OPTIONS = (
+    "inherit", "numerics", "start_epoch", "stop_epoch", "decay", "final_weight", "warmup_epochs", "upstream_merge",
+)  # fmt: skip
 # Methods whose parameters stand in a class of ppdet's that is no loss: in PaddleDetection's files the student's head.
 _SECTIONS = {"LD": ("LDGFLHead", ("loss_ld", "loss_ld_vlr", "loss_kd"))}
 
@@ -199,7 +203,7 @@ def _apply_bases(recipe, values, path):
 
 def _complete(method, student, own):
     """Tell the method what it has to know of the student's file."""
-    method.architecture = str(student.get("architecture", ""))
+    method.architecture, method.epochs = str(student.get("architecture", "")), student.get("epoch")
     section, keys = _SECTIONS.get(method.name, (None, ()))
     found = {}
     for config in (student, own):

@@ -12,7 +12,7 @@ from ppkd.context import Context
 from ppkd.errors import UserError, nearest
 from ppkd.log import logger
 from ppkd.losses import LOSSES
-from ppkd.schedules import Schedule
+from ppkd.schedules import DECAYS, Schedule
 
 
 @dataclass
@@ -60,7 +60,7 @@ class Plan:
 
     @classmethod
     def of(cls, terms, method, inherit=False, **more):
-        """Apply the ``distill:`` options that every method has: ``start_epoch``, ``stop_epoch``, ``inherit``.
+        """Apply the ``distill:`` options that every method has: `schedule_of`'s and ``inherit``.
 
         Args:
             terms: list of `TermSpec`.
@@ -68,17 +68,39 @@ class Plan:
             inherit: whether the method inherits unless the file says otherwise.
             more: further fields of the plan.
         """
-        options, file = method.options, method.file
-        start, stop = options.get("start_epoch", 0), options.get("stop_epoch")
-        for key, value in (("start_epoch", start), ("stop_epoch", stop if stop is not None else 0)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise UserError(f"{file}: distill.{key} has to be an epoch number from 0, found {value!r}")
-        wanted = options.get("inherit", inherit)
+        wanted = method.options.get("inherit", inherit)
         if not isinstance(wanted, bool):
-            raise UserError(f"{file}: distill.inherit has to be true or false, found {wanted!r}")
+            raise UserError(f"{method.file}: distill.inherit has to be true or false, found {wanted!r}")
+        schedule = schedule_of(method)
         for term in terms:
-            term.schedule = Schedule(start, stop)
+            term.schedule = schedule
         return cls(terms, ("neck", "head") if wanted else (), **more)
+
+
+def schedule_of(method):
+    """The `Schedule` that ``start_epoch``, ``stop_epoch``, ``decay``, ``final_weight`` and ``warmup_epochs`` describe.
+
+    Args:
+        method: `recipe.MethodSpec`.
+
+    Raises:
+        UserError: a value of the wrong kind.
+    """
+    options, file = method.options, method.file
+    stop = options.get("stop_epoch")
+    counts = {key: options.get(key, 0) for key in ("start_epoch", "warmup_epochs")}
+    for key, value in {**counts, "stop_epoch": 0 if stop is None else stop}.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise UserError(f"{file}: distill.{key} has to be an epoch number from 0, found {value!r}")
+    decay, final = options.get("decay", "constant"), options.get("final_weight")
+    if decay not in DECAYS:
+        raise UserError(f"{file}: distill.decay has to be one of {', '.join(DECAYS)}; found {decay!r}")
+    if final is not None and (isinstance(final, bool) or not isinstance(final, (int, float)) or not 0 <= final <= 1):
+        raise UserError(f"{file}: distill.final_weight has to be a factor from 0 to 1, found {final!r}")
+    if final is not None and decay == "constant":
+        raise UserError(f"{file}: distill.final_weight needs distill.decay: linear or cosine")
+    final = (1.0 if decay == "constant" else 0.0) if final is None else float(final)
+    return Schedule(counts["start_epoch"], stop, decay, final, counts["warmup_epochs"], method.epochs)
 
 
 class Term(nn.Layer):
@@ -129,6 +151,10 @@ class Term(nn.Layer):
     def weight(self, epoch):
         """The factor on the loss in `epoch`; 0 means that the term is not computed at all."""
         return self.spec.weight * self.spec.schedule.factor(epoch)
+
+    def over(self, epoch):
+        """Whether the weight is 0 from `epoch` on, for good."""
+        return not self.spec.weight or self.spec.schedule.over(epoch)
 
     def compare(self, student, teacher, context):
         """Take the term's inputs from what was recorded, and compare them.
@@ -299,7 +325,10 @@ def match_levels(spec, student, teacher):
             f"{spec.name}: student {spec.student} has strides or grids {[x.place for x in ours[0]]}, "
             f"teacher {spec.teacher} has {list(by_place)}: none in common"
         )
-    return [(levels, min(maps, key=partial(_distance, levels[0].stride))) for levels in zip(*ours)]
+    pairs = [(levels, min(maps, key=partial(_distance, levels[0].stride))) for levels in zip(*ours)]
+    strides = ", ".join(f"{ours[0].stride} with {theirs[0].stride}" for ours, theirs in pairs)
+    logger().info("%s: no stride in common, so the teacher's maps are resized: %s", spec.name, strides)
+    return pairs
 
 
 def _distance(stride, levels):

@@ -1,6 +1,5 @@
 """The training loop: ppdet's readers, optimizers and metrics around a plain or a distilled student."""
 
-import json
 import math
 import os
 
@@ -9,15 +8,24 @@ from paddle import distributed as dist
 from paddle.utils import unique_name
 
 from ppkd import checkpoint
+from ppkd.averaging import Averaging
+from ppkd.batch_size import BatchSize, count
 from ppkd.build import build_model, student_of, terms_of
 from ppkd.datasets import open_dataset
+from ppkd.detectors import detector_for
+from ppkd.digest import check_same, digest
 from ppkd.errors import UserError
 from ppkd.evaluation import check_reader, evaluate, summary
-from ppkd.loader import TrainLoader, seed_everything, seed_step
+from ppkd.loader import seed_everything, seed_step
 from ppkd.log import logger
 from ppkd.meters import Meters
+from ppkd.parallel import distribute, without_exchange
+from ppkd.precision import Precision
+from ppkd.runlog import RunLog
+from ppkd.stages import Stages
+from ppkd.stopping import Stopped, StopRequest
+from ppkd.weights import read_weights
 from ppkd.workspace import create, scope
-from ppkd.yaml_io import dump
 
 
 class Trainer:
@@ -26,53 +34,82 @@ class Trainer:
     Args:
         recipe: `recipe.Recipe`.
         table: ppdet's global config inside `workspace.scope`.
+        batch_size: `batch_size.BatchSize`.
         validate: evaluate after every snapshot and keep the best weights.
-        resume: checkpoint to go on from, or None.
+        resume: checkpoint to go on from, ``auto`` for the newest of the output folder that can be read, or None.
+        force: go on with a checkpoint of another recipe.
         max_steps: stop after so many steps, or None.
         amp: mixed precision on a device that has it.
         vdl_dir: folder for VisualDL logs, or None.
+
+    Attributes:
+        epoch: epochs that are complete.
+        batch: batches of the epoch after these that are done.
+        step: steps of the optimizer that are done.
 
     Raises:
         UserError: anything missing or unfit, before any training.
     """
 
-    def __init__(self, recipe, table, validate=False, resume=None, max_steps=None, amp=False, vdl_dir=None):
+    def __init__(
+        self, recipe, table, batch_size, validate=False, resume=None, force=False, max_steps=None, amp=False,
+        vdl_dir=None,
+    ):  # fmt: skip
         self.recipe, self.config, self._table = recipe, recipe.student, table
         self._validate, self._max_steps = validate, max_steps
         self.rank, self.ranks = dist.get_rank(), dist.get_world_size()
         self.output_dir = recipe.output_dir
         self.seed = int(self.config.get("seed") or 0)
-        state = checkpoint.load(resume) if resume else None
+        self._accumulate, self._images = batch_size.accumulate, batch_size.real
+        self._snapshot_steps, self._keep = (count(self.config, key, 0) for key in ("snapshot_steps", "keep"))
+        self.digest = digest(recipe, self.ranks)
+        state = self._found(resume, force)
         if validate:
             check_reader(self.config)
             open_dataset("EvalDataset", self.config)  # broken annotations are told now, not after the first epoch
-        dataset = open_dataset("TrainDataset", self.config)
+        self._stages = Stages(self.config, self.seed)
+        loader = self._stages.loader(state["epoch"] if state else 0)
         seed_everything(self.seed)
         model = build_model(recipe, load=state is None)
         self.student, self.terms = student_of(model), terms_of(model)
-        self.loader = TrainLoader(create("TrainReader"), dataset, int(self.config.get("worker_num") or 0), self.seed)
-        self.lr = create("LearningRate", len(self.loader))
+        self._detector = detector_for(self.student)
+        self.batches, self.steps = len(loader), -(-len(loader) // self._accumulate)
+        self.lr = create("LearningRate", self.steps)
         _warn_of_short_decay(self.config)
         self.optimizer = create("OptimizerBuilder", self.lr, model)
-        self.ema = self._build_ema() if self.config.get("use_ema") else None
-        self.epoch = self.step = 0
-        self._best = -1.0
+        self.distill = model if self.terms is not None else None
+        self.precision = Precision(self.config, amp)
+        self.precision.prepare(self.student, self.optimizer, self.distill.teachers.values() if self.distill else ())
+        self.averaging = Averaging(self.student, self.config)
+        self.epoch = self.batch = self.step = 0
+        self._best, self._to_evaluate, self._resumed = -1.0, None, None
         if state is not None:
             self._restore(state)
-        self._amp = amp and self._can_mix()
-        self._scaler = paddle.amp.GradScaler(
-            enable=self._amp, init_loss_scaling=self.config.get("init_loss_scaling", 1024)
-        )
-        if self._amp and state is not None and state["scaler"]:
-            self._scaler.load_state_dict(state["scaler"])
-        self._make_output_dir()
-        self._vdl = _open_vdl(vdl_dir) if vdl_dir and self.rank == 0 else None
+        self._log = RunLog(self.output_dir, recipe, self.rank == 0, vdl_dir)
+        self._log.rewind(self.step if state is not None else -1)
         if self._uses_sync_bn():
             paddle.nn.SyncBatchNorm.convert_sync_batchnorm(self.student)
-        self.distill = model if self.terms is not None else None
-        # What gets a gradient changes from step to step: terms have epochs, and a box branch idles without a box.
-        unused = bool(self.config.get("find_unused_parameters", True))
-        self.model = paddle.DataParallel(model, find_unused_parameters=unused) if self.ranks > 1 else model
+        self.model = distribute(model)
+        self._stop = StopRequest(self.ranks == 1)
+
+    def _found(self, resume, force):
+        """The state to go on from, or None."""
+        if not resume:
+            return None
+        state = checkpoint.load_newest(self.output_dir) if resume == "auto" else checkpoint.load(resume)
+        if state is None:
+            logger().info("--resume auto: no checkpoint in %s yet, so this is a new run", self.output_dir)
+            return None
+        if (state["terms"] is None) != (self.recipe.method is None):
+            raise UserError("-r: the checkpoint is of a run with another --slim_config (or none)")
+        for line in check_same(state["digest"], self.digest, force):
+            logger().warning("another recipe than the checkpoint's (--force): %s", line)
+        return state
+
+    @property
+    def loader(self):
+        """The `TrainLoader` of the current epoch."""
+        return self._stages.loader(self.epoch)
 
     @classmethod
     def open(cls, recipe, **options):
@@ -80,75 +117,95 @@ class Trainer:
         return _Opened(cls, recipe, options)
 
     def run(self):
-        """Train to the last epoch (or `max_steps`).
+        """Train to the last epoch (or `max_steps`, or a signal that asks to stop).
 
         Returns:
             The last evaluation's results, or an empty dict without `validate`.
+
+        Raises:
+            Stopped: a signal came; everything is saved.
         """
         epochs = int(self.config["epoch"])
-        total = (epochs - self.epoch) * len(self.loader)
-        total = min(total, self._max_steps - self.step) if self._max_steps else total
-        meters = Meters(total, int(self.config.get("log_iter") or 20), self._batch_size())
-        results = {}
-        for epoch in range(self.epoch, epochs if not self._reached_max() else 0):
-            self._train_epoch(epoch, epochs, meters)
-            self.epoch = epoch + 1
-            finished = self.epoch == epochs or self._reached_max()
-            if finished or self.epoch % int(self.config.get("snapshot_epoch") or 1) == 0:
-                results = self._snapshot("model_final" if finished else str(epoch))
-            if finished:
-                break
+        meters = Meters(self._left(epochs), int(self.config.get("log_iter") or 20), self._images)
+        results = self._evaluate_what_was_not()
+        with self._stop:
+            while self.epoch < epochs and not self._reached_max():
+                self._train_epoch(epochs, meters)
+                if self._stop.signal is not None:
+                    self._save_last()
+                    raise Stopped(self._stop.signal, os.path.join(self.output_dir, checkpoint.LAST))
+                finished = self.epoch == epochs or self._reached_max()
+                if finished or self.epoch % int(self.config.get("snapshot_epoch") or 1) == 0:
+                    results = self._snapshot("model_final" if finished else str(self.epoch - 1))
         if self.ranks > 1:
             dist.barrier()
         return results
 
-    def _train_epoch(self, epoch, epochs, meters):
-        self.model.train()
-        if self.distill is not None:
-            self.distill.epoch = epoch
-        meters.start()
-        for index, batch in enumerate(self.loader.epoch(epoch)):
-            meters.data_ready()
-            batch["epoch_id"] = epoch
-            seed_step(self.seed, epoch, index, self.rank)
-            losses = self._train_step(batch)
-            self.step += 1
-            meters.add(losses)
-            if meters.due() or self._reached_max():
-                self._log(meters, epoch, epochs, index)
-            if self._reached_max():
-                return
+    def _left(self, epochs):
+        """Steps that this run has still to take."""
+        left = (epochs - self.epoch) * self.steps - self.batch // self._accumulate
+        return min(left, self._max_steps - self.step) if self._max_steps else left
 
-    def _train_step(self, batch):
-        with paddle.amp.auto_cast(
-            enable=self._amp,
-            custom_white_list=self.config.get("custom_white_list"),
-            custom_black_list=self.config.get("custom_black_list"),
-            level="O1",
-        ):
-            losses = self.model(batch)
-        loss = self._scaler.scale(losses["loss"]) if self._amp else losses["loss"]
-        loss.backward()
-        # Paddle numbers an optimizer's tensors, made in its first step, through the whole process; counted afresh,
-        # the state that resuming reads has the same names whatever was trained before in either process.
-        with unique_name.guard():
-            if self._amp:
-                self._scaler.minimize(self.optimizer, loss)
-            else:
-                self.optimizer.step()
-        self.optimizer.clear_grad()
-        self.lr.step()
-        if self.ema is not None:
-            self.ema.update()
+    def _train_epoch(self, epochs, meters):
+        """Train from batch `self.batch` to the end of the epoch, or to where the run is to stop."""
+        self.model.train()
+        if self.distill is not None and self.distill.enter(self.epoch):
+            logger().info("epoch %d: distillation is over, the teacher is let go", self.epoch + 1)
+            if paddle.get_device().startswith("gpu"):
+                paddle.device.cuda.empty_cache()
+        meters.start()
+        for batch in self.loader.epoch(self.epoch, self.batch):
+            meters.data_ready()
+            batch["epoch_id"] = self.epoch
+            seed_step(self.seed, self.epoch, self.batch, self.rank)
+            if self.distill is not None:
+                self.distill.timed = meters.due(ahead=1)
+            losses = self._train_batch(batch)
+            self.batch += 1
+            whole = self.batch % self._accumulate == 0 or self.batch == self.batches
+            self.step += whole
+            meters.add(losses, self.distill and self.distill.teacher_seconds, whole)
+            if whole and self._after_step(meters, epochs):
+                break
+        if self.batch == self.batches:
+            self.epoch, self.batch = self.epoch + 1, 0
+
+    def _after_step(self, meters, epochs):
+        """Log and save where they are due; whether the run is to stop here."""
+        if meters.due() or self._reached_max():
+            self._report(meters, epochs)
+        if self._snapshot_steps and self.step % self._snapshot_steps == 0:
+            self._save_last()
+        return self._reached_max() or self._stop.signal is not None
+
+    def _train_batch(self, batch):
+        """Add the gradients of a batch to those of the step that it is part of and, at its end, take the step."""
+        first = self.batch - self.batch % self._accumulate
+        parts = min(self._accumulate, self.batches - first)
+        last = self.batch + 1 == first + parts
+        with without_exchange(self.model, last):
+            with self.precision.context():
+                losses = self.model(batch)
+            self.precision.backward(losses["loss"] if parts == 1 else losses["loss"] / parts)
+        if last:
+            # Paddle numbers an optimizer's tensors, made in its first step, through the whole process; counted afresh,
+            # the state that resuming reads has the same names whatever was trained before in either process.
+            with unique_name.guard():
+                self.precision.step(self.optimizer)
+            self._resumed = None
+            self.optimizer.clear_grad()
+            self.lr.step()
+            self.averaging.update()
         return losses
 
-    def _log(self, meters, epoch, epochs, index):
-        record = {"kind": "train", "epoch": epoch, "step": self.step, "lr": float(self.optimizer.get_lr())}
+    def _report(self, meters, epochs):
+        record = {"kind": "train", "epoch": self.epoch, "step": self.step, "lr": float(self.optimizer.get_lr())}
         record.update(meters.read())
+        step = -(-self.batch // self._accumulate)
         if self.rank == 0:
-            for line in meters.lines(record, f"epoch {epoch + 1}/{epochs} step {index + 1}/{len(self.loader)}"):
+            for line in meters.lines(record, f"epoch {self.epoch + 1}/{epochs} step {step}/{self.steps}"):
                 logger().info(line)
-        self._record(record)
+        self._log.add(record)
         broken = [k for k, v in record.items() if not math.isfinite(v if isinstance(v, (int, float)) else 0)]
         if broken:
             raise UserError(
@@ -156,119 +213,98 @@ class Trainer:
                 "as they were. Lower the learning rate or the terms' weights, or set OptimizerBuilder.clip_grad_by_norm"
             )
 
-    def _record(self, record):
-        if self.rank:
-            return
-        with open(os.path.join(self.output_dir, "metrics.jsonl"), "a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
-        if self._vdl is not None:
-            for key, value in record.items():
-                if isinstance(value, (int, float)) and key not in ("step", "epoch"):
-                    self._vdl.add_scalar(f"{record['kind']}/{key}", value, self.step)
+    def _save_last(self):
+        """Write the checkpoint `checkpoint.LAST`."""
+        if self.rank == 0:
+            with self.averaging.applied(counts=False) as raw:
+                self._write(checkpoint.LAST, raw)
 
     def _snapshot(self, name):
-        """Save weights and resume state; evaluate if asked; keep the best weights."""
+        """Save weights and resume state, of which no more than `keep` stay; evaluate if asked."""
         if self.rank:
             return {}
-        raw = {k: v.clone() for k, v in self.student.state_dict().items()} if self.ema is not None else None
-        if raw is not None:
-            self.student.set_state_dict({**raw, **self.ema.apply()})
+        with self.averaging.applied() as raw:
+            self._to_evaluate = name if self._validate else None
+            self._write(name, raw)
+            checkpoint.keep_newest(self.output_dir, self._keep)
+            return self._evaluate() if self._validate else {}
+
+    def _write(self, name, raw):
+        checkpoint.save(self.output_dir, name, self.student.state_dict(), self.state(raw))
+        logger().info("saved %s", os.path.join(self.output_dir, name + ".pdparams"))
+
+    def _evaluate(self):
+        """Evaluate the student as it is, and keep its weights if they are the best so far."""
+        results = evaluate(self.student, self._table)
+        logger().info("epoch %d: %s", self.epoch, summary(results))
+        self._log.add({"kind": "eval", "epoch": self.epoch, "step": self.step, **results})
+        score = next(iter(results.values()), 0.0)
+        if score > self._best:
+            self._best = score
+            checkpoint.save(self.output_dir, "best_model", self.student.state_dict(), None)
+        self._to_evaluate = None
+        return results
+
+    def _evaluate_what_was_not(self):
+        """Evaluate the snapshot that a resumed run was ended before or while it did."""
+        path = os.path.join(self.output_dir, f"{self._to_evaluate}.pdparams")
+        if self.rank or not self._validate or not self._to_evaluate or not os.path.exists(path):
+            return {}
+        raw = {k: v.clone() for k, v in self.student.state_dict().items()}
+        self.student.set_state_dict(read_weights(path))
         try:
-            weights = self.student.state_dict()
-            checkpoint.save(self.output_dir, name, weights, self.state(raw))
-            logger().info("saved %s", os.path.join(self.output_dir, name + ".pdparams"))
-            if not self._validate:
-                return {}
-            results = evaluate(self.student, self._table)
-            logger().info("epoch %d: %s", self.epoch, summary(results))
-            self._record({"kind": "eval", "epoch": self.epoch, "step": self.step, **results})
-            score = next(iter(results.values()), 0.0)
-            if score > self._best:
-                self._best = score
-                checkpoint.save(self.output_dir, "best_model", weights, None)
-            return results
+            return self._evaluate()
         finally:
-            if raw is not None:
-                self.student.set_state_dict(raw)
+            self.student.set_state_dict(raw)
 
     def state(self, raw=None):
-        """Everything that resuming needs beside the student's saved weights.
+        """Everything that resuming needs: a run that goes on from it is the run that never stopped.
+
+        Random numbers need no state: what is drawn depends on seed, epoch, batch and rank.
 
         Args:
-            raw: the student's own tensors where the saved ones are EMA's.
+            raw: the student's own tensors where it has EMA's at the moment.
         """
         return {
             "epoch": self.epoch,
+            "batch": self.batch,
             "step": self.step,
             "best": self._best,
+            "to_evaluate": self._to_evaluate,
+            "digest": self.digest,
             "student": raw if raw is not None else self.student.state_dict(),
+            "detector": self._detector.training_state(),
             "terms": self.terms.state_dict() if self.terms is not None else None,
-            "optimizer": self.optimizer.state_dict(),
+            # Paddle's optimizer does not have what it was given to resume with before its first step.
+            "optimizer": self._resumed or self.optimizer.state_dict(),
             "moving": [p.name for p in self._learned() if p.grad is not None],
-            "ema": self.ema and {"step": self.ema.step, "epoch": self.ema.epoch, "tensors": self.ema.state_dict},
-            "scaler": self._scaler.state_dict() if self._amp else None,
+            "ema": self.averaging.state(),
+            "scaler": self.precision.state(),
         }
 
     def _restore(self, state):
-        if (state["terms"] is None) != (self.terms is None):
-            raise UserError("-r: the checkpoint is of a run with another --slim_config (or none)")
         _restore_exactly(self.student, state["student"], "student (-c)")
         if self.terms is not None:
             _restore_exactly(self.terms, state["terms"], "method or teacher (--slim_config)")
-        self.optimizer.set_state_dict(state["optimizer"])
+        self._resumed = state["optimizer"]
+        self.optimizer.set_state_dict(self._resumed)
         # Clearing leaves zeros for a gradient, and with them a parameter goes on by momentum and decay through steps
         # that do not reach it; without any it would stand still.
         for p in self._learned():
             if p.name in state["moving"]:
                 p.grad = paddle.zeros_like(p)
-        if self.ema is not None and state["ema"] is not None:
-            self.ema.resume(state["ema"]["tensors"], state["ema"]["step"])
-            self.ema.epoch = state["ema"]["epoch"]
-        self.epoch, self.step, self._best = int(state["epoch"]), int(state["step"]), float(state["best"])
-        logger().info("resumed after epoch %d, step %d", self.epoch, self.step)
+        self.averaging.restore(state["ema"])
+        self._detector.restore_training_state(state["detector"])
+        self.precision.restore(state["scaler"])
+        self.epoch, self.batch, self.step = (int(state[key]) for key in ("epoch", "batch", "step"))
+        self._best, self._to_evaluate = float(state["best"]), state["to_evaluate"]
+        logger().info("resumed after epoch %d, batch %d, step %d", self.epoch, self.batch, self.step)
 
     def _learned(self):
         return [*self.student.parameters(), *(self.terms.parameters() if self.terms is not None else [])]
 
-    def _build_ema(self):
-        from ppdet.optimizer import ModelEMA
-
-        ema = ModelEMA(
-            self.student,
-            decay=self.config.get("ema_decay", 0.9998),
-            ema_decay_type=self.config.get("ema_decay_type", "threshold"),
-            cycle_epoch=self.config.get("cycle_epoch", -1),
-            ema_black_list=self.config.get("ema_black_list"),
-            ema_filter_no_grad=self.config.get("ema_filter_no_grad", False),
-        )
-        # It holds the student's own tensors for what is on its black list, and would freeze them at a snapshot.
-        for name in ema.ema_black_list:
-            del ema.state_dict[name]
-        return ema
-
-    def _make_output_dir(self):
-        if self.rank:
-            return
-        try:
-            os.makedirs(self.output_dir, exist_ok=True)
-            with open(os.path.join(self.output_dir, "recipe.yml"), "w", encoding="utf-8") as file:
-                file.write(dump({"run": self.config} | {k: t.config for k, t in self.recipe.teachers.items()}))
-        except OSError as error:
-            raise UserError(
-                f"the output folder {self.output_dir} is not writable: {error}. Choose another with -o save_dir=..."
-            ) from error
-
     def _reached_max(self):
         return self._max_steps is not None and self.step >= self._max_steps
-
-    def _batch_size(self):
-        return int(self.config["TrainReader"].get("batch_size", 1)) * self.ranks
-
-    def _can_mix(self):
-        if paddle.get_device().startswith("cpu"):
-            logger().warning("--amp: Paddle has no mixed precision for training on the CPU; going on in float32")
-            return False
-        return True
 
     def _uses_sync_bn(self):
         return self.ranks > 1 and self.config.get("norm_type") == "sync_bn" and paddle.get_device().startswith("gpu")
@@ -277,12 +313,13 @@ class Trainer:
 class _Opened:
     def __init__(self, cls, recipe, options):
         self._cls, self._recipe, self._options = cls, recipe, options
-        self._scope = scope(recipe.student)
 
     def __enter__(self):
+        batch_size = BatchSize(self._recipe.student, dist.get_world_size())  # may scale the learning rate
+        self._scope = scope(self._recipe.student)
         table = self._scope.__enter__()
         try:
-            return self._cls(self._recipe, table, **self._options)
+            return self._cls(self._recipe, table, batch_size, **self._options)
         except BaseException:
             self._scope.__exit__(None, None, None)
             raise
@@ -306,9 +343,3 @@ def _restore_exactly(layer, tensors, what):
     missing, unexpected = layer.set_state_dict(tensors)
     if missing or unexpected:
         raise UserError(f"-r: the checkpoint is of another {what}; these do not fit: {[*missing, *unexpected][:4]}")
-
-
-def _open_vdl(folder):
-    from visualdl import LogWriter
-
-    return LogWriter(folder)

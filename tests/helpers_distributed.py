@@ -19,19 +19,24 @@ from ppkd.commands import start_device
 from ppkd.ground_truth import BOXES, VALID
 from ppkd.recipe import load_recipe
 from ppkd.trainer import Trainer
+from tests.helpers_training import settle
 
 
-def train(config, slim, overrides, empty_rank=None):
+def train(config, slim, overrides, empty_rank=None, settled=False):
     """Train a recipe to its end; what this rank has then.
 
     Args:
         empty_rank: rank that gets images without a box, from its second step on.
+        settled: whether norm layers stay in eval mode, so that no image depends on the others of its batch.
     """
     loaded = load_recipe(config, slim, overrides)
     images, fired, original = [], [], recorders._record
     with Trainer.open(loaded) as trainer:
+        if settled:
+            settle(trainer.student)
+            trainer.model.train = lambda: None
         before = parameters(trainer)
-        step = trainer._train_step
+        step = trainer._train_batch
 
         def watched(batch):
             images.append(batch["image"].numpy().sum())
@@ -43,7 +48,7 @@ def train(config, slim, overrides, empty_rank=None):
             fired.append(1)
             return original(*args)
 
-        trainer._train_step, recorders._record = watched, record
+        trainer._train_batch, recorders._record = watched, record
         try:
             trainer.run()
         finally:
@@ -53,6 +58,7 @@ def train(config, slim, overrides, empty_rank=None):
     return {
         "before": before, "after": parameters(trainer), "images": images, "fired": len(fired), "hooks": hooks,
         "steps": trainer.step, "wrapped": type(trainer.model).__name__,
+        "searches": getattr(trainer.model, "find_unused_parameters", None),
     }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ TOOLS = {
     "eval": (cli.eval_parser, commands.evaluate),
     "infer": (cli.infer_parser, commands.infer),
     "export_model": (cli.export_parser, commands.export),
+    "convert": (cli.convert_parser, commands.convert),
 }
 
 # Wherever a test runs, nothing answers there: downloads fail as they do without a network.

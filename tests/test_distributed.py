@@ -9,6 +9,7 @@ import paddle
 import pytest
 
 from tests.conftest import CONFIGS, FAMILIES, ROOT
+from tests.helpers_distributed import train
 from tests.helpers_training import QUICK, differing, strong
 from tests.test_invariants import LEARNED
 from tests.test_recorders import FIRED
@@ -20,6 +21,18 @@ RUNS["empty_rank"] = ("retinanet", "fgd", [], {"empty_rank": 1})
 # Terms of all levels with a target assignment, those without, and terms without parameters.
 RUNS["assignment"] = ("ppyoloe", "ppyoloe", ["PPYOLOEHead.static_assigner_epoch=0"], {"empty_rank": 1})
 RUNS["all_levels"] = ("ppyoloe", "ld", [], {"empty_rank": 1})
+# YOLOv3's loss and FGD's are means over images: what two ranks see in a step, one can see as well.
+_ONE_SIZE = (
+    "TrainReader.batch_transforms=[{BatchRandomResize: {target_size: 64, random_size: false, random_interp: false, "
+    "keep_ratio: false}}, {NormalizeBox: {}}, {PadBox: {num_max_boxes: 20}}, {BboxXYXY2XYWH: {}}, "
+    "{NormalizeImage: {}}, {Permute: {}}, {Gt2YoloTarget: {anchors: [[4, 4], [8, 6], [6, 10], [12, 12], [18, 12], "
+    "[12, 20], [24, 24], [40, 24], [30, 44]], anchor_masks: [[6, 7, 8], [3, 4, 5], [0, 1, 2]], "
+    "downsample_ratios: [32, 16, 8]}}]"
+)
+EQUAL = ["TrainReader.shuffle=false", _ONE_SIZE, "OptimizerBuilder.clip_grad_by_norm=null"]
+RUNS["equal"] = ("yolov3", "fgd", [*EQUAL, "TrainReader.batch_size=2"], {"settled": True})
+IN_PARTS = [*EQUAL, "TrainReader.batch_size=1", "accumulate=2"]
+ACCUMULATED = {"accumulated": ("yolov3", "fgd", IN_PARTS, {"settled": True})}
 RUNS["no_parameters"] = ("yolov3", "yolov3", [], {"empty_rank": 1})
 
 
@@ -37,21 +50,31 @@ def launch(folder, script, *arguments):
     return logs
 
 
+def slim_file(folder, family, method):
+    """The path of a slim file of `CONFIGS`, or of one that is made here where there is none."""
+    path = CONFIGS / f"{family}_{method}.yml"
+    if not path.exists():
+        path = folder / path.name
+        path.write_text(f"_BASE_: [{CONFIGS / (family + '_wide.yml')}]\nslim: Distill\nslim_method: {method.upper()}\n")
+    return str(path)
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, shapes, teacher_weights):
     """Run name -> what rank 0 and rank 1 had after it; one launch for all runs."""
     folder = tmp_path_factory.mktemp("ranks")
     arguments = []
-    for name, (family, method, overrides, options) in RUNS.items():
+    runs = {**RUNS, **ACCUMULATED}
+    for name, (family, method, overrides, options) in runs.items():
         given = [
             f"dataset_dir={shapes}", f"save_dir={folder / name}", f"teacher.pretrain_weights={teacher_weights[family]}",
             *strong(method), "TrainReader.batch_size=3", "epoch=1", *overrides,
         ]  # fmt: skip
-        recipe = {"config": str(CONFIGS / f"{family}_tiny.yml"), "slim": str(CONFIGS / f"{family}_{method}.yml")}
+        recipe = {"config": str(CONFIGS / f"{family}_tiny.yml"), "slim": slim_file(folder, family, method)}
         (folder / f"{name}.json").write_text(json.dumps({**recipe, "overrides": given, **options}))
         arguments.append(f"{name}={folder / name}.json")
     launch(folder, "tests/helpers_distributed.py", folder, *arguments)
-    return {name: [paddle.load(str(folder / f"{name}.{rank}")) for rank in (0, 1)] for name in RUNS}
+    return {name: [paddle.load(str(folder / f"{name}.{rank}")) for rank in (0, 1)] for name in runs}
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -72,9 +95,34 @@ def test_10_hooks_fire_once_a_step_and_rank(name, finished):
     for rank in finished[name]:
         assert rank["wrapped"] == "DataParallel"
         with_terms = rank["steps"] - (2 if name == "begins_late" else 0)
+        assert not rank["searches"], "every parameter has a gradient, so nothing is to be searched for"
         # The student's assigner is not called where the teacher's targets are taken.
-        a_step = sum(FIRED[RUNS[name][:2]]) - (name == "assignment")
+        a_step = fired(*RUNS[name][:2]) - (name == "assignment")
         assert (rank["fired"], rank["hooks"]) == (a_step * with_terms, 0)
+
+
+def fired(family, method):
+    """Records of a step; of YOLOv3's neck and its teacher's."""
+    return 2 if (family, method) == ("yolov3", "fgd") else sum(FIRED[family, method])
+
+
+@pytest.mark.parametrize("name", ["equal", "accumulated"])
+def test_two_ranks_of_a_batch_are_one_of_twice_the_batch(name, finished, shapes, teacher_weights, tmp_path):
+    """Also where a rank's batch comes in two parts, whose gradients add up before they are exchanged."""
+    given = [
+        f"dataset_dir={shapes}", f"save_dir={tmp_path}", f"teacher.pretrain_weights={teacher_weights['yolov3']}",
+        *strong("fgd"), "epoch=1", *EQUAL, "TrainReader.batch_size=4",
+    ]  # fmt: skip
+    one = train(str(CONFIGS / "yolov3_tiny.yml"), slim_file(tmp_path, "yolov3", "fgd"), given, settled=True)
+    two = finished[name][0]
+    assert len(two["images"]) == (6 if name == "accumulated" else 3)
+    assert one["steps"] == two["steps"] == 3
+    assert differing(one["before"], two["before"]) == []
+    moved = [key for key, value in one["after"].items() if float((value - one["before"][key]).abs().max()) > 1e-3]
+    assert {key.split(".")[0] for key in moved} == {"student", "terms"}
+    for key, value in one["after"].items():
+        gap = float((value - two["after"][key]).abs().max())
+        assert gap <= 1e-5 * max(1.0, float(value.abs().max())), key
 
 
 def test_the_train_tool_on_two_ranks(tmp_path, shapes, teacher_weights):

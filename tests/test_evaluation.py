@@ -18,11 +18,8 @@ MASKS = [f"mask_{name}" for name in STATS]
 @pytest.mark.parametrize("detects", [True, False], ids=["detections", "none"])
 def test_figures_are_of_boxes_masks_or_both_with_the_main_one_first(family, expected, detects, recipe):
     """The first figure chooses the best weights: a detector of masks alone must not be judged by boxes."""
-    nothing = {
-        "fcos": "FCOSHead.nms.score_threshold=2.0", "solov2": "SOLOv2Head.score_threshold=2.0",
-        "faster_rcnn": "BBoxPostProcess.nms.score_threshold=2.0", "mask_rcnn": "BBoxPostProcess.nms.score_threshold=2.0",
-    }  # fmt: skip
-    loaded = recipe(family, distil=False, overrides=[] if detects else [nothing[family]])
+    of_head = {"fcos": "FCOSHead.nms", "solov2": "SOLOv2Head"}.get(family, "BBoxPostProcess.nms")
+    loaded = recipe(family, distil=False, overrides=[] if detects else [f"{of_head}.score_threshold=2.0"])
     with scope(loaded.student) as table:
         results = evaluate(build_student(loaded), table)
     assert list(results) == expected

@@ -2,12 +2,13 @@
 
 import json
 import os
+import threading
+import time
 
 import numpy as np
 import paddle
 import pytest
 
-from ppkd import checkpoint
 from ppkd.datasets import open_dataset
 from ppkd.errors import UserError
 from ppkd.loader import TrainLoader, seed_step
@@ -49,16 +50,16 @@ def test_another_seed_gives_other_initial_weights(recipe):
     assert any(path.startswith("/1/0.connect_student") for path in changed)
 
 
-@pytest.mark.parametrize("steps, epochs", [(2, 1), (3, 1), (4, 2)])
-def test_max_steps_ends_the_run_with_a_final_snapshot(steps, epochs, recipe):
+@pytest.mark.parametrize("steps, epochs, batch", [(2, 0, 2), (3, 1, 0), (4, 1, 1)])
+def test_max_steps_ends_the_run_with_a_final_snapshot(steps, epochs, batch, recipe):
     loaded = quick(recipe, distil=False)
     trainer = fit(loaded, max_steps=steps)
-    assert (trainer.step, trainer.epoch) == (steps, epochs)
+    assert (trainer.step, trainer.epoch, trainer.batch) == (steps, epochs, batch)
     with open(os.path.join(loaded.output_dir, "metrics.jsonl"), encoding="utf-8") as file:
         records = [json.loads(line) for line in file]
     assert [record["step"] for record in records] == list(range(1, steps + 1))
     assert all(np.isfinite(record["loss"]) for record in records)
-    assert differing(saved(loaded), trainer.student.state_dict()) == [] or trainer.ema is not None
+    assert differing(saved(loaded), trainer.student.state_dict()) == [] or trainer.averaging.ema is not None
     assert os.path.exists(os.path.join(loaded.output_dir, "model_final.resume"))
 
 
@@ -92,9 +93,9 @@ def test_a_resumed_ema_goes_on_as_it_was(recipe, tmp_path):
     black_list = "ema_black_list=[proj_conv.weight, pred_cls, retina_cls]"
     common = ["TrainReader.batch_size=6", "use_ema=true", "ema_decay=0.5", "cycle_epoch=2", black_list]
     states = {}
-    for name, more, resume in (("whole", [], None), ("half", ["epoch=1"], None), ("rest", [], "half")):
-        loaded = quick(recipe, *common, f"save_dir={tmp_path / name}", *more)
-        fit(loaded, resume=states[resume][0] if resume else None)
+    for name, steps, resume in (("whole", None, None), ("half", 2, None), ("rest", None, "half")):
+        loaded = quick(recipe, *common, f"save_dir={tmp_path / name}")
+        fit(loaded, resume=states[resume][0] if resume else None, max_steps=steps)
         path = os.path.join(loaded.output_dir, "model_final")
         states[name] = (path, paddle.load(path + ".pdparams"), paddle.load(path + ".resume"))
     assert differing(states["rest"][1:], states["whole"][1:]) == []
@@ -117,83 +118,11 @@ def test_a_run_that_had_all_its_steps_takes_none_when_resumed(recipe):
         ({"extra": ["num_classes=7"]}, {}, r"another student \(-c\)"),
     ],
 )
-def test_a_checkpoint_of_another_run_is_refused(first, second, message, recipe):
+def test_a_checkpoint_of_another_model_is_refused_even_when_forced(first, second, message, recipe):
     loaded = quick(recipe, *first.get("extra", ()), distil=first.get("distil", True))
     fit(loaded, max_steps=1)
     with pytest.raises(UserError, match=f"-r: the checkpoint is of .*{message}"):
-        fit(quick(recipe, **second), resume=os.path.join(loaded.output_dir, "model_final"))
-
-
-class FakeScaler:
-    """Stands for Paddle's GradScaler, which needs a GPU."""
-
-    def __init__(self, enable, init_loss_scaling):
-        self.scale_by = init_loss_scaling
-
-    def scale(self, loss):
-        return loss
-
-    def minimize(self, optimizer, loss):
-        optimizer.step()
-        self.scale_by *= 2
-
-    def state_dict(self):
-        return {"scale": self.scale_by}
-
-    def load_state_dict(self, state):
-        self.scale_by = state["scale"]
-
-
-def test_mixed_precisions_scale_is_kept_for_resuming(recipe, monkeypatch):
-    monkeypatch.setattr(paddle.amp, "GradScaler", FakeScaler)
-    monkeypatch.setattr(Trainer, "_can_mix", lambda self: True)
-    loaded = quick(recipe, distil=False)
-    assert fit(loaded, amp=True, max_steps=2)._scaler.scale_by == 1024 * 4
-    resumed = fit(loaded, amp=True, max_steps=2, resume=os.path.join(loaded.output_dir, "model_final"))
-    assert resumed._scaler.scale_by == 1024 * 4
-
-
-# Checkpoints
-
-
-@pytest.mark.parametrize(
-    "error, raised", [(OSError("No space left"), UserError), (KeyboardInterrupt(), KeyboardInterrupt)]
-)
-@pytest.mark.parametrize("step", ["paddle.save", "os.fsync", "os.replace"])
-def test_a_checkpoint_is_whole_or_as_it_was(step, error, raised, tmp_path, monkeypatch):
-    path, real = tmp_path / "model.pdparams", paddle.save
-
-    def broken(*args, **kwargs):
-        if step == "paddle.save":
-            real({"half": paddle.ones([1])}, args[1])
-        raise error
-
-    checkpoint.write(str(path), {"w": paddle.zeros([2])})
-    monkeypatch.setattr(step, broken)
-    with pytest.raises(raised):
-        checkpoint.write(str(path), {"w": paddle.ones([2])})
-    monkeypatch.undo()
-    assert [name.name for name in tmp_path.iterdir()] == ["model.pdparams"]
-    assert paddle.load(str(path))["w"].tolist() == [0, 0]
-    checkpoint.write(str(path), {"w": paddle.ones([2])})
-    assert paddle.load(str(path))["w"].tolist() == [1, 1]
-
-
-def test_resume_files_are_checked(tmp_path):
-    with pytest.raises(UserError, match=r"no resume file .*other\.resume"):
-        checkpoint.load(str(tmp_path / "other.pdparams"))
-    (tmp_path / "broken.resume").write_bytes(b"\x80\x04nothing")
-    with pytest.raises(UserError, match="not readable as a resume file"):
-        checkpoint.load(str(tmp_path / "broken"))
-    paddle.save({"w": paddle.ones([1])}, str(tmp_path / "weights.resume"))
-    with pytest.raises(UserError, match="not a resume file that this version"):
-        checkpoint.load(str(tmp_path / "weights.resume"))
-
-
-@pytest.mark.parametrize("given", ["7", "7.pdparams", "7.resume"])
-def test_a_checkpoint_is_found_by_its_weights_as_well(given, tmp_path):
-    checkpoint.save(str(tmp_path), "7", {"w": paddle.ones([1])}, {"epoch": 7})
-    assert checkpoint.load(str(tmp_path / given))["epoch"] == 7
+        fit(quick(recipe, **second), resume=os.path.join(loaded.output_dir, "model_final"), force=True)
 
 
 # Batches
@@ -222,6 +151,23 @@ def test_a_batch_depends_on_seed_epoch_and_index_only(family, recipe):
     assert differing(first[0], first[1]), "augments every epoch in the same way"
     assert differing(batches(in_order, [0], seed=1)[0], first[0]), "augments with every seed in the same way"
     assert not differing(batches(in_order, [0])[0], first[0])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_that_is_left_early_leaves_no_thread_behind(workers, recipe):
+    loaded = recipe(QUICK, overrides=["TrainReader.batch_size=2"])
+    with scope(loaded.student):
+        loader = TrainLoader(create("TrainReader"), open_dataset("TrainDataset", loaded.student), workers, 0)
+        before = threading.active_count()
+        for epoch in range(3):
+            batches = loader.epoch(epoch)
+            next(batches)
+            batches.close()
+        limit = time.time() + 20
+        while threading.active_count() > before and time.time() < limit:
+            time.sleep(0.05)
+        assert threading.active_count() <= before
+        assert len(list(loader.epoch(3))) == 6
 
 
 def test_fewer_images_than_a_batch_are_refused(recipe):

@@ -11,12 +11,14 @@ def cure_ppdet():
         neck_scales,
         pillow_textsize,
         type_promotion,
+        yolox_sizes,
         zero_dim,
     )
 
     loader_errors.raise_errors_of_the_loading_thread()
     pillow_textsize.give_textsize_back()
     few_cells.take_what_cells_there_are()
+    yolox_sizes.draw_sizes_apart()
     zero_dim.concat_numbers()
     zero_dim.index_numbers()
     zero_dim.count_solov2_masks_in_a_list()

@@ -198,8 +198,8 @@ def _or_solov2_background(call):
 def learn_picodet_background_alone():
     """Let PicoDet take a step on a batch without any box: all is background, and no box is learned.
 
-    Its loss divides by the sum of the targets' scores: NaN. Under data parallel it takes the ranks' mean of that sum, and
-    at least 1, so there nothing is changed.
+    Its loss divides by the sum of the targets' scores: NaN. Under data parallel it takes the ranks' mean of that sum,
+    and at least 1, so there nothing is changed.
 
     Needed for: paddledet 2.6.0 (`PicoHeadV2`).
     """

@@ -1,0 +1,76 @@
+"""Exponential moving average of the student's weights: ppdet's, over the student alone."""
+
+import contextlib
+
+
+class Averaging:
+    """Keeps an average of a student's tensors, if the config asks for it.
+
+    Args:
+        student: ppdet model.
+        config: the run's config: ``use_ema`` and the ``ema_*`` keys.
+    """
+
+    def __init__(self, student, config):
+        self._student, self.ema = student, None
+        if not config.get("use_ema"):
+            return
+        from ppdet.optimizer import ModelEMA
+
+        self.ema = ModelEMA(
+            student,
+            decay=config.get("ema_decay", 0.9998),
+            ema_decay_type=config.get("ema_decay_type", "threshold"),
+            cycle_epoch=config.get("cycle_epoch", -1),
+            ema_black_list=config.get("ema_black_list"),
+            ema_filter_no_grad=config.get("ema_filter_no_grad", False),
+        )
+        # It holds the student's own tensors for what is on its black list, and would freeze them at a snapshot.
+        for name in self.ema.ema_black_list:
+            del self.ema.state_dict[name]
+
+    def update(self):
+        """The student has taken a step."""
+        if self.ema is not None:
+            self.ema.update()
+
+    @contextlib.contextmanager
+    def applied(self, counts=True):
+        """A block in which the student has the averaged weights; yields its own tensors, or None without an average.
+
+        Args:
+            counts: whether this is one of the snapshots after ``cycle_epoch`` of which ppdet begins the average anew.
+        """
+        if self.ema is None:
+            yield None
+            return
+        raw = {k: v.clone() for k, v in self._student.state_dict().items()}
+        self._student.set_state_dict({**raw, **self._average(counts)})
+        try:
+            yield raw
+        finally:
+            self._student.set_state_dict(raw)
+
+    def _average(self, counts):
+        if counts:
+            return self.ema.apply()
+        epoch, cycle = self.ema.epoch, self.ema.cycle_epoch
+        self.ema.cycle_epoch = -1
+        try:
+            return self.ema.apply()
+        finally:
+            self.ema.epoch, self.ema.cycle_epoch = epoch, cycle
+
+    def state(self):
+        """What resuming needs, or None."""
+        ema = self.ema
+        if ema is None:
+            return None
+        # ppdet's own resuming leaves out the decay of the last step, without which it cannot apply the average.
+        return {"step": ema.step, "epoch": ema.epoch, "decay": getattr(ema, "_decay", None), "tensors": ema.state_dict}
+
+    def restore(self, state):
+        """Go on as `state` was."""
+        if self.ema is not None and state is not None:
+            self.ema.resume(state["tensors"], state["step"])
+            self.ema.epoch, self.ema._decay = state["epoch"], state["decay"]
