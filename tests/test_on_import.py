@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from ppkd.compat.wrapping import wrap
 from tests.conftest import ROOT
 
 CURED = "from ppdet.modeling.heads import tood_head; assert 'concat' in vars(tood_head.paddle)"
@@ -61,3 +62,21 @@ except ModuleNotFoundError as error:
     print(error)
 """
     assert run(code, tmp_path) == "No module named 'nowhere'\n"
+
+
+def test_a_wrapper_goes_around_once_and_another_around_it():
+    class Owner:
+        def method(self, x):
+            return x
+
+    def doubled(original):
+        return lambda self, x: 2 * original(self, x)
+
+    def increased(original):
+        return lambda self, x: original(self, x) + 1
+
+    plain = Owner.method
+    for wrapper in (doubled, increased, doubled, increased):
+        wrap(Owner, "method", wrapper)
+    assert Owner().method(3) == 7
+    assert Owner.method.__wrapped__.__wrapped__ is plain and Owner.method.__name__ == "method"

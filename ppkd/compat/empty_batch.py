@@ -1,12 +1,10 @@
 """ppdet's losses and targets raise on images without boxes, which training data of one's own does have."""
 
-import functools
-
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 
-_MARK = "patched_by_ppkd"
+from ppkd.compat.wrapping import wrap
 
 
 def return_all_of_an_empty_assignment():
@@ -19,12 +17,10 @@ def return_all_of_an_empty_assignment():
     from ppdet.modeling.assigners import ATSSAssigner, TaskAlignedAssigner
 
     for assigner in (ATSSAssigner, TaskAlignedAssigner):
-        if not hasattr(assigner.forward, _MARK):
-            assigner.forward = _with_mask(assigner.forward)
+        wrap(assigner, "forward", _with_mask)
 
 
 def _with_mask(forward):
-    @functools.wraps(forward)
     def with_mask(*args, **kwargs):
         assigned = forward(*args, **kwargs)
         if len(assigned) == 3:
@@ -32,7 +28,6 @@ def _with_mask(forward):
             assigned = (*assigned, paddle.zeros([batch, 1, anchors]))
         return assigned
 
-    setattr(with_mask, _MARK, True)
     return with_mask
 
 
@@ -45,16 +40,13 @@ def encode_no_boxes():
     """
     from ppdet.modeling.heads import retina_head
 
-    if not hasattr(retina_head.bbox2delta, _MARK):
-        retina_head.bbox2delta = _or_nothing(retina_head.bbox2delta)
+    wrap(retina_head, "bbox2delta", _or_nothing)
 
 
 def _or_nothing(encode):
-    @functools.wraps(encode)
     def or_nothing(boxes, targets, *args, **kwargs):
         return encode(boxes, targets, *args, **kwargs) if boxes.shape[0] else paddle.zeros([0, 4])
 
-    setattr(or_nothing, _MARK, True)
     return or_nothing
 
 
@@ -67,12 +59,10 @@ def learn_from_background_alone():
     """
     from ppdet.modeling.heads.retina_head import RetinaHead
 
-    if not hasattr(RetinaHead.get_loss, _MARK):
-        RetinaHead.get_loss = _or_background(RetinaHead.get_loss)
+    wrap(RetinaHead, "get_loss", _or_background)
 
 
 def _or_background(get_loss):
-    @functools.wraps(get_loss)
     def or_background(self, outputs, targets):
         if any(boxes.shape[0] for boxes in targets["gt_bbox"]):
             return get_loss(self, outputs, targets)
@@ -83,7 +73,6 @@ def _or_background(get_loss):
         none = sum(x.sum() for x in deltas) * 0.0  # zero, and yet a path to the box branch for data parallel
         return {"loss_cls": loss, "loss_reg": none, "loss": loss + none}
 
-    setattr(or_background, _MARK, True)
     return or_background
 
 
@@ -96,12 +85,10 @@ def make_fcos_targets_of_no_boxes():
     """
     from ppdet.data.transform.batch_operators import Gt2FCOSTarget
 
-    if not hasattr(Gt2FCOSTarget.__call__, _MARK):
-        Gt2FCOSTarget.__call__ = _with_a_point_for_a_box(Gt2FCOSTarget.__call__)
+    wrap(Gt2FCOSTarget, "__call__", _with_a_point_for_a_box)
 
 
 def _with_a_point_for_a_box(make):
-    @functools.wraps(make)
     def with_a_point(self, samples, context=None):
         for sample in samples:
             if len(sample["gt_bbox"]) == 0:
@@ -110,7 +97,6 @@ def _with_a_point_for_a_box(make):
                 sample["gt_class"] = np.zeros([1, 1], "int32")
         return make(self, samples, context)
 
-    setattr(with_a_point, _MARK, True)
     return with_a_point
 
 
@@ -123,12 +109,10 @@ def pad_no_masks():
     """
     from ppdet.data.transform.batch_operators import PadBatch
 
-    if not hasattr(PadBatch.__call__, _MARK):
-        PadBatch.__call__ = _with_size_of_no_masks(PadBatch.__call__)
+    wrap(PadBatch, "__call__", _with_size_of_no_masks)
 
 
 def _with_size_of_no_masks(pad):
-    @functools.wraps(pad)
     def with_size(self, samples, context=None):
         for sample in samples:
             masks = sample.get("gt_segm") if isinstance(sample, dict) else None
@@ -136,7 +120,6 @@ def _with_size_of_no_masks(pad):
                 sample["gt_segm"] = np.zeros([0, *sample["image"].shape[1:]], "uint8")
         return pad(self, samples, context)
 
-    setattr(with_size, _MARK, True)
     return with_size
 
 
@@ -149,12 +132,10 @@ def learn_fcos_background_alone():
     """
     from ppdet.modeling.losses import FCOSLoss
 
-    if not hasattr(FCOSLoss.forward, _MARK):
-        FCOSLoss.forward = _or_fcos_background(FCOSLoss.forward)
+    wrap(FCOSLoss, "forward", _or_fcos_background)
 
 
 def _or_fcos_background(forward):
-    @functools.wraps(forward)
     def or_background(self, classes, boxes, quality, labels, *targets):
         if any(bool((level > 0).any()) for level in labels):
             return forward(self, classes, boxes, quality, labels, *targets)
@@ -162,7 +143,6 @@ def _or_fcos_background(forward):
         background = sum(F.sigmoid_focal_loss(x, paddle.zeros_like(x)) for x in classes)
         return {"loss_cls": background, "loss_box": none[0], "loss_quality": none[1]}
 
-    setattr(or_background, _MARK, True)
     return or_background
 
 
@@ -176,12 +156,10 @@ def learn_solov2_background_alone():
     """
     from ppdet.modeling.losses import SOLOv2Loss
 
-    if not hasattr(SOLOv2Loss.__call__, _MARK):
-        SOLOv2Loss.__call__ = _or_solov2_background(SOLOv2Loss.__call__)
+    wrap(SOLOv2Loss, "__call__", _or_solov2_background)
 
 
 def _or_solov2_background(call):
-    @functools.wraps(call)
     def or_background(self, masks, targets, *classes):
         levels = [(mask, target) for mask, target in zip(masks, targets) if mask is not None]
         if any(bool(target.astype("bool").any()) for _, target in levels):
@@ -191,7 +169,6 @@ def _or_solov2_background(call):
         _, loss_class = call(self, [one], [one], *classes)
         return sum((mask.sum() for mask, _ in levels), paddle.zeros([])) * 0.0, loss_class
 
-    setattr(or_background, _MARK, True)
     return or_background
 
 
@@ -205,12 +182,10 @@ def learn_picodet_background_alone():
     """
     from ppdet.modeling.heads.pico_head import PicoHeadV2
 
-    if not hasattr(PicoHeadV2.get_loss, _MARK):
-        PicoHeadV2.get_loss = _or_picodet_background(PicoHeadV2.get_loss)
+    wrap(PicoHeadV2, "get_loss", _or_picodet_background)
 
 
 def _or_picodet_background(get_loss):
-    @functools.wraps(get_loss)
     def or_background(self, outputs, truth):
         if paddle.distributed.get_world_size() > 1 or truth["pad_gt_mask"].numpy().any():
             return get_loss(self, outputs, truth)
@@ -220,5 +195,4 @@ def _or_picodet_background(get_loss):
         # Zero, and yet a path to the box branch.
         return {"loss_vfl": background, "loss_bbox": boxes.sum() * 0.0, "loss_dfl": edges.sum() * 0.0}
 
-    setattr(or_background, _MARK, True)
     return or_background

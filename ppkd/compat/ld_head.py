@@ -1,6 +1,6 @@
 """ppdet's LDGFLHead has no loss of its own: it wants a teacher's outputs as further arguments."""
 
-import functools
+from ppkd.compat.wrapping import wrap
 
 
 def let_ld_head_train_alone():
@@ -12,14 +12,15 @@ def let_ld_head_train_alone():
 
     Needed for: paddledet 2.6.0.
     """
-    from ppdet.modeling.heads.gfl_head import GFLHead, LDGFLHead
+    from ppdet.modeling.heads.gfl_head import LDGFLHead
 
-    if hasattr(LDGFLHead.get_loss, "__wrapped__"):
-        return
-    with_teacher = LDGFLHead.get_loss
+    wrap(LDGFLHead, "get_loss", _or_plain)
 
-    @functools.wraps(with_teacher)
+
+def _or_plain(with_teacher):
+    from ppdet.modeling.heads.gfl_head import GFLHead
+
     def get_loss(self, outputs, targets, *soft):
         return with_teacher(self, outputs, targets, *soft) if soft else GFLHead.get_loss(self, outputs, targets)
 
-    LDGFLHead.get_loss = get_loss
+    return get_loss

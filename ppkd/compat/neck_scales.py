@@ -1,7 +1,8 @@
 """ppdet's necks of PicoDet add a level to a list that is a default value, and so shared by all of them."""
 
-import functools
 import inspect
+
+from ppkd.compat.wrapping import wrap
 
 
 def give_each_neck_its_own_scales():
@@ -17,14 +18,12 @@ def give_each_neck_its_own_scales():
     from ppdet.modeling.necks.lc_pan import LCPAN
 
     for kind in (CSPPAN, ESPAN, LCPAN):
-        if not hasattr(kind.__init__, "__wrapped__"):
-            kind.__init__ = _copying(kind.__init__)
+        wrap(kind, "__init__", _copying)
 
 
 def _copying(init):
     signature = inspect.signature(init)
 
-    @functools.wraps(init)
     def with_a_copy(*args, **kwargs):
         given = signature.bind(*args, **kwargs)
         given.apply_defaults()

@@ -1,13 +1,12 @@
 """Paddle 3 refuses to calculate with tensors of unequal types, which ppdet does with labels, masks and strides."""
 
-import functools
 import inspect
 
 import paddle
 
 from ppkd.compat.module_view import replace
+from ppkd.compat.wrapping import wrap
 
-_MARK = "casts_labels"
 _STRICT = int(paddle.__version__.split(".")[0]) >= 3
 
 
@@ -23,20 +22,17 @@ def let_assigners_take_int32_labels():
     if not _STRICT:
         return
     for assigner in (ATSSAssigner, TaskAlignedAssigner):
-        if not hasattr(assigner.forward, _MARK):
-            assigner.forward = _with_int64_labels(assigner.forward)
+        wrap(assigner, "forward", _with_int64_labels)
 
 
 def _with_int64_labels(forward):
     signature = inspect.signature(forward)
 
-    @functools.wraps(forward)
     def with_int64_labels(*args, **kwargs):
         call = signature.bind(*args, **kwargs)
         call.arguments["gt_labels"] = call.arguments["gt_labels"].astype("int64")
         return forward(*call.args, **call.kwargs)
 
-    setattr(with_int64_labels, _MARK, True)
     return with_int64_labels
 
 
