@@ -131,12 +131,13 @@ class Trainer:
         with self._stop:
             while self.epoch < epochs and not self._reached_max():
                 self._train_epoch(epochs, meters)
-                if self._stop.signal is not None:
+                finished = self.epoch == epochs or self._reached_max()
+                whole = self.batch == 0 and self.epoch % int(self.config.get("snapshot_epoch") or 1) == 0
+                if finished or whole:
+                    results = self._snapshot("model_final" if finished else str(self.epoch - 1))
+                if self._stop.signal is not None and not finished:
                     self._save_last()
                     raise Stopped(self._stop.signal, os.path.join(self.output_dir, checkpoint.LAST))
-                finished = self.epoch == epochs or self._reached_max()
-                if finished or self.epoch % int(self.config.get("snapshot_epoch") or 1) == 0:
-                    results = self._snapshot("model_final" if finished else str(self.epoch - 1))
         if self.ranks > 1:
             dist.barrier()
         return results

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import threading
 import time
 
@@ -12,6 +13,7 @@ import pytest
 from ppkd.datasets import open_dataset
 from ppkd.errors import UserError
 from ppkd.loader import TrainLoader, seed_step
+from ppkd.stopping import Stopped
 from ppkd.trainer import Trainer
 from ppkd.workspace import create, scope
 from tests.helpers_training import FOUR, QUICK, STRONG, differing, families, fit
@@ -123,6 +125,28 @@ def test_a_checkpoint_of_another_model_is_refused_even_when_forced(first, second
     fit(loaded, max_steps=1)
     with pytest.raises(UserError, match=f"-r: the checkpoint is of .*{message}"):
         fit(quick(recipe, **second), resume=os.path.join(loaded.output_dir, "model_final"), force=True)
+
+
+@pytest.mark.parametrize("step, saved", [(2, {"last"}), (3, {"0", "last"}), (6, {"0", "model_final"})])
+def test_a_run_that_is_asked_to_stop_leaves_what_the_epoch_is_due(step, saved, recipe, monkeypatch):
+    """At the end of an epoch its snapshot comes first: going on would not make it any more."""
+    loaded = quick(recipe, distil=False)
+    with Trainer.open(loaded) as trainer:
+        train = trainer._train_batch
+
+        def asked(batch):
+            if trainer.step + 1 == step:
+                trainer._stop.signal = signal.SIGTERM
+            return train(batch)
+
+        monkeypatch.setattr(trainer, "_train_batch", asked)
+        if step == 6:
+            trainer.run()
+        else:
+            with pytest.raises(Stopped, match="stopped by SIGTERM; go on with -r"):
+                trainer.run()
+    assert trainer.step == step
+    assert {name.split(".")[0] for name in os.listdir(loaded.output_dir) if name.endswith(".resume")} == saved
 
 
 # Batches
