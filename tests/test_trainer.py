@@ -105,6 +105,38 @@ def test_a_resumed_ema_goes_on_as_it_was(recipe, tmp_path):
         assert (states["rest"][1][part] != states["half"][1][part]).any(), "frozen by the first snapshot"
 
 
+def test_writing_the_last_checkpoint_is_no_snapshot_to_a_cyclic_average(recipe, tmp_path):
+    """ppdet begins the average anew after so many snapshots; `last` is written far more often."""
+    states = []
+    for steps in (0, 1):
+        given = ["TrainReader.batch_size=6", "use_ema=true", "cycle_epoch=2", f"snapshot_steps={steps}"]
+        loaded = quick(recipe, *given, f"save_dir={tmp_path / str(steps)}", distil=False)
+        fit(loaded)
+        states.append(paddle.load(os.path.join(loaded.output_dir, "model_final.resume"))["ema"])
+        assert os.path.exists(os.path.join(loaded.output_dir, "last.resume")) == bool(steps)
+    assert differing(*states) == []
+
+
+def test_an_evaluation_that_was_cut_off_is_made_when_the_run_goes_on(recipe, monkeypatch):
+    scores = iter([KeyboardInterrupt, 0.3, 0.1])
+
+    def evaluate(*_):
+        score = next(scores)
+        if score is KeyboardInterrupt:
+            raise KeyboardInterrupt
+        return {"AP": score}
+
+    monkeypatch.setattr("ppkd.trainer.evaluate", evaluate)
+    loaded = quick(recipe, distil=False)
+    with pytest.raises(KeyboardInterrupt):
+        fit(loaded, validate=True)
+    fit(loaded, validate=True, resume="auto")
+    with open(os.path.join(loaded.output_dir, "metrics.jsonl"), encoding="utf-8") as file:
+        evaluations = [r for r in map(json.loads, file) if r["kind"] == "eval"]
+    assert [(r["epoch"], r["step"], r["AP"]) for r in evaluations] == [(1, 3, 0.3), (2, 6, 0.1)]
+    assert differing(saved(loaded, "best_model"), saved(loaded, "0")) == []
+
+
 def test_a_run_that_had_all_its_steps_takes_none_when_resumed(recipe):
     loaded = quick(recipe, distil=False)
     before = fit(loaded, max_steps=3).step
