@@ -40,11 +40,18 @@ class RunLog:
             self._vdl = LogWriter(vdl_dir)
 
     def add(self, record):
-        """Append a record: a dict of plain values with ``kind`` and ``step``."""
+        """Append a record: a dict of plain values with ``kind`` and ``step``.
+
+        Raises:
+            UserError: the disk is full.
+        """
         if not self._writes:
             return
-        with open(self._path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        try:
+            with open(self._path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise UserError(f"{self._path}: cannot be written: {error}; checkpoints are untouched") from error
         if self._vdl is not None:
             for key, value in record.items():
                 if isinstance(value, (int, float)) and key not in ("step", "epoch"):

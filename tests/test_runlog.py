@@ -54,6 +54,12 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path):
         RunLog(str(tmp_path / "out"), Recipe("r", {}), True)
 
 
+def test_a_full_disk_is_told(log):
+    log._path = "/dev/full"  # Linux's device on which there is no space left
+    with pytest.raises(UserError, match="cannot be written: .*No space left on device; checkpoints are untouched"):
+        log.add({"kind": "train", "step": 1})
+
+
 def test_visualdl_gets_the_same_numbers(tmp_path):
     class Writer(list):
         def add_scalar(self, *call):

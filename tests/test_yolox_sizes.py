@@ -25,6 +25,22 @@ def test_sizes_come_from_a_generator_of_their_own():
     assert random.getstate() == state, "the loading thread's generator was touched"
 
 
+def test_without_the_patch_it_draws_from_the_loading_threads(recipe, monkeypatch):
+    """Once it leaves Python's own generator alone, upstream has mended it and the patch can go."""
+    from ppdet.modeling.architectures import yolox
+
+    from ppkd.build import build_student
+
+    student = build_student(recipe("yolox", distil=False))
+    state = random.getstate()
+    student._get_size()
+    assert random.getstate() == state
+    monkeypatch.setattr(yolox, "random", random)
+    student._step = 0
+    student._get_size()
+    assert random.getstate() != state
+
+
 def test_a_resumed_yolox_trains_at_the_sizes_of_the_run_that_was_not_stopped(recipe, tmp_path):
     def run(name, **options):
         given = ["TrainReader.batch_size=4", "YOLOX.random_interval=2", "YOLOX.size_range=[2, 4]", "epoch=2"]
