@@ -9,7 +9,7 @@ from ppkd.log import duration
 
 _NO_LOSS = (
     "kind", "epoch", "step", "seconds_per_step", "data_seconds", "images_per_second", "seconds_left", "memory_gb",
-    "teacher_seconds",
+    "teacher_seconds", "student_seconds",
 )  # fmt: skip
 
 
@@ -73,8 +73,12 @@ class Meters:
             "seconds_left": round(per_step * max(self._total - self._done, 0), 1),
             "memory_gb": round(memory_used() / 1e9, 3),
         }
+        rest = per_step - self._data_time / steps
         if self._teacher_times:
-            values["teacher_seconds"] = round(sum(self._teacher_times) / len(self._teacher_times), 4)
+            teacher = sum(self._teacher_times) / len(self._teacher_times)
+            values["teacher_seconds"], rest = round(teacher, 4), rest - teacher * self._batches / steps
+        # Forward, backward, terms and the optimizer.
+        values["student_seconds"] = round(max(rest, 0.0), 4)
         self._sums, self._steps, self._batches, self._data_time, self._teacher_times = {}, 0, 0, 0.0, []
         self._spent = 0.0
         return values
@@ -92,10 +96,9 @@ class Meters:
         teacher = f", teacher {record['teacher_seconds']:.2f}" if "teacher_seconds" in record else ""
         head = "  ".join([f"loss {plain.pop('loss'):.4f}"] + [f"{k} {v:.4f}" for k, v in plain.items()])
         yield (
-            f"{where}  {head}  lr {lr:.2e}  {record['seconds_per_step']:.2f} s/step "
-            f"(data {record['data_seconds']:.2f}{teacher})  {record['images_per_second']:.1f} images/s  "
-            f"{record['memory_gb']:.1f} GB  "
-            f"{duration(record['seconds_left'])} left"
+            f"{where}  {head}  lr {lr:.2e}  {record['seconds_per_step']:.2f} s/step (data {record['data_seconds']:.2f}"
+            f"{teacher}, student {record['student_seconds']:.2f})  {record['images_per_second']:.1f} images/s  "
+            f"{record['memory_gb']:.1f} GB  {duration(record['seconds_left'])} left"
         )
         terms = {}
         for key, value in record.items():

@@ -82,7 +82,7 @@ def test_meters_count_steps_of_the_optimizer_and_average_over_batches():
     assert record["loss"] == 3.0 and record["teacher_seconds"] == 0.25 and record["memory_gb"] > 0.05
     assert not meters.due() and "teacher_seconds" not in meters.read()
     line = next(Meters.lines({**record, "kind": "train", "epoch": 0, "step": 2, "lr": 0.1}, "here"))
-    assert line.startswith("here  loss 3.0000  lr 1.00e-01") and "teacher 0.25)" in line and " GB  " in line
+    assert line.startswith("here  loss 3.0000  lr 1.00e-01") and "teacher 0.25, student 0." in line and " GB  " in line
 
 
 def test_a_run_records_the_teachers_time_while_there_is_one(recipe, tmp_path):
@@ -91,4 +91,7 @@ def test_a_run_records_the_teachers_time_while_there_is_one(recipe, tmp_path):
     with open(f"{loaded.output_dir}/metrics.jsonl", encoding="utf-8") as file:
         first, second = (json.loads(line) for line in file)
     assert first["teacher_seconds"] > 0 and "teacher_seconds" not in second
+    for record in (first, second):
+        parts = record["data_seconds"] + record.get("teacher_seconds", 0) + record["student_seconds"]
+        assert parts == pytest.approx(record["seconds_per_step"], abs=2e-3) and record["student_seconds"] > 0
     assert {"images_per_second", "seconds_left", "memory_gb", "lr"} <= set(second)
