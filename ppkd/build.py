@@ -3,11 +3,12 @@
 import paddle
 from paddle.utils import unique_name
 
-from ppkd.errors import UserError
+from ppkd.errors import UserError, nearest
 from ppkd.log import logger
 from ppkd.methods import check_sources, plan
-from ppkd.model import TEACHER, DistillModel
-from ppkd.normalisation import translation
+from ppkd.model import DistillModel
+from ppkd.plan import TEACHER
+from ppkd.views import view_for
 from ppkd.weights import inherit, load_into, load_teacher
 from ppkd.workspace import build_detector
 
@@ -40,26 +41,52 @@ def build_model(recipe, load=True):
     teachers = {name: _build_teacher(spec) for name, spec in recipe.teachers.items()}
     # Connectors draw random numbers; the student's training must not depend on whether there are any.
     with unique_name.guard("distill_"):
-        check_sources(recipe.method, steps, student, teachers[TEACHER])
-        model = DistillModel(student, teachers, steps, _views(recipe))
+        model = wrap(recipe, steps, student, teachers)
     for name, spec in recipe.teachers.items():
-        _load_teacher(teachers[name], spec, model)
+        _load_teacher(name, teachers[name], spec, model)
     if steps.inherit and load:
-        taken = inherit(student, teachers[TEACHER], steps.inherit)
+        source = _heritage(steps, teachers)
+        taken = inherit(student, teachers[source], steps.inherit)
         logger().info(
-            "student: %d tensors of its %s start from the teacher's (distill.inherit=false turns this off)",
-            len(taken),
-            " and ".join(steps.inherit),
-        )
+            "student: %d tensors of its %s start from the %s's (distill.inherit=false turns this off)",
+            len(taken), " and ".join(steps.inherit), source,
+        )  # fmt: skip
     _describe(model)
     return model
 
 
+def wrap(recipe, steps, student, teachers):
+    """The `DistillModel` of a recipe around models that are built already, weights or not.
+
+    Args:
+        recipe: `recipe.Recipe`.
+        steps: its `plan.Plan`.
+        student: ppdet model.
+        teachers: name -> ppdet model.
+
+    Raises:
+        UserError: sources, connectors or losses that these models do not go with.
+    """
+    for teacher in teachers.values():
+        check_sources(recipe.method, steps, student, teacher)
+    return DistillModel(student, teachers, steps, _views(recipe), recipe.teachers)
+
+
+def _heritage(steps, teachers):
+    name = steps.inherit_from or next(iter(teachers))
+    if name not in teachers:
+        raise UserError(f"distill.inherit: there is no teacher {name!r}{nearest(name, teachers)}")
+    return name
+
+
 def _views(recipe):
-    found = {name: translation(recipe.student, spec.config) for name, spec in recipe.teachers.items()}
-    found = {name: view for name, view in found.items() if view is not None}
-    for name in found:
-        logger().info("%s: its images are normalised otherwise than the student's; it gets them in its own way", name)
+    found = {}
+    for name, spec in recipe.teachers.items():
+        view, notes = view_for(recipe.student, spec)
+        for note in notes:
+            logger().info("%s: %s", name, note)
+        if view is not None:
+            found[name] = view
     return found
 
 
@@ -68,14 +95,20 @@ def _build_teacher(spec):
         return build_detector(spec.config)
 
 
-def _load_teacher(teacher, spec, model):
+def _load_teacher(name, teacher, spec, model):
     if spec.weights is None:
+        how = f"-o {'' if name == TEACHER else 'distill.teachers.'}{name}.pretrain_weights=PATH"
         raise UserError(
-            f"{spec.file}: the teacher has no weights (pretrain_weights is null); an untrained teacher teaches "
-            "nothing. Give them with -o teacher.pretrain_weights=PATH"
+            f"{spec.file}: the {_called(name)} has no weights (pretrain_weights is null); an untrained teacher teaches "
+            f"nothing. Give them with {how}"
         )
-    needed = {"backbone", "neck"} | {tap.path.split(".")[0] for term in model.terms for tap in term.taps(1)}
-    logger().info("teacher: %s", load_teacher(teacher, spec.weights, needed))
+    taps = [tap for term in model.terms if term.teacher == name for tap in term.taps(1)]
+    needed = {"backbone", "neck"} | {tap.path.split(".")[0] for tap in taps}
+    logger().info("%s: %s", _called(name), load_teacher(teacher, spec.weights, needed))
+
+
+def _called(name):
+    return name if name == TEACHER else f"teacher {name}"
 
 
 def _describe(model):
@@ -83,11 +116,17 @@ def _describe(model):
         for students, teachers in term.pairs:
             for ours, theirs in zip(students, teachers):
                 logger().info(
-                    "term %s: student %s (%d channels) from teacher %s (%d channels), weight %g",
-                    term.label, ours.source, ours.channels, theirs.source, theirs.channels, term.weight(0),
+                    "term %s: student %s (%d channels) from %s %s (%d channels), %s",
+                    term.label, ours.source, ours.channels, _called(term.teacher), theirs.source, theirs.channels,
+                    _strength(term),
                 )  # fmt: skip
-    own = sum(p.size for p in model.terms.parameters())
+    own = sum(p.size for p in model.distillation.parameters())
     logger().info("distillation: %d terms, %d trained parameters of their own", len(model.terms), int(own))
+
+
+def _strength(term):
+    target = term.spec.magnitude
+    return f"weight {term.weight(0):g}" if target is None else f"brought to {target.text}"
 
 
 def student_of(model):
@@ -97,6 +136,6 @@ def student_of(model):
 
 
 def terms_of(model):
-    """The terms of a DistillModel (wrapped or not), or None for plain training."""
+    """The `model.Distillation` of a DistillModel (wrapped or not), or None for plain training."""
     model = model._layers if isinstance(model, paddle.DataParallel) else model
-    return model.terms if isinstance(model, DistillModel) else None
+    return model.distillation if isinstance(model, DistillModel) else None

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ppkd.errors import UserError
-from ppkd.ground_truth import BOXES, VALID
+from ppkd.ground_truth import BOXES, CLASSES, VALID
 
 
 @dataclass(frozen=True)
@@ -35,18 +35,19 @@ class Context:
     """Lazily derives a loss's context inputs from a batch.
 
     A loss asks for them by the names of its ``forward`` parameters: ``boxes`` (N, M, 4), corners in pixels of the
-    network input, zero padded; ``boxes_valid`` (N, M), 1 for a box and 0 for padding; ``image_size`` (N, 2), height and
-    width in pixels before padding; ``padded_size`` ``(height, width)`` of the network input; ``assignment``, the
-    `Assignment` of the student's own loss. Of the student's head, the same in every step: ``strides`` of the levels
-    that the loss gets, ``cell_offset`` and ``first_bin`` (see `detectors.Detector`).
+    network input, zero padded; ``boxes_valid`` (N, M), 1 for a box and 0 for padding; ``classes`` (N, M), int64, of the
+    boxes; ``image_size`` (N, 2), height and width in pixels before padding; ``padded_size`` ``(height, width)`` of the
+    network input; ``assignment``, the `Assignment` of the student's own loss. Of the student's head, the same in every
+    step: ``strides`` of the levels that the loss gets, ``cell_offset``, ``first_bin`` and ``num_classes`` (see
+    `detectors.Detector`).
 
     Args:
         batch: a training batch of `loader.TrainLoader`.
         assignment: `Assignment`, if any loss asks for it.
     """
 
-    STATIC = ("strides", "cell_offset", "first_bin")
-    NAMES = ("boxes", "boxes_valid", "image_size", "padded_size", "assignment", *STATIC)
+    STATIC = ("strides", "cell_offset", "first_bin", "num_classes")
+    NAMES = ("boxes", "boxes_valid", "classes", "image_size", "padded_size", "assignment", *STATIC)
 
     def __init__(self, batch, assignment=None):
         self._batch = batch
@@ -71,6 +72,10 @@ class Context:
     @property
     def boxes_valid(self):
         return self._kept(VALID)
+
+    @property
+    def classes(self):
+        return self._kept(CLASSES)
 
     def _kept(self, key):
         if key not in self._batch:

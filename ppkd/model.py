@@ -7,33 +7,40 @@ from paddle import nn
 
 from ppkd.context import Context
 from ppkd.detectors import detector_for
+from ppkd.errors import UserError, nearest
+from ppkd.magnitude import Magnitude
+from ppkd.plan import TEACHER
 from ppkd.recorders import Recorder
-from ppkd.terms import build_terms
-
-TEACHER = "teacher"
+from ppkd.terms import Sender, build_terms
 
 
 class DistillModel(nn.Layer):
     """Trains a student beside its teachers; the student itself stays an ordinary ppdet model.
 
-    Sub-layers are the student and the terms (connectors, learnable losses): they are optimised, synchronised and
-    kept for resuming. Teachers are not sub-layers: they are in no optimizer, EMA, reducer or checkpoint.
+    Sub-layers are the student and the distillation (connectors, learnable losses, magnitudes): they are optimised,
+    synchronised and kept for resuming. Teachers are not sub-layers: they are in no optimizer, EMA, reducer or
+    checkpoint.
 
     Args:
         student: ppdet model.
         teachers: name -> ppdet model; frozen and put into eval mode here.
-        plan: `terms.Plan`.
-        views: name of a teacher -> what turns the student's batch into one that this teacher knows (see
-            `normalisation`), for those that need it.
+        plan: `plan.Plan`.
+        views: name of a teacher -> what turns the student's batch into one that this teacher knows (see `views`), for
+            those that need it.
+        specs: name of a teacher -> `teachers.TeacherSpec`, for its weight and the size of its images; without one,
+            both are 1.
 
     Attributes:
         epoch: current epoch, set by `enter`; schedules read it.
         timed: whether the next step measures `teacher_seconds`, for which a GPU has to be waited for.
-        teacher_seconds: time of the teacher in the last step that was measured, or None if it did not run.
+        teacher_seconds: time of all teachers in the last step that was measured, or None if none ran.
         alpha: factor on the whole loss; 1 if no term of the plan ever has a weight.
+
+    Raises:
+        UserError: a term or the plan names a teacher that there is not; as `terms.build_terms`.
     """
 
-    def __init__(self, student, teachers, plan, views=None):
+    def __init__(self, student, teachers, plan, views=None, specs=None):
         super().__init__()
         self.student = student
         self._views = dict(views or {})
@@ -44,9 +51,31 @@ class DistillModel(nn.Layer):
         self._teachers = tuple((name, detector_for(freeze(model))) for name, model in teachers.items())
         # Neither is an adapter a layer: it holds the student without owning it.
         self._student = detector_for(student)
-        teacher = dict(self._teachers).get(TEACHER)
-        self._teacher_assigns = plan.assigner == "teacher" and self._student.assigns and teacher.assigns
-        self.terms = nn.LayerList([term for spec in plan.terms for term in build_terms(spec, self._student, teacher)])
+        self._assigner = self._find_assigner(plan.assigner, specs or {})
+        self.distillation = Distillation(plan, self._student, self._senders(specs or {}))
+
+    def _senders(self, specs):
+        factors = {name: (spec.weight, spec.input_scale) for name, spec in specs.items()}
+        return [Sender(name, detector, *factors.get(name, ())) for name, detector in self._teachers]
+
+    def _find_assigner(self, wanted, specs):
+        """The name of the teacher that assigns the student's targets, or None."""
+        if wanted == "student":
+            return None
+        detectors = dict(self._teachers)
+        name = wanted if wanted in detectors or wanted != TEACHER else self._teachers[0][0]
+        if name not in detectors:
+            raise UserError(f"assigner: there is no teacher {name!r}{nearest(name, detectors)}; {', '.join(detectors)}")
+        if not (self._student.assigns and detectors[name].assigns):
+            return None
+        if name in specs and specs[name].input_scale != 1:
+            raise UserError(f"assigner: {name} sees images of another size (input_scale); write assigner: student")
+        return name
+
+    @property
+    def terms(self):
+        """All `terms.Term`."""
+        return self.distillation.terms
 
     @property
     def teachers(self):
@@ -98,41 +127,111 @@ class DistillModel(nn.Layer):
         # Models write into the batch dict that they get; the teacher has to see what the student saw.
         for_teacher = dict(batch)
         assigned = any("assignment" in term.needs for term, _ in active)
-        by_teacher = assigned and self._teacher_assigns and self._student.assigns_by_prediction(batch)
-        teacher, given = self._run_teacher(for_teacher, active, by_teacher)
+        by_teacher = self._assigner if assigned and self._assigns_now(batch) else None
+        recorded, given = self._run_teachers(for_teacher, active, by_teacher)
         paths = [tap.path for term, _ in active for tap in term.taps(0)]
         paths += self._student.assigners if assigned else ()
         with Recorder(self.student, paths) as student, self._student.given(given):
             losses = dict(self.student(batch))
         context = Context(for_teacher, (self._student.assigned(student) or given) if assigned else None)
+        compared = [(term, weight, term.compare(student, recorded[term.teacher], context)) for term, weight in active]
         parts = {}
-        for term, weight in active:
-            for part, value in term.compare(student, teacher, context).items():
+        for term, weight, values in self.distillation.weighted(compared, losses["loss"], self.epoch):
+            for part, value in values.items():
                 parts[f"{term.label}.{part}" if part else term.label] = value * weight
         losses["loss"] = losses["loss"] + sum(parts.values())
         return {**losses, **parts}
 
+    def _assigns_now(self, batch):
+        return self._assigner is not None and self._student.assigns_by_prediction(batch)
+
     def _scaled(self, losses):
         return losses if self.alpha == 1 else {**losses, "loss": losses["loss"] * self.alpha}
 
-    def _run_teacher(self, batch, active, assign):
-        """What the teacher's sources gave and, if asked for, the targets that its predictions call for."""
-        detector = dict(self._teachers)[TEACHER]
-        taps = [tap for term, _ in active for tap in term.taps(1)]
-        taps += detector.outputs() if assign else []
-        view = self._views.get(TEACHER)
+    def _run_teachers(self, batch, active, assigner):
+        """What each teacher's sources gave, by its name, and the targets that the predictions of one call for."""
         begin = self._clock()
-        with paddle.no_grad(), Recorder(detector.model, [tap.path for tap in taps]) as recorder:
-            detector.run(view(batch) if view else batch, {tap.path.split(".")[0] for tap in taps})
-        with paddle.no_grad():
-            given = detector.assign(recorder, batch) if assign else None
+        recorded, given = {}, None
+        for name, detector in self._teachers:
+            taps = [tap for term, _ in active if term.teacher == name for tap in term.taps(1)]
+            taps += detector.outputs() if name == assigner else []
+            if not taps:
+                continue
+            view = self._views.get(name)
+            with paddle.no_grad(), Recorder(detector.model, [tap.path for tap in taps]) as recorder:
+                detector.run(view(batch) if view else batch, {tap.path.split(".")[0] for tap in taps})
+            recorded[name] = recorder
+            if name == assigner:
+                with paddle.no_grad():
+                    given = detector.assign(recorder, batch)
         self.teacher_seconds = self._clock() - begin if self.timed else None
-        return recorder, given
+        return recorded, given
 
     def _clock(self):
         if self.timed and paddle.get_device().startswith("gpu"):
             paddle.device.synchronize()
         return time.perf_counter()
+
+
+class Distillation(nn.Layer):
+    """All that a distillation trains or counts beside the student: what a run's resume state keeps of it.
+
+    Args:
+        plan: `plan.Plan`.
+        student: `detectors.Detector`.
+        senders: list of `terms.Sender`.
+
+    Attributes:
+        terms: all `terms.Term`, one a line of the plan, a teacher and a level.
+        magnitudes: one `magnitude.Magnitude` a line and teacher that has a target.
+    """
+
+    def __init__(self, plan, student, senders):
+        super().__init__()
+        self.terms, self.magnitudes = nn.LayerList(), nn.LayerList()
+        self._magnitude_of = {}
+        names = [sender.name for sender in senders]
+        for spec in plan.terms:
+            for name in spec.teachers or ():
+                if name not in names:
+                    raise UserError(
+                        f"distill.terms.{spec.name}.from: there is no teacher {name!r}{nearest(name, names)}; "
+                        f"there is {', '.join(names)}"
+                    )
+            for sender in senders:
+                if spec.teachers is None or sender.name in spec.teachers:
+                    self._add(spec, student, sender, len(senders) == 1)
+
+    def _add(self, spec, student, sender, alone):
+        made = build_terms(spec, student, sender, alone)
+        self.terms.extend(made)
+        if spec.magnitude is not None:
+            self._magnitude_of |= {term.label: len(self.magnitudes) for term in made}
+            self.magnitudes.append(Magnitude(spec.magnitude))
+
+    def weighted(self, compared, own, epoch):
+        """Put the factor of its magnitude into the weight of each term that has one.
+
+        Args:
+            compared: list of ``(term, weight, parts)``.
+            own: the student's own loss.
+            epoch: current epoch.
+
+        Returns:
+            The same list with the weights to be used.
+        """
+        sums = {}
+        for term, _, values in compared:
+            group = self._magnitude_of.get(term.label)
+            if group is not None:
+                sums[group] = sums.get(group, 0.0) + sum(value.detach() for value in values.values())
+        factors = {group: self.magnitudes[group](value, own) for group, value in sums.items()}
+        return [
+            (term, factors[group] * term.share(epoch), values)
+            if (group := self._magnitude_of.get(term.label)) is not None
+            else (term, weight, values)
+            for term, weight, values in compared
+        ]
 
 
 def freeze(model):

@@ -11,16 +11,12 @@ from dataclasses import dataclass, field
 from ppkd.errors import UserError
 from ppkd.keys import METHOD_KEYS, RUN_KEYS, check_top_level
 from ppkd.own_data import expand_own_data
-from ppkd.yaml_io import Tagged, clone, merge, parse_value, read_with_bases
+from ppkd.plan import SCHEDULE_KEYS
+from ppkd.teachers import check_fields, read_teachers, resolve_paths
+from ppkd.yaml_io import clone, merge, parse_value, read_with_bases
 
-
-@dataclass
-class TeacherSpec:
-    """A teacher: its whole ppdet config, its weights (path, URL or None) and the file that it came from."""
-
-    config: dict
-    weights: str | None
-    file: str
+# What a recipe's method is called that has none but its own terms.
+TERMS = "terms"
 
 
 @dataclass
@@ -35,6 +31,7 @@ class MethodSpec:
         file: for messages.
         architecture: the student's, on which defaults may depend.
         epochs: of the run, at which a decay of the weights ends.
+        origin: dotted key of ``params`` or ``options`` -> file or ``-o`` that set it.
     """
 
     name: str
@@ -44,6 +41,7 @@ class MethodSpec:
     file: str = ""
     architecture: str = ""
     epochs: int | None = None
+    origin: dict = field(default_factory=dict)
 
 
 @dataclass
@@ -72,9 +70,7 @@ class Recipe:
         return os.path.join(str(self.student.get("save_dir") or "output"), self.name)
 
 
-ENGINE_OPTIONS = (
-    "inherit", "numerics", "start_epoch", "stop_epoch", "decay", "final_weight", "warmup_epochs", "upstream_merge",
-)  # fmt: skip
+ENGINE_OPTIONS = ("inherit", "numerics", "upstream_merge", "terms", "teachers", "plugins", *SCHEDULE_KEYS)
 # Methods whose parameters stand in a class of ppdet's that is no loss: in PaddleDetection's files the student's head.
 _SECTIONS = {"LD": ("LDGFLHead", ("loss_ld", "loss_ld_vlr", "loss_kd"))}
 
@@ -122,6 +118,7 @@ def load_recipe(config, slim_config=None, overrides=()):
         slim = _read_slim(slim_config)
         run, method, of_teacher = _sort_slim_keys(slim.own)
         recipe.method = _method(method, for_method, slim_config)
+        recipe.method.origin = _origins(slim.layers, method.get("distill_loss"), for_method)
         _apply_bases(recipe, {k: v for k, v in slim.bases.items() if k in RUN_KEYS}, slim_config)
         _override(recipe, run, slim_config)
         recipe.notes += [f"{key}: set by the slim file {slim_config}, overriding -c" for key in run]
@@ -139,7 +136,8 @@ def load_recipe(config, slim_config=None, overrides=()):
     _check_counts(recipe)
     expand_own_data(student)
     if slim_config is not None:
-        recipe.teachers["teacher"] = _teacher(slim, of_teacher, for_teacher, student, slim_config)
+        named = recipe.method.options.get("teachers")
+        recipe.teachers = read_teachers(slim.bases, of_teacher, for_teacher, named, student, slim_config)
     return recipe
 
 
@@ -147,6 +145,7 @@ def load_recipe(config, slim_config=None, overrides=()):
 class _Slim:
     own: dict
     bases: dict
+    layers: list
 
 
 def _read_slim(path):
@@ -155,6 +154,8 @@ def _read_slim(path):
     PaddleDetection lets a slim file inherit from another slim file: method keys found in the bases count as own.
     """
     own, layers = read_with_bases(path)
+    for file, values in layers:  # `own` is the last of them
+        resolve_paths(values, file)
     base, _ = _merged(layers[:-1])
     inherited = {k: base.pop(k) for k in list(base) if k in METHOD_KEYS}
     loss = own.get("distill_loss", inherited.get("distill_loss"))
@@ -169,7 +170,7 @@ def _read_slim(path):
         raise UserError(f"{path}: `slim: {kind}` is not distillation; ppkd handles `slim: Distill`")
     known = set(METHOD_KEYS) | set(RUN_KEYS) | set(base) | {str(loss)}
     check_top_level(own, known, path)
-    return _Slim(own, base)
+    return _Slim(own, base, layers)
 
 
 def _sort_slim_keys(own):
@@ -226,9 +227,15 @@ _EXAMPLES = {"teacher": "teacher.pretrain_weights=PATH", "distill": "distill.sto
 
 def _method(own, overrides, path):
     loss = own.get("distill_loss")
-    name = own.get("slim_method") or loss
+    block = own.get("distill") or {}
+    if not isinstance(block, dict):
+        raise UserError(f"{path}: distill has to be a mapping of options, found {block!r}")
+    terms = block.get("terms") or overrides.get("terms")
+    name = own.get("slim_method") or loss or (TERMS if terms else None)
     if name is None:
-        raise UserError(f"{path}: `slim: Distill` without `slim_method` or `distill_loss`: which method?")
+        raise UserError(
+            f"{path}: `slim: Distill` without `slim_method`, `distill_loss` or terms in `distill:`: which method?"
+        )
     section = own.get(loss) or {}
     if not isinstance(section, dict):
         raise UserError(f"{path}: {loss} has to be a mapping of parameters, found {section!r}")
@@ -236,26 +243,26 @@ def _method(own, overrides, path):
     if not isinstance(names, list | None):
         raise UserError(f"{path}: distill_loss_name has to be a list, one name a level, found {names!r}")
     method = MethodSpec(str(name), clone(section), len(names) if names else None, {}, path)
-    block = own.get("distill") or {}
-    if not isinstance(block, dict):
-        raise UserError(f"{path}: distill has to be a mapping of options, found {block!r}")
     for source in (block, overrides):
         merge(method.options, {k: v for k, v in source.items() if k in ENGINE_OPTIONS})
         merge(method.params, {k: v for k, v in source.items() if k not in ENGINE_OPTIONS})
     return method
 
 
-def _teacher(slim, own, overrides, student, path):
-    config = merge(clone(slim.bases), own)
-    if "architecture" not in config:
-        raise UserError(f"{path}: its _BASE_ describes no teacher: no `architecture` in it")
-    check_top_level(overrides, config, "-o teacher.*")
-    _check_fields(config, overrides, "-o teacher")
-    merge(config, overrides)
-    if (own | overrides).get("num_classes", "auto") == "auto":
-        config["num_classes"] = student.get("num_classes", 80)
-    weights = config.get("pretrain_weights")
-    return TeacherSpec(config, None if weights is None else str(weights), path)
+def _origins(layers, loss, overrides):
+    """Who set which key of the method, by dotted path."""
+    origin = {}
+    for path, own in layers:
+        for section in (own.get(loss), own.get("distill")):
+            origin.update(dict.fromkeys(_paths(section or {}), path))
+    return origin | dict.fromkeys(_paths(overrides), "-o")
+
+
+def _paths(values, prefix=""):
+    """Dotted paths of all leaves of nested mappings."""
+    if not isinstance(values, dict) or not values:
+        return [prefix[:-1]] if prefix else []
+    return [path for key, value in values.items() for path in _paths(value, f"{prefix}{key}.")]
 
 
 def _merged(layers):
@@ -267,7 +274,7 @@ def _merged(layers):
 
 
 def _override(recipe, values, source):
-    _check_fields(recipe.student, values, source)
+    check_fields(recipe.student, values, source)
     merge(recipe.student, values)
     recipe.origin.update(dict.fromkeys(values, source))
 
@@ -277,15 +284,3 @@ def _check_counts(recipe):
         value = recipe.student.get(key)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
             raise UserError(f"{recipe.origin[key]}: {key} has to be a whole number, found {value!r}")
-
-
-def _check_fields(into, values, source, path=""):
-    """Refuse ``a.b=1`` where `a` is a list or a plain value: it would be replaced by a mapping, which nothing reads."""
-    for key, value in values.items():
-        here = into.get(key)
-        if not isinstance(value, dict) or isinstance(value, Tagged) or here is None:
-            continue
-        if not isinstance(here, dict):
-            what = "a list: give it whole" if isinstance(here, list) else f"{here!r} and has no fields to set"
-            raise UserError(f"{source}: {path}{key} is {what}")
-        _check_fields(here, value, source, f"{path}{key}.")

@@ -12,7 +12,9 @@ from ppkd.detectors import detector_for
 from ppkd.errors import UserError
 from ppkd.log import logger
 from ppkd.model import TEACHER, DistillModel
-from ppkd.terms import Plan, Term, TermSpec, match_levels
+from ppkd.pairing import match_levels
+from ppkd.plan import Plan, TermSpec
+from ppkd.terms import Term
 from ppkd.weights import inherit
 from ppkd.workspace import build_detector
 from tests.conftest import enliven, training_batch

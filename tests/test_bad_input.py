@@ -151,7 +151,7 @@ def test_wrong_class_in_an_override(train):
 )
 def test_source_that_does_not_exist(recipe, student, teacher, message):
     from ppkd.model import DistillModel
-    from ppkd.terms import Plan, TermSpec
+    from ppkd.plan import Plan, TermSpec
 
     loaded = recipe("retinanet")
     models = [build_student(loaded), build_student(recipe("retinanet", distil=False))]

@@ -14,7 +14,9 @@ from ppkd.context import Context
 from ppkd.detectors import Level, Tap
 from ppkd.errors import UserError
 from ppkd.ground_truth import BOXES, VALID
-from ppkd.terms import Term, TermSpec, context_names
+from ppkd.loss_layers import context_names
+from ppkd.plan import TermSpec
+from ppkd.terms import Term
 
 
 def level(channels, stride=8):

@@ -8,9 +8,9 @@ import pytest
 from ppkd.build import build_model
 from ppkd.errors import UserError
 from ppkd.model import TEACHER
+from ppkd.plan import Plan, TermSpec
 from ppkd.recipe import MethodSpec
 from ppkd.schedules import Schedule
-from ppkd.terms import Plan, TermSpec
 from ppkd.trainer import Trainer
 from tests.conftest import training_batch
 from tests.helpers_training import FOUR, QUICK, STRONG, count_calls, differing, families

@@ -29,6 +29,7 @@ def draw_mask(shape, dropped, mask="spatial"):
     return (drawn >= dropped).astype("float32")
 
 
+@full_precision
 def mgd_generate(student, mask_keep, generation):
     """The map that ``generation`` makes of the masked student; kept values are not rescaled."""
     first, _, second = generation
@@ -82,19 +83,29 @@ class MGDLoss(nn.Layer):
 
     def __init__(self, channels, alpha=2e-5, lambda_=0.65, mask="spatial"):
         super().__init__()
-        check_choice("mgd", "mask", mask, MASKS)
-        if not 0 <= lambda_ <= 1:
-            raise ValueError(f"mgd: lambda_ is {lambda_}, expected a fraction from 0 to 1")
+        check_mask(lambda_, mask)
         self.alpha = alpha
         self.lambda_ = lambda_
         self.mask = mask
-        self.generation = nn.Sequential(_conv(channels), nn.ReLU(), _conv(channels))
+        self.generation = generation_block(channels)
 
     def forward(self, student, teacher, mask_keep=None):
         """The weighted scalar; ``mask_keep`` is drawn if not given."""
         if mask_keep is None:
             mask_keep = draw_mask(student.shape, self.lambda_, self.mask)
         return mgd(student, teacher, mask_keep, self.generation) * self.alpha
+
+
+def check_mask(lambda_, mask):
+    """Raise ``ValueError`` unless ``mask`` is one of ``MASKS`` and ``lambda_`` a fraction from 0 to 1."""
+    check_choice("mgd", "mask", mask, MASKS)
+    if not 0 <= lambda_ <= 1:
+        raise ValueError(f"mgd: lambda_ is {lambda_}, expected a fraction from 0 to 1")
+
+
+def generation_block(channels):
+    """The layers that make a whole map of a masked one: 3x3 convolution, ReLU, 3x3 convolution."""
+    return nn.Sequential(_conv(channels), nn.ReLU(), _conv(channels))
 
 
 def _conv(channels):

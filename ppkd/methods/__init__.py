@@ -1,8 +1,12 @@
 """Methods: PaddleDetection's slim keys, translated once into terms. Nothing behind this knows the old keys."""
 
+from ppkd.block import with_users_terms
 from ppkd.detectors import ANCHORS, TARGETS, detector_for
 from ppkd.errors import UserError, nearest
-from ppkd.methods import cwd, ld, neck, ppyoloe, yolov3
+from ppkd.methods import cwd, ld, neck, ppyoloe, terms, yolov3
+from ppkd.pairing import sources
+from ppkd.plugins import load_plugins
+from ppkd.recipe import TERMS
 
 _METHODS = {
     "CWD": cwd.plan,
@@ -13,6 +17,7 @@ _METHODS = {
     "Mimic": neck.plan,
     "PKD": neck.plan,
     "PPYOLOEDistill": ppyoloe.plan,
+    TERMS: terms.plan,
 }
 # What each needs of both detectors; of CWD and PPYOLOEDistill that is what they compare by default.
 _NEEDS = {
@@ -25,44 +30,58 @@ _NEEDS = {
     "PKD": {"neck"},
     "PPYOLOEDistill": {"neck", "head.cls", "head.box_dist", TARGETS},
 }
+NAMES = tuple(sorted(_NEEDS))
 
 
 def plan(method):
-    """Translate a slim file's method into a `terms.Plan`.
+    """Translate a slim file's method into a `plan.Plan`, and merge the user's own terms into it.
 
     Args:
         method: `recipe.MethodSpec`.
 
     Raises:
-        UserError: unknown method or parameter, with the nearest that exist.
+        UserError: unknown method, parameter, loss or connector, with the nearest that exist; a plugin that fails.
     """
+    load_plugins(method.options.get("plugins") or (), method.file)
+    made = with_users_terms(_METHODS[_known(method)](method), method)
+    if not made.terms:
+        raise UserError(f"{method.file}: no term: neither a method nor distill.terms says what is compared")
+    return made
+
+
+def _known(method):
     if method.name not in _METHODS:
         raise UserError(
             f"{method.file}: slim_method: {method.name!r} is no distillation method of ppkd"
-            f"{nearest(method.name, _METHODS)}; known: {', '.join(sorted(_METHODS))}"
+            f"{nearest(method.name, NAMES)}; known: {', '.join(NAMES)}; or write terms of your own: distill.terms"
         )
-    return _METHODS[method.name](method)
+    return method.name
 
 
 def check_sources(method, plan, student, teacher):
     """Refuse a method that compares what one of the two detectors does not have.
 
+    Terms of the user's own are checked where they are built, one by one.
+
     Args:
         method: `recipe.MethodSpec`.
-        plan: its `terms.Plan`.
+        plan: its `plan.Plan`.
         student, teacher: ppdet models.
 
     Raises:
         UserError: naming the missing source, the detector, and the methods that would work on these two.
     """
     sides = [("student", detector_for(student)), ("teacher", detector_for(teacher))]
-    wanted = {name.split("[")[0] for term in plan.terms for name in _names(term.student)}
+    if method.name == TERMS:
+        return
+    theirs = method.options.get("terms") or {}
+    wanted = {name.split("[")[0] for term in plan.terms if term.name not in theirs for name in sources(term.student)}
     abilities = _NEEDS[method.name] & {ANCHORS, TARGETS}
     for side, detector in sides:
         lacking = [sorted(name for name in names if not detector.offers(name)) for names in (wanted, abilities)]
         missing = lacking[0] or lacking[1]
         if missing:
-            working = [name for name in _METHODS if name != method.name and _fits(name, sides)]
+            working = [name for name in NAMES if name != method.name and _fits(name, sides)]
             raise UserError(
                 f"{method.file}: {method.name} needs {' and '.join(missing)}, which the {side}'s "
                 f"{type(detector.model).__name__} does not have; methods that work on these two detectors: "
@@ -73,6 +92,3 @@ def check_sources(method, plan, student, teacher):
 def _fits(name, sides):
     return all(detector.offers(source) for _, detector in sides for source in _NEEDS[name])
 
-
-def _names(sources):
-    return (sources,) if isinstance(sources, str) else sources

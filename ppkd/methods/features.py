@@ -2,7 +2,7 @@
 
 from ppkd.errors import UserError
 from ppkd.methods.params import as_paddledet, choice, overlay
-from ppkd.terms import TermSpec
+from ppkd.plan import TermSpec
 
 # Per distiller PaddleDetection's keys, and ours. Channel numbers are accepted and ignored: a dry forward knows them.
 _CHANNELS = {"student_channels": 0, "teacher_channels": 0, "normalize": False}
