@@ -17,6 +17,7 @@ setup(
     license="Apache-2.0",
     packages=find_packages(include=["ppkd", "ppkd.*"]),
     package_data={"ppkd": ["data/teacher_shapes.*"]},
+    entry_points={"console_scripts": ["ppkd = ppkd.cli:main"]},
     python_requires=">=3.10,<3.12",
     install_requires=[
         "paddledet==2.6.0",

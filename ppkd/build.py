@@ -38,7 +38,7 @@ def build_model(recipe, load=True):
     if recipe.method is None:
         return student
     steps = plan(recipe.method)
-    teachers = {name: _build_teacher(spec) for name, spec in recipe.teachers.items()}
+    teachers = {name: build_teacher(spec) for name, spec in recipe.teachers.items()}
     # Connectors draw random numbers; the student's training must not depend on whether there are any.
     with unique_name.guard("distill_"):
         model = wrap(recipe, steps, student, teachers)
@@ -90,7 +90,8 @@ def _views(recipe):
     return found
 
 
-def _build_teacher(spec):
+def build_teacher(spec):
+    """Build the ppdet model of a `teachers.TeacherSpec`, without its weights."""
     with unique_name.guard("teacher_"):
         return build_detector(spec.config)
 

@@ -5,7 +5,7 @@ import os
 import sys
 import warnings
 
-from ppkd.errors import UserError
+from ppkd.errors import UserError, nearest
 from ppkd.stopping import Stopped
 
 _UNUSED_SLIM = "accepted as PaddleDetection does, and not read: a distilled student is a plain detector"
@@ -32,6 +32,14 @@ def train_parser():
     parser.add_argument("--max_steps", type=_positive, help="stop after so many steps")
     parser.add_argument("--use_vdl", type=_flag, nargs="?", const=True, default=False, help="log to VisualDL")
     parser.add_argument("--vdl_log_dir", default="vdl_log_dir/scalar", help="folder of the VisualDL log")
+    return parser
+
+
+def explain_parser():
+    """Arguments of ``ppkd explain``."""
+    parser = _common("Print what a slim file comes to: its terms, who set which key, and the levels that they pair.")
+    parser.add_argument("--slim_config", required=True, help="the teacher's and method's file")
+    parser.add_argument("--output", help="write it into this file, itself a slim file, and not to the terminal")
     return parser
 
 
@@ -95,6 +103,37 @@ def halve_parser():
     parser.add_argument("weights", help="a .pdparams file or URL")
     parser.add_argument("output", help="the file to write")
     return parser
+
+
+# Subcommands of ``ppkd``: name -> (parser, name of the function in `commands`, one line).
+COMMANDS = {
+    "train": (train_parser, "train", "train a detector, or distil a teacher into it"),
+    "eval": (eval_parser, "evaluate", "evaluate a detector"),
+    "infer": (infer_parser, "infer", "detect objects in images and draw them"),
+    "export": (export_parser, "export", "write a detector for Paddle Inference, and as ONNX"),
+    "convert": (convert_parser, "convert", "take the student out of a checkpoint of PaddleDetection's"),
+    "explain": (explain_parser, "explain", "print what a slim file comes to, and who set which key"),
+    "demo": (demo_parser, "demo", "train a student alone and with a teacher on generated images"),
+}
+
+
+def main(argv=None):
+    """The console command ``ppkd``, also ``python -m ppkd``."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        print("usage: ppkd COMMAND ...   (ppkd COMMAND --help tells its arguments)\n")
+        print("\n".join(f"  {name:<9}{line}" for name, (_, _, line) in COMMANDS.items()))
+        return
+    name, *rest = argv
+    if name not in COMMANDS:
+        print(f"ppkd: error: unknown command {name!r}{nearest(name, COMMANDS)}", file=sys.stderr)
+        sys.exit(1)
+    from ppkd import commands
+
+    make, function, _ = COMMANDS[name]
+    parser = make()
+    parser.prog = f"ppkd {name}"
+    run(parser, getattr(commands, function), rest)
 
 
 def run(parser, command, argv=None):

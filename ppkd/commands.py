@@ -1,8 +1,10 @@
 """What the tools do, given their parsed arguments."""
 
+import contextlib
 import glob
 import json
 import os
+import sys
 
 from ppkd.errors import UserError
 from ppkd.log import logger
@@ -33,6 +35,26 @@ def train(args):
     }
     with Trainer.open(recipe, **options) as trainer:
         trainer.run()
+
+
+def explain(args):
+    """``ppkd explain``: what a slim file comes to, as a slim file."""
+    recipe = load_recipe(args.config, args.slim_config, args.opt)
+    _check_writable("--output", args.output and (os.path.dirname(args.output) or "."))
+    # What building the models logs would stand in the middle of the file.
+    with contextlib.redirect_stdout(sys.stderr):
+        logger().setLevel("WARNING")
+        start_device(recipe.student)
+        from ppkd.explain import explained
+
+        text = explained(recipe, args.opt, os.path.dirname(args.output or "") or ".")
+    if not args.output:
+        print(text)
+        return
+    os.makedirs(os.path.dirname(args.output) or ".", exist_ok=True)
+    with open(args.output, "w", encoding="utf-8") as file:
+        file.write(text + "\n")
+    print(f"written to {args.output}")
 
 
 def evaluate(args):

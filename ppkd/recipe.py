@@ -55,6 +55,7 @@ class Recipe:
         method: the distillation method, or None.
         notes: lines for the log: which keys of the slim file changed the run.
         origin: top-level key of the run -> file or ``-o`` that set it.
+        slim: the `SlimFile`, or None.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Recipe:
     method: MethodSpec | None = None
     notes: list = field(default_factory=list)
     origin: dict = field(default_factory=dict)
+    slim: object = None
 
     @property
     def output_dir(self):
@@ -72,7 +74,7 @@ class Recipe:
 
 ENGINE_OPTIONS = ("inherit", "numerics", "upstream_merge", "terms", "teachers", "plugins", *SCHEDULE_KEYS)
 # Methods whose parameters stand in a class of ppdet's that is no loss: in PaddleDetection's files the student's head.
-_SECTIONS = {"LD": ("LDGFLHead", ("loss_ld", "loss_ld_vlr", "loss_kd"))}
+SECTIONS = {"LD": ("LDGFLHead", ("loss_ld", "loss_ld_vlr", "loss_kd"))}
 
 
 def parse_overrides(pairs):
@@ -115,8 +117,8 @@ def load_recipe(config, slim_config=None, overrides=()):
         raise UserError(f"{config}: has `slim:` in it, so it is a slim file, which goes to --slim_config")
     recipe = Recipe(os.path.splitext(os.path.basename(config))[0], student, origin=origin)
     if slim_config is not None:
-        slim = _read_slim(slim_config)
-        run, method, of_teacher = _sort_slim_keys(slim.own)
+        recipe.slim = slim = _read_slim(slim_config)
+        run, method, of_teacher = slim.run, slim.method, slim.of_teacher
         recipe.method = _method(method, for_method, slim_config)
         recipe.method.origin = _origins(slim.layers, method.get("distill_loss"), for_method)
         _apply_bases(recipe, {k: v for k, v in slim.bases.items() if k in RUN_KEYS}, slim_config)
@@ -142,10 +144,33 @@ def load_recipe(config, slim_config=None, overrides=()):
 
 
 @dataclass
-class _Slim:
+class SlimFile:
+    """A slim file, sorted.
+
+    Attributes:
+        own: what the file itself says, and what of its bases is about the method.
+        bases: what else its bases say: the teacher.
+        layers: ``(path, keys)`` of all files, from the lowest base to the file itself.
+    """
+
     own: dict
     bases: dict
     layers: list
+
+    @property
+    def run(self):
+        """Its own keys of the run."""
+        return {k: v for k, v in self.own.items() if k in RUN_KEYS}
+
+    @property
+    def method(self):
+        """Its keys of the method."""
+        return {k: v for k, v in self.own.items() if k in METHOD_KEYS or k == self.own.get("distill_loss")}
+
+    @property
+    def of_teacher(self):
+        """Its own keys of the teacher's config."""
+        return {k: v for k, v in self.own.items() if k not in self.run and k not in self.method}
 
 
 def _read_slim(path):
@@ -170,15 +195,7 @@ def _read_slim(path):
         raise UserError(f"{path}: `slim: {kind}` is not distillation; ppkd handles `slim: Distill`")
     known = set(METHOD_KEYS) | set(RUN_KEYS) | set(base) | {str(loss)}
     check_top_level(own, known, path)
-    return _Slim(own, base, layers)
-
-
-def _sort_slim_keys(own):
-    """Split a slim file's own keys into those of the run, of the method and of the teacher."""
-    loss = own.get("distill_loss")
-    run = {k: v for k, v in own.items() if k in RUN_KEYS}
-    method = {k: v for k, v in own.items() if k in METHOD_KEYS or k == loss}
-    return run, method, {k: v for k, v in own.items() if k not in run and k not in method}
+    return SlimFile(own, base, layers)
 
 
 def _apply_bases(recipe, values, path):
@@ -205,13 +222,15 @@ def _apply_bases(recipe, values, path):
 def _complete(method, student, own):
     """Tell the method what it has to know of the student's file."""
     method.architecture, method.epochs = str(student.get("architecture", "")), student.get("epoch")
-    section, keys = _SECTIONS.get(method.name, (None, ()))
-    found = {}
-    for config in (student, own):
+    section, keys = SECTIONS.get(method.name, (None, ()))
+    found, origin = {}, {}
+    for config, source in ((student, "the student's file"), (own, method.file)):
         values = config.get(section)
         if isinstance(values, dict):
-            merge(found, {k: clone(v) for k, v in values.items() if k in keys and isinstance(v, dict)})
-    method.params = merge(found, method.params)
+            taken = {k: clone(v) for k, v in values.items() if k in keys and isinstance(v, dict)}
+            origin |= dict.fromkeys(_paths(taken), source)
+            merge(found, taken)
+    method.params, method.origin = merge(found, method.params), origin | method.origin
 
 
 def _fields(given, prefix):

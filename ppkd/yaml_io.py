@@ -171,6 +171,12 @@ def dump(value):
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
 
 
+def flow(value):
+    """A value as YAML in one line, as it stands behind ``key: ``."""
+    text = yaml.dump(value, Dumper=_Dumper, sort_keys=False, default_flow_style=True, width=10**6, allow_unicode=True)
+    return text.strip().removesuffix("...").strip()
+
+
 class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, data):
         return True

@@ -183,7 +183,8 @@ def test_methods_of_one_detector_that_others_fit_too(shapes):
         ("Mimic", ["loss_weight=[1]"], r"loss_weight has to be a number, found \[1\]"),
         *((name, ["numerics=paddle"],
            r"distill\.numerics has to be one of authors, paddledet; found 'paddle'; nearest: padd") for name in SLIM),
-        ("FGD", ["inherit=perhaps"], r"distill\.inherit has to be true, false or the name of a teacher, found 'perhaps'"),
+        ("FGD", ["inherit=perhaps"],
+         r"distill\.inherit has to be true, false or the name of a teacher, found 'perhaps'"),
     ],
 )  # fmt: skip
 def test_a_wrong_parameter_is_told_in_one_line(method, overrides, message, train):
@@ -196,7 +197,8 @@ def test_an_unknown_method_names_those_there_are(train, monkeypatch):
     monkeypatch.setitem(SLIM, "typo", "slim_method: PPYOLOEDistil\n")
     assert re.match(
         r"slim_method: 'PPYOLOEDistil' is no distillation method of ppkd; nearest: PPYOLOEDistill.*; "
-        "known: CWD, DistillYOLOv3Loss, FGD, LD, MGD, Mimic, PKD, PPYOLOEDistill; or write terms of your own: distill.terms$",
+        "known: CWD, DistillYOLOv3Loss, FGD, LD, MGD, Mimic, PKD, PPYOLOEDistill; "
+        "or write terms of your own: distill.terms$",
         train("typo"),
     )
 

@@ -1,0 +1,206 @@
+"""What a slim file comes to: the ``distill:`` block that any method is, who set which key, and the levels it pairs.
+
+The text is a slim file itself, which gives the same losses to the bit.
+"""
+
+import copy
+import os
+
+from ppkd.block import plan_block
+from ppkd.build import build_student, build_teacher, wrap
+from ppkd.errors import UserError
+from ppkd.keys import METHOD_KEYS, RUN_KEYS
+from ppkd.loss_layers import own_parameters
+from ppkd.methods import plan
+from ppkd.plan import SCHEDULE_KEYS
+from ppkd.recipe import SECTIONS, TERMS, parse_overrides
+from ppkd.table import text_table
+from ppkd.yaml_io import BASE_KEY, Tagged, clone, flow, merge, read_yaml
+
+# Mappings below these keys are written in one line.
+_ONE_LINE = ("student_connector", "teacher_connector")
+
+
+def explained(recipe, overrides, folder):
+    """The text.
+
+    Args:
+        recipe: `recipe.Recipe` with a method.
+        overrides: the ``-o`` that it was made with.
+        folder: paths in the text are relative to it.
+
+    Raises:
+        UserError: anything that would stop the run when it is built; weights are not looked for.
+    """
+    steps = plan(recipe.method)
+    student = build_student(recipe, load=False)
+    teachers = {name: build_teacher(spec) for name, spec in recipe.teachers.items()}
+    model = wrap(recipe, steps, student, teachers)
+    block = _complete(plan_block(steps))
+    top, who = _top(recipe, overrides, folder)
+    top["distill"] = _engine(recipe, folder) | block
+    who |= {f"distill.{path}": source for path, source in _origins(recipe.method, block).items()}
+    lines = [f"# {line}" for line in _heading(recipe, overrides)]
+    lines += ["", *_lines(top, who, _default(recipe.method))]
+    lines += ["", "# What is compared:", *(f"# {line}" for line in _pairs(model).splitlines())]
+    return "\n".join(lines)
+
+
+def _heading(recipe, overrides):
+    method = recipe.method
+    named = "its own terms" if method.name == TERMS else method.name
+    yield f"{method.file} with student {recipe.name} ({recipe.student['architecture']}): {named}."
+    yield "This is a slim file too, and gives the same losses. Behind each key stands who set it."
+    rest = [pair for pair in overrides if not _stands_in_file(pair)]
+    if rest:
+        yield f"To be given on the command line as before, since it is the student's: -o {' '.join(rest)}"
+    for note in recipe.notes:
+        if note.startswith("not applied"):
+            yield note
+
+
+def _stands_in_file(pair):
+    return pair.partition("=")[0].split(".")[0] in RUN_KEYS | {"teacher", "distill"}
+
+
+def _top(recipe, overrides, folder):
+    """The keys beside ``distill:``, and who set each."""
+    slim, path = recipe.slim, recipe.method.file
+    given = parse_overrides(overrides)
+    run = merge(clone(slim.run), {k: v for k, v in given.items() if k in RUN_KEYS})
+    section, _ = SECTIONS.get(recipe.method.name, (None, ()))
+    teacher = merge({k: clone(v) for k, v in slim.of_teacher.items() if k != section}, given.get("teacher") or {})
+    top = {BASE_KEY: [_relative(base, folder) for base in _teacher_files(path)]} if slim.bases else {}
+    top |= {"slim": "Distill", **teacher, **run}
+    files = {key: next((file for file, own in reversed(slim.layers) if key in own), path) for key in slim.own}
+    who = {key: os.path.basename(file) for key, file in files.items()}
+    who |= dict.fromkeys((key for key in given if key in run), "-o")
+    return top, who | dict.fromkeys(given.get("teacher") or {}, "-o teacher")
+
+
+def _teacher_files(path):
+    """The bases of a slim file that are no slim files themselves, nor are theirs."""
+    bases = read_yaml(path).get(BASE_KEY) or []
+    found = []
+    for base in bases if isinstance(bases, list) else [bases]:
+        file = os.path.normpath(os.path.join(os.path.dirname(path), os.path.expanduser(str(base))))
+        found += _teacher_files(file) if METHOD_KEYS & read_yaml(file).keys() else [file]
+    return found
+
+
+def _engine(recipe, folder):
+    """What of ``distill:`` is neither term nor schedule."""
+    options, block = recipe.method.options, {}
+    if options.get("upstream_merge"):
+        block["upstream_merge"] = True
+    if options.get("plugins"):
+        block["plugins"] = [_relative(path, folder) for path in options["plugins"]]
+    if options.get("teachers"):
+        block["teachers"] = clone(options["teachers"])
+        for entry in block["teachers"].values():
+            entry["config"] = _relative(entry["config"], folder)
+    return block
+
+
+def _relative(path, folder):
+    return os.path.relpath(path, folder)
+
+
+def _complete(block):
+    """The block with every parameter that a loss has."""
+    for term in block["terms"].values():
+        loss = term["loss"]
+        rest = {k: p.default for k, p in own_parameters(loss["name"]).items() if k not in loss}
+        term["loss"] = loss | {k: list(v) if isinstance(v, tuple) else v for k, v in rest.items()}
+    return block
+
+
+def _default(method):
+    return "the default" if method.name == TERMS else f"{method.name}'s default"
+
+
+def _origins(method, block):
+    """Dotted path in the block -> who set it, of all that is not a default.
+
+    Keys that the user wrote in the block's own terms are looked up. What a method made of its keys is found by
+    changing one of these at a time and looking at what changes with it.
+    """
+    found, before = {}, _flat(block)
+    for path, source in method.origin.items():
+        first = path.split(".")[0]
+        if first in ("terms", "teachers", "plugins", "upstream_merge"):
+            continue
+        shown = f"{os.path.basename(source)} ({path})" if source != "-o" else f"-o distill.{path}"
+        if first in SCHEDULE_KEYS:
+            found |= {key: shown for key in before if key.startswith("terms.") and key.endswith(f".{path}")}
+        else:
+            changed = _with_another(method, path)
+            found |= {key: shown for key in before if changed and key in changed and changed[key] != before[key]}
+    written = {path: source for path, source in method.origin.items() if path.split(".")[0] in ("terms", "teachers")}
+    for path, source in (*written.items(), *_lists(method)):
+        source = os.path.basename(source)
+        found |= {key: source for key in (path, *before) if key == path or key.startswith(f"{path}.")}
+    return found
+
+
+def _lists(method):
+    return [(path, source) for path, source in method.origin.items() if path in ("plugins", "upstream_merge")]
+
+
+def _with_another(method, path):
+    """The flat block of the method with another value at `path`, or None if that cannot be had."""
+    other = copy.deepcopy(method)
+    *parents, last = path.split(".")
+    for values in (other.params, other.options):
+        for parent in parents:
+            values = values.get(parent) if isinstance(values, dict) else None
+        if not isinstance(values, dict) or last not in values:
+            continue
+        value = values[last]
+        if isinstance(value, bool):
+            values[last] = not value
+        elif isinstance(value, (int, float)):
+            values[last] = value * 2 + 1
+        else:
+            del values[last]
+        try:
+            return _flat(_complete(plan_block(plan(other))))
+        except UserError:
+            return None
+    return None
+
+
+def _flat(value, path=""):
+    if isinstance(value, dict) and value:
+        return {k: v for key, item in value.items() for k, v in _flat(item, f"{path}{key}.").items()}
+    return {path[:-1]: value}
+
+
+def _lines(values, who, default, path="", indent=""):
+    """YAML, one key a line, with who set it behind."""
+    lines = []
+    for key, value in values.items():
+        here = f"{path}{key}"
+        if isinstance(value, dict) and value and key not in _ONE_LINE and not isinstance(value, Tagged):
+            source = f"  # {who[here]}" if here in who and not here.startswith("distill") else ""
+            lines += [f"{indent}{key}:{source}", *_lines(value, who, default, f"{here}.", indent + "  ")]
+            continue
+        source = who.get(here) or (default if here.startswith("distill.") else who.get(here.split(".")[0]))
+        text = f"{indent}{key}: {flow(value)}"
+        lines.append(f"{text:<47} # {source}" if source else text)
+    return lines
+
+
+def _pairs(model):
+    rows = [("term", "student", "channels", "place", "teacher", "channels", "place")]
+    for term in model.terms:
+        for students, teachers in term.pairs:
+            for ours, theirs in zip(students, teachers):
+                name = theirs.source if len(model.teachers) == 1 else f"{term.teacher}: {theirs.source}"
+                rows.append((term.label, *_shown(ours, ours.source), *_shown(theirs, name)))
+    return text_table(rows)
+
+
+def _shown(level, name):
+    place = f"stride {level.stride:g}" if level.stride else "x".join(map(str, level.cells)) if level.cells else "-"
+    return name, str(level.channels), place
