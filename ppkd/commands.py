@@ -42,12 +42,16 @@ def explain(args):
     recipe = load_recipe(args.config, args.slim_config, args.opt)
     _check_writable("--output", args.output and (os.path.dirname(args.output) or "."))
     # What building the models logs would stand in the middle of the file.
-    with contextlib.redirect_stdout(sys.stderr):
-        logger().setLevel("WARNING")
-        start_device(recipe.student)
-        from ppkd.explain import explained
+    level = logger().level
+    logger().setLevel("WARNING")
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            start_device(recipe.student)
+            from ppkd.explain import explained
 
-        text = explained(recipe, args.opt, os.path.dirname(args.output or "") or ".")
+            text = explained(recipe, args.opt, os.path.dirname(args.output or "") or ".")
+    finally:
+        logger().setLevel(level)
     if not args.output:
         print(text)
         return

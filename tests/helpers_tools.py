@@ -14,6 +14,7 @@ TOOLS = {
     "infer": (cli.infer_parser, commands.infer),
     "export_model": (cli.export_parser, commands.export),
     "convert": (cli.convert_parser, commands.convert),
+    "explain": (cli.explain_parser, commands.explain),
 }
 
 # Wherever a test runs, nothing answers there: downloads fail as they do without a network.

@@ -201,12 +201,12 @@ def test_4_terms_are_learned_and_kept_beside_the_student(family, method, recipe)
         before = {name: p.numpy().copy() for name, p in trainer.terms.named_parameters()}
         trainer.run()
     learned = dict(trainer.terms.named_parameters())
-    assert {name.split(".")[1] for name in learned} == LEARNED[method]
+    assert {name.split(".")[2] for name in learned} == LEARNED[method]
     in_optimizer = {id(p) for p in trainer.optimizer._parameter_list}
     assert [name for name, p in learned.items() if id(p) not in in_optimizer] == []
     assert all(np.isfinite(p.numpy()).all() for p in learned.values())
     still = {name for name, p in learned.items() if np.array_equal(before[name], p.numpy())}
-    assert {name for name in still if not _sees_no_change(name, trainer.terms, method)} == set()
+    assert {name for name in still if not _sees_no_change(name, trainer.distill.terms, method)} == set()
 
     state = paddle.load(os.path.join(loaded.output_dir, "model_final.resume"))
     if learned:
@@ -227,7 +227,7 @@ def _sees_no_change(name, terms, method):
     where the map is a single cell.
     """
     constant = name.endswith(".bias") and (".conv_mask_" in name or (method != "fgd" and ".connect_student." in name))
-    single = terms[int(name.split(".")[0])].label.endswith(SINGLE_CELL)
+    single = terms[int(name.split(".")[1])].label.endswith(SINGLE_CELL)
     return constant or (single and (".conv_mask_" in name or method == "cwd"))
 
 

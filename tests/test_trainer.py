@@ -49,7 +49,7 @@ def test_another_seed_gives_other_initial_weights(recipe):
             runs.append([trainer.student.state_dict(), trainer.terms.state_dict()])
     changed = differing(*runs)
     assert any(path.startswith("/0/backbone") for path in changed)
-    assert any(path.startswith("/1/0.connect_student") for path in changed)
+    assert any(path.startswith("/1/terms.0.connect_student") for path in changed)
 
 
 @pytest.mark.parametrize("steps, epochs, batch", [(2, 0, 2), (3, 1, 0), (4, 1, 1)])

@@ -135,7 +135,7 @@ class LDLoss(nn.Layer):
         topk=9,
         batch_average=True,
         biased_positives=False,
-        kd_per_class=False,
+        kd_per_class=True,
     ):
         super().__init__()
         self.weights = {"main": ld_weight, "vlr": vlr_weight, "kd": kd_weight}

@@ -139,7 +139,8 @@ def _of_head(loss, sides, boxes=BOXES, valid=None):
 
 def test_levels_add_up_with_their_weights():
     sides, weights = _heads(), {"main": 0.5, "vlr": 2.0, "kd": 3.0}
-    terms = _of_head(LDLoss(*weights.values(), ld_temp=4.0, vlr_temp=5.0, kd_temp=6.0, anchor_scale=4.0), sides)
+    temps = {"ld_temp": 4.0, "vlr_temp": 5.0, "kd_temp": 6.0}
+    terms = _of_head(LDLoss(*weights.values(), **temps, anchor_scale=4.0, kd_per_class=False), sides)
     anchors = square_anchors(LEVELS, STRIDES, 4.0, 0.5)
     assigned, region = atss_regions(anchors, [48, 12], BOXES, paddle.ones([1, 2]))
     expected = dict.fromkeys(weights, 0.0)
