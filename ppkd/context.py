@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from functools import cached_property
 
+import paddle
+
 from ppkd.errors import UserError
 from ppkd.ground_truth import BOXES, CLASSES, VALID
 
@@ -35,11 +37,11 @@ class Context:
     """Lazily derives a loss's context inputs from a batch.
 
     A loss asks for them by the names of its ``forward`` parameters: ``boxes`` (N, M, 4), corners in pixels of the
-    network input, zero padded; ``boxes_valid`` (N, M), 1 for a box and 0 for padding; ``classes`` (N, M), int64, of the
-    boxes; ``image_size`` (N, 2), height and width in pixels before padding; ``padded_size`` ``(height, width)`` of the
-    network input; ``assignment``, the `Assignment` of the student's own loss. Of the student's head, the same in every
-    step: ``strides`` of the levels that the loss gets, ``cell_offset``, ``first_bin`` and ``num_classes`` (see
-    `detectors.Detector`).
+    network input, M at least 1, zero padded; ``boxes_valid`` (N, M), 1 for a box and 0 for padding; ``classes`` (N, M),
+    int64, of the boxes; ``image_size`` (N, 2), height and width in pixels before padding; ``padded_size``
+    ``(height, width)`` of the network input; ``assignment``, the `Assignment` of the student's own loss. Of the
+    student's head, the same in every step: ``strides`` of the levels that the loss gets, ``cell_offset``, ``first_bin``
+    and ``num_classes`` (see `detectors.Detector`).
 
     Args:
         batch: a training batch of `loader.TrainLoader`.
@@ -80,4 +82,6 @@ class Context:
     def _kept(self, key):
         if key not in self._batch:
             raise UserError("a loss needs ground-truth boxes, but TrainDataset.data_fields has no gt_bbox")
-        return self._batch[key]
+        value = self._batch[key]
+        # Paddle refuses most operations on an axis of length 0; a row of padding changes nothing.
+        return value if value.shape[1] else paddle.zeros([value.shape[0], 1, *value.shape[2:]], value.dtype)

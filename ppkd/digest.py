@@ -1,6 +1,9 @@
 """What a run is, in plain values: kept in its resume files, so that another run is not taken for its continuation."""
 
+import os
+
 from ppkd.errors import UserError
+from ppkd.plugins import fingerprint
 
 # Keys that change nothing about what is learned.
 _FREE = frozenset(
@@ -25,9 +28,11 @@ def digest(recipe, ranks):
     parts |= {f"{name}.": _of_teacher(spec) for name, spec in recipe.teachers.items()}
     if recipe.method is not None:
         method = recipe.method
-        parts["distill."] = {
-            "slim_method": method.name, "levels": method.levels, **method.params, **method.options,
-        }  # fmt: skip
+        # Teachers are there already, and of a plugin its content counts, not where it lies.
+        options = {k: v for k, v in method.options.items() if k not in ("teachers", "plugins")}
+        parts["distill."] = {"slim_method": method.name, "levels": method.levels, **method.params, **options}
+        files = method.options.get("plugins") or ()
+        parts["distill.plugins."] = {os.path.basename(path): fingerprint(path) for path in files}
     found = {"ranks": ranks}
     for prefix, values in parts.items():
         found |= _flat(values, prefix)
@@ -37,7 +42,8 @@ def digest(recipe, ranks):
 def _of_teacher(spec):
     from ppkd.keys import RUN_KEYS
 
-    return {k: v for k, v in spec.config.items() if k not in RUN_KEYS and k not in _FREE}
+    own = {"weight": spec.weight, "input_scale": spec.input_scale}
+    return own | {k: v for k, v in spec.config.items() if k not in RUN_KEYS and k not in _FREE}
 
 
 def check_same(stored, now, forced):

@@ -33,7 +33,7 @@ from ppkd.losses import LOSSES
 
 GROUP = "ppkd.plugins"
 
-_loaded = {}
+_loaded = set()
 _installed = False
 
 
@@ -103,7 +103,7 @@ def load_plugins(paths, where):
         _run(real, path, where)
         if before == set(LOSSES) | set(CONNECTORS):
             raise UserError(f"{where}: {path} registers neither a loss nor a connector (ppkd.plugins.register_loss)")
-        _loaded[real] = fingerprint(path)
+        _loaded.add(real)
 
 
 def load_installed():
@@ -126,7 +126,9 @@ def load_installed():
 
 
 def fingerprint(path):
-    """Checksum of a plugin file: part of what a run is."""
+    """Checksum of a plugin file, part of what a run is; None if there is no such file."""
+    if not os.path.isfile(path):
+        return None
     with open(path, "rb") as file:
         return hashlib.sha256(file.read()).hexdigest()[:16]
 
