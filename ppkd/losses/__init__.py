@@ -1,16 +1,18 @@
 """The mathematics of distillation: one file a method, knowing nothing of detectors or configs.
 
 A loss is called ``loss(student, teacher, **context)``; the context it needs are the further
-arguments of its ``forward``: ``boxes``, ``boxes_valid``, ``image_size``, ``padded_size``. It
+arguments of its ``forward``, such as ``boxes`` and ``strides`` (`context.Context` has them all). It
 returns one scalar, or a mapping of names to scalars with their weights applied. A loss with
 parameters of its own takes the channels of the maps as ``channels`` (those of the student's map before a
 connector as ``student_channels``). A loss class with
 ``all_levels`` gets the levels of a pyramid in lists instead of one level's tensor.
 """
 
+from .bckd import BCKDClassLoss, BCKDLoss
+from .crosskd import CrossKDBoxLoss, CrossKDClassLoss, CrossKDGIoULoss
 from .cwd import CWDLoss
 from .dist import DISTLoss
-from .dkd import DKDLoss
+from .dkd import DenseDKDLoss, DKDLoss
 from .fgd import FGDLoss
 from .kl import KLLoss
 from .l2 import L2Loss, MimicLoss
@@ -20,10 +22,16 @@ from .pkd import PKDLoss
 from .ppyoloe import PPYOLOELoss
 from .yolov3 import YOLOv3Loss
 
-# By the name that a `loss:` of a term gives. DKD is not here: it needs labels of single rows.
+# By the name that a `loss:` of a term gives. DKDLoss is not here: it needs labels of single rows.
 LOSSES = {
+    "bckd": BCKDLoss,
+    "bckd_cls": BCKDClassLoss,
+    "crosskd_box": CrossKDBoxLoss,
+    "crosskd_cls": CrossKDClassLoss,
+    "crosskd_giou": CrossKDGIoULoss,
     "cwd": CWDLoss,
     "dist": DISTLoss,
+    "dkd": DenseDKDLoss,
     "fgd": FGDLoss,
     "kl": KLLoss,
     "l2": L2Loss,
@@ -37,9 +45,15 @@ LOSSES = {
 
 __all__ = [
     "LOSSES",
+    "BCKDClassLoss",
+    "BCKDLoss",
     "CWDLoss",
+    "CrossKDBoxLoss",
+    "CrossKDClassLoss",
+    "CrossKDGIoULoss",
     "DISTLoss",
     "DKDLoss",
+    "DenseDKDLoss",
     "FGDLoss",
     "KLLoss",
     "L2Loss",

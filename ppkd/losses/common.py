@@ -52,6 +52,12 @@ def over_positions(feature, weight=1.0):
     return paddle.bmm(feature, paddle.full([batch, positions, 1], weight, feature.dtype))
 
 
+def rows(x, per_position):
+    """(N, per_position * K, H, W) as (N * H * W * per_position, K)."""
+    x = x.transpose([0, 2, 3, 1])
+    return x.reshape([-1, x.shape[3] // per_position])
+
+
 def at_least_one_box(boxes, boxes_valid):
     """``boxes`` (N, M, 4) and ``boxes_valid`` (N, M) in float32, with one row of padding if M is 0.
 
@@ -70,6 +76,14 @@ def check_same_shape(name, student, teacher):
             f"{name}: student {list(student.shape)} and teacher {list(teacher.shape)} must have "
             "the same shape; put a connector between them"
         )
+
+
+def check_levels(name, student, teacher):
+    """:func:`check_same_shape` of each level of two lists; unequal lengths are a ``ValueError`` as well."""
+    if len(student) != len(teacher):
+        raise ValueError(f"{name}: {len(student)} levels of the student and {len(teacher)} of the teacher")
+    for ours, theirs in zip(student, teacher):
+        check_same_shape(name, ours, theirs)
 
 
 def check_choice(name, option, value, choices):

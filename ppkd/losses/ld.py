@@ -10,7 +10,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from .common import COCO_CLASSES, at_least_one_box, check_same_shape, full_precision
+from .boxes import cell_points
+from .common import COCO_CLASSES, at_least_one_box, check_same_shape, full_precision, rows
 from .kl import kl_rows
 
 _EPS = 1e-6
@@ -84,8 +85,8 @@ def ld_terms(
     )
     # Every anchor is computed and most are weighed with zero: picking some out would make shapes
     # depend on the data, and a level without any would lose its gradient.
-    cls_rows = _rows(student_cls, 1), _rows(teacher_cls, 1)
-    box_rows = _rows(student_box, 4), _rows(teacher_box, 4)
+    cls_rows = rows(student_cls, 1), rows(teacher_cls, 1)
+    box_rows = rows(student_box, 4), rows(teacher_box, 4)
     score = F.sigmoid(cls_rows[0].detach().astype("float32")).max(axis=1)
     share = 1 / batch if batch_average else 1.0
 
@@ -193,19 +194,10 @@ def square_anchors(sizes, strides, scale, cell_offset):
         (A, 4) ``x1 y1 x2 y2`` in pixels.
     """
     anchors = []
-    for (height, width), stride in zip(sizes, strides):
-        x, y = ((paddle.arange(n, dtype="float32") + cell_offset) * stride for n in (width, height))
-        x, y = x.expand([height, width]), y.unsqueeze(1).expand([height, width])
-        centre = paddle.stack([x, y], axis=2).reshape([-1, 2])
+    for centre, stride in zip(cell_points(sizes, strides, cell_offset), strides):
         half = scale * stride / 2
         anchors.append(paddle.concat([centre - half, centre + half], axis=1))
     return paddle.concat(anchors)
-
-
-def _rows(x, per_position):
-    """(N, per_position * K, H, W) as (N * H * W * per_position, K)."""
-    x = x.transpose([0, 2, 3, 1])
-    return x.reshape([-1, x.shape[3] // per_position])
 
 
 def atss_regions(anchors, num_level_anchors, boxes, boxes_valid, topk=9, biased_positives=False):

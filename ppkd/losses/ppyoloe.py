@@ -1,53 +1,19 @@
 """Logit distillation of PP-YOLOE heads: classes, boxes and edge distributions, as PaddleDetection 2.6 defines it.
 
-The class term is the quality focal loss (Li et al., Generalized Focal Loss, arXiv 2006.04388, eq. 5) with the
-teacher's scores for targets; GIoU: Rezatofighi et al., arXiv 1902.09630.
+The class term is the quality focal loss with the teacher's scores for targets (`focal`); GIoU stands in `boxes`.
 """
 
 import paddle
 import paddle.nn.functional as F
 from paddle import distributed, nn
 
+from .boxes import distances, giou_loss
 from .common import COCO_CLASSES, check_same_shape, frozen, full_precision, up
+from .focal import soft_quality_focal
 from .kl import log_softmax
 from .ld import ld_rows
 
 _EPS = 1e-10
-
-
-def soft_quality_focal(student, teacher, beta=2.0):
-    """``sum |sigma(s) - sigma(t)|^beta * BCE(sigma(s), sigma(t))`` over all elements of two tensors of logits."""
-    target = F.sigmoid(teacher)
-    gap = (F.sigmoid(student) - target).abs()
-    return (F.binary_cross_entropy_with_logits(student, target, reduction="none") * gap**beta).sum()
-
-
-def distances(edges, first_bin=0):
-    """Expected distances (..., 4), in strides, of edge logits (..., 4 * bins); the first bin means `first_bin`."""
-    edges = edges.reshape([*edges.shape[:-1], 4, edges.shape[-1] // 4])
-    values = paddle.arange(first_bin, first_bin + edges.shape[-1], dtype=edges.dtype)
-    return (F.softmax(edges, axis=-1) * values).sum(axis=-1)
-
-
-def giou_loss(a, b):
-    """1 - GIoU of two boxes around one point, given by their distances left, top, right, bottom (..., 4) from it.
-
-    From 0 to 2. A box whose edges have passed each other, which a head with bins below zero can predict, has no area;
-    PaddleDetection multiplies its two negative sides, and the loss can be any number.
-    """
-
-    def width(d):
-        return (d[..., 0] + d[..., 2]).clip(min=0)
-
-    def height(d):
-        return (d[..., 1] + d[..., 3]).clip(min=0)
-
-    # Around one point the edges of the overlap are the nearer ones, those of the enclosing box the farther ones.
-    near, far = paddle.minimum(a, b), paddle.maximum(a, b)
-    overlap = width(near) * height(near)
-    union = width(a) * height(a) + width(b) * height(b) - overlap + _EPS
-    enclosing = width(far) * height(far) + _EPS
-    return 1 - overlap / union + (enclosing - union) / enclosing
 
 
 @full_precision

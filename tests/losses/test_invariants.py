@@ -12,7 +12,13 @@ from paddle.base.framework import _dygraph_tracer
 from ppkd.context import Assignment
 from ppkd.losses import (
     LOSSES,
+    BCKDClassLoss,
+    BCKDLoss,
+    CrossKDBoxLoss,
+    CrossKDClassLoss,
+    CrossKDGIoULoss,
     CWDLoss,
+    DenseDKDLoss,
     DISTLoss,
     DKDLoss,
     FGDLoss,
@@ -36,6 +42,9 @@ MAP = (2, CHANNELS, HEIGHT, WIDTH)
 ROWS = (6, CHANNELS)
 CLASSES, BINS = 3, 3
 HEAD = (2, CLASSES + 4 * BINS, HEIGHT, WIDTH)
+ANCHORS = 2
+ANCHOR_CLASSES = (2, ANCHORS * CLASSES, HEIGHT, WIDTH)
+ANCHOR_HEAD = (2, ANCHORS * (CLASSES + 4), HEIGHT, WIDTH)
 
 # How each is built, and the shape of what it compares.
 BUILD = {
@@ -56,6 +65,14 @@ BUILD = {
     "dist": (DISTLoss, ROWS),
     "dist map": (DISTLoss, MAP),
     "dkd": (lambda: DKDLoss(tau=4.0), ROWS),
+    "dkd dense": (lambda: DenseDKDLoss(tau=4.0), ANCHOR_CLASSES),
+    "crosskd_cls": (CrossKDClassLoss, ANCHOR_CLASSES),
+    "crosskd_cls a cell": (lambda: CrossKDClassLoss(beta=2.0, per="cell"), ANCHOR_CLASSES),
+    "crosskd_box": (CrossKDBoxLoss, MAP),
+    "crosskd_giou": (CrossKDGIoULoss, MAP),
+    "bckd": (BCKDLoss, ANCHOR_HEAD),
+    "bckd an image": (lambda: BCKDLoss(per="image"), ANCHOR_HEAD),
+    "bckd_cls": (BCKDClassLoss, ANCHOR_CLASSES),
     "yolov3": (YOLOv3Loss, (2, 2 * (5 + CLASSES), HEIGHT, WIDTH)),
     "ld": (LDLoss, HEAD),
     "ppyoloe": (lambda: PPYOLOELoss(kd_weight=20000), HEAD),
@@ -65,8 +82,11 @@ BUILD = {
 GROWS_WITH_BATCH = ("l2 dist",)
 # What they make of the student's map is not the student's map.
 GENERATES = ("mgd", "mgd channel")
-# Cross-entropies without the teacher's entropy, hard targets, and a GIoU whose kink is where both boxes agree.
-NOT_ZERO_AT_EQUALITY = ("yolov3", "ppyoloe", "ppyoloe as paddledet")
+# Cross-entropies without the teacher's entropy, hard targets, and a GIoU whose kink is where both boxes agree; of
+# random distances many are no box at all, and there two that are equal do not overlap.
+NOT_ZERO_AT_EQUALITY = ("yolov3", "ppyoloe", "ppyoloe as paddledet", "crosskd_giou")
+# Those that read no value back from the device and pick no rows by a mask.
+NO_SYNC = ("dkd dense", "crosskd_cls", "crosskd_cls a cell", "crosskd_box", "crosskd_giou", "bckd", "bckd_cls", "ld")
 
 every_loss = pytest.mark.parametrize("name", BUILD)
 
@@ -82,7 +102,23 @@ def _head_levels(x):
     return tuple([level[:, part] for level in (upper, lower)] for part in (slice(CLASSES), slice(CLASSES, None)))
 
 
-_INPUTS = {YOLOv3Loss: _anchor_fields, LDLoss: _head_levels, PPYOLOELoss: _head_levels}
+def _levels(x):
+    """Two levels of one source."""
+    return [x[:, :, :4], x[:, :, 4:]]
+
+
+def _anchor_head_levels(x):
+    """Classes and boxes of two anchors a cell, of two levels."""
+    return _levels(x[:, : ANCHORS * CLASSES]), _levels(x[:, ANCHORS * CLASSES :])
+
+
+_INPUTS = {
+    YOLOv3Loss: _anchor_fields,
+    LDLoss: _head_levels,
+    PPYOLOELoss: _head_levels,
+    BCKDLoss: _anchor_head_levels,
+    **dict.fromkeys((DenseDKDLoss, CrossKDClassLoss, CrossKDBoxLoss, CrossKDGIoULoss, BCKDClassLoss), _levels),
+}
 
 
 def _call(loss, student, teacher, **context):
@@ -107,6 +143,8 @@ def _context(loss, batch, boxes=2):
         "image_size": paddle.to_tensor([[48.0, 56.0]]).tile([batch, 1]),
         "padded_size": (48, 56),
         "labels": paddle.arange(batch) % CHANNELS,
+        "classes": paddle.to_tensor([[1, 2]])[:, :boxes].tile([batch, 1]),
+        "num_classes": CLASSES,
         "strides": (8, 16),
         "cell_offset": 0.5,
         "first_bin": 0,
@@ -267,6 +305,30 @@ def test_the_teacher_receives_no_gradient(name):
     assert teacher.grad is None
 
 
+def _refuse(*_, **__):
+    raise AssertionError("the loss waits for the device")
+
+
+@pytest.mark.parametrize("name", NO_SYNC)
+def test_nothing_waits_for_the_device(name, monkeypatch):
+    loss, student, teacher = _built(name)
+    context = _context(loss, len(student))
+    read = paddle.Tensor.__getitem__
+
+    def no_mask(x, index):
+        parts = index if isinstance(index, tuple) else (index,)
+        assert not any(isinstance(part, paddle.Tensor) for part in parts), "shapes would depend on the data"
+        return read(x, index)
+
+    for method in ("numpy", "item", "tolist", "cpu", "__bool__", "__int__", "__float__", "__index__"):
+        monkeypatch.setattr(paddle.Tensor, method, _refuse)
+    monkeypatch.setattr(paddle.Tensor, "__getitem__", no_mask)
+    for function in ("nonzero", "masked_select"):
+        monkeypatch.setattr(paddle, function, _refuse)
+        monkeypatch.setattr(paddle.Tensor, function, _refuse)
+    _call(loss, student, teacher, **context)
+
+
 @every_loss
 def test_every_parameter_of_a_loss_is_reached(name):
     loss, student, teacher = _built(name)
@@ -305,6 +367,10 @@ def test_unequal_shapes_are_refused_with_both(name):
         lambda: KLLoss(reduction="none"),
         lambda: DKDLoss(reduction="mean"),
         lambda: MimicLoss("l2"),
+        lambda: CrossKDClassLoss(beta=0.5),
+        lambda: CrossKDClassLoss(per="level"),
+        lambda: BCKDLoss(per="level"),
+        lambda: BCKDClassLoss(per="level"),
     ],
 )
 def test_a_wrong_option_is_refused_when_built(build):

@@ -6,7 +6,10 @@ import pytest
 
 from ppkd.context import Assignment
 from ppkd.losses import PPYOLOELoss
-from ppkd.losses.ppyoloe import distances, giou_loss, ppyoloe_terms
+from ppkd.losses.boxes import distances, giou_loss
+from ppkd.losses.ppyoloe import ppyoloe_terms
+
+from . import slow
 
 PLACES, CLASSES, BINS = 12, 3, 5
 
@@ -30,48 +33,26 @@ def _numbers(terms):
     return {name: float(term) for name, term in terms.items()}
 
 
-def _softmax(x):
-    x = np.exp(x - x.max())
-    return x / x.sum()
-
-
-def _sigmoid(x):
-    return 1 / (1 + np.exp(-x))
-
-
-def _giou(a, b):
-    """Of two boxes by their corners, as in the paper."""
-    x1, y1, x2, y2 = zip(a, b)
-
-    def area(x1, y1, x2, y2):
-        return max(x2 - x1, 0) * max(y2 - y1, 0)
-
-    overlap = area(max(x1), max(y1), min(x2), min(y2))
-    union = area(*a) + area(*b) - overlap
-    hull = area(min(x1), min(y1), max(x2), max(y2))
-    return overlap / union - (hull - union) / hull
-
-
 def _reference(student, teacher, scores, positive, temp, beta, first_bin):
     """One place after the other, in float64."""
     (s_cls, s_box), (t_cls, t_box) = ([x.numpy().astype("float64") for x in side] for side in (student, teacher))
     scores, positive = scores.numpy(), positive.numpy()
     focal, iou, dfl, kd, total = 0.0, 0.0, 0.0, 0.0, 0.0
     for n, place in np.ndindex(*positive.shape):
-        s, t = _sigmoid(s_cls[n, place]), _sigmoid(t_cls[n, place])
+        s, t = slow.sigmoid(s_cls[n, place]), slow.sigmoid(t_cls[n, place])
         focal += (abs(s - t) ** beta * -(t * np.log(s) + (1 - t) * np.log(1 - s))).sum()
         if not positive[n, place]:
             continue
         weight = scores[n, place].sum()
         total += weight
-        ours, theirs = ([_softmax(x) for x in side[n, place].reshape(4, BINS)] for side in (s_box, t_box))
+        ours, theirs = ([slow.softmax(x) for x in side[n, place].reshape(4, BINS)] for side in (s_box, t_box))
         boxes = []
         for edges in (ours, theirs):
             left, top, right, bottom = ((p * (np.arange(BINS) + first_bin)).sum() for p in edges)
             boxes.append([7 - left, 5 - top, 7 + right, 5 + bottom])
-        iou += weight * (1 - _giou(*boxes))
+        iou += weight * (1 - slow.giou(*boxes))
         dfl += weight * np.mean([-(q * np.log(p)).sum() for p, q in zip(ours, theirs)])
-        p, q = _softmax(t / temp), _softmax(s / temp)
+        p, q = slow.softmax(t / temp), slow.softmax(s / temp)
         kd += temp**2 * (p * np.log(p / q)).mean()
     return {"class": focal / max(total, 1), "iou": iou / total, "dfl": dfl / total, "kd": kd / positive.sum()}
 
@@ -95,7 +76,7 @@ def test_distances_are_expected_bins():
 def test_giou_of_boxes_that_do_not_meet_is_below_zero():
     """Around one point that takes an edge on the far side of it, as PP-YOLOE with bins below zero has."""
     a, b = paddle.to_tensor([-1.0, 1.0, 2.0, 1.0]), paddle.to_tensor([2.0, 1.0, -1.0, 1.0])
-    assert float(giou_loss(a, b)) == pytest.approx(1 - _giou([1, -1, 2, 1], [-2, -1, -1, 1]))
+    assert float(giou_loss(a, b)) == pytest.approx(1 - slow.giou([1, -1, 2, 1], [-2, -1, -1, 1]))
 
 
 def test_giou_stays_between_0_and_2_where_edges_have_passed_each_other():

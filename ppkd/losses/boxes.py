@@ -1,0 +1,72 @@
+"""Points of cells, and boxes around them given by distances to their edges.
+
+GIoU: Rezatofighi et al., "Generalized Intersection over Union", CVPR 2019 (arXiv 1902.09630). Edges as distributions:
+Li et al., "Generalized Focal Loss", NeurIPS 2020 (arXiv 2006.04388).
+"""
+
+import paddle
+import paddle.nn.functional as F
+
+_EPS = 1e-10
+
+
+def cell_points(sizes, strides, cell_offset):
+    """The points of the cells of all levels, one level after the other, row by row.
+
+    Args:
+        sizes: ``(height, width)`` of each level, in cells.
+        strides: of the levels, in pixels.
+        cell_offset: where the point lies in its cell, from 0 (upper left corner) to 1.
+
+    Returns:
+        A list of (height * width, 2) ``x y`` in pixels, one entry a level.
+    """
+    points = []
+    for (height, width), stride in zip(sizes, strides):
+        x, y = ((paddle.arange(n, dtype="float32") + cell_offset) * stride for n in (width, height))
+        x, y = x.expand([height, width]), y.unsqueeze(1).expand([height, width])
+        points.append(paddle.stack([x, y], axis=2).reshape([-1, 2]))
+    return points
+
+
+def distances(edges, first_bin=0):
+    """Expected distances (..., 4), in strides, of edge logits (..., 4 * bins); the first bin means `first_bin`."""
+    edges = edges.reshape([*edges.shape[:-1], 4, edges.shape[-1] // 4])
+    values = paddle.arange(first_bin, first_bin + edges.shape[-1], dtype=edges.dtype)
+    return (F.softmax(edges, axis=-1) * values).sum(axis=-1)
+
+
+def iou(a, b):
+    """IoU of two boxes around one point, given by their distances left, top, right, bottom (..., 4) from it.
+
+    A box whose edges have passed each other has no area: its IoU with anything is 0.
+    """
+    overlap, union, _ = _areas(a, b)
+    return overlap / union
+
+
+def giou_loss(a, b):
+    """1 - GIoU of two boxes around one point, given by their distances left, top, right, bottom (..., 4) from it.
+
+    From 0 to 2. A box whose edges have passed each other, which a head with bins below zero can predict, has no area;
+    PaddleDetection multiplies its two negative sides, and the loss can be any number.
+    """
+    overlap, union, enclosing = _areas(a, b)
+    return 1 - overlap / union + (enclosing - union) / enclosing
+
+
+def _areas(a, b):
+    """Overlap, union and enclosing box; the latter two above zero."""
+
+    def width(d):
+        return (d[..., 0] + d[..., 2]).clip(min=0)
+
+    def height(d):
+        return (d[..., 1] + d[..., 3]).clip(min=0)
+
+    # Around one point the edges of the overlap are the nearer ones, those of the enclosing box the farther ones.
+    near, far = paddle.minimum(a, b), paddle.maximum(a, b)
+    overlap = width(near) * height(near)
+    union = width(a) * height(a) + width(b) * height(b) - overlap + _EPS
+    enclosing = width(far) * height(far) + _EPS
+    return overlap, union, enclosing
