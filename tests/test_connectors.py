@@ -4,12 +4,7 @@ import numpy as np
 import paddle
 import pytest
 
-from ppkd.connectors import (
-    CONNECTORS,
-    Align,
-    Identity,
-    match_size,
-)
+from ppkd.connectors import CONNECTORS, Align, Identity, RemainingLayers, build_connector, match_size
 from ppkd.context import Context
 from ppkd.detectors import Level, Tap
 from ppkd.errors import UserError
@@ -85,6 +80,87 @@ def _unbiased(x, **over):
 
 def test_normalise_computes_in_float32():
     assert CONNECTORS["normalise"](4, 4)(paddle.randn([2, 4, 3, 3]).astype("float16")).dtype == paddle.float32
+
+
+def test_align_is_always_there_if_asked_and_without_a_bias_if_not_wanted():
+    made = Align(4, 4, always=True, bias=False)
+    assert (made.conv.weight.shape, made.conv.bias) == ([4, 4, 1, 1], None)
+
+
+def test_projector_is_two_convolutions_with_a_relu():
+    x = paddle.randn([2, 4, 3, 5])
+    made = CONNECTORS["projector"](4, 6, hidden=5)
+    (w1, b1), (w2, b2) = ((c.weight.numpy()[:, :, 0, 0], c.bias.numpy()) for c in (made.inner, made.outer))
+    hidden = np.maximum(np.einsum("oi,nihw->nohw", w1, x.numpy()) + b1[None, :, None, None], 0)
+    expected = np.einsum("oi,nihw->nohw", w2, hidden) + b2[None, :, None, None]
+    np.testing.assert_allclose(made(x).numpy(), expected, rtol=1e-4, atol=1e-5)
+    assert w1.shape == (5, 4) and made.channels == 6
+    assert CONNECTORS["projector"](4, 6).inner.weight.shape == [6, 4, 1, 1], "hidden is the target's by default"
+
+
+def test_resize_takes_the_other_sides_size():
+    x, like = paddle.rand([1, 2, 4, 3]), paddle.rand([1, 9, 8, 6])
+    made = CONNECTORS["resize"](2, 9)
+    assert (made(x, like).shape, made.channels) == ([1, 2, 8, 6], 2)
+    np.testing.assert_allclose(made(x, like).numpy(), bilinear(x, [8, 6]), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("mask, axes", [("spatial", (1,)), ("channel", (2, 3))])
+def test_generate_sees_what_is_not_dropped_and_draws_anew(mask, axes):
+    made = CONNECTORS["generate"](3, 3, lambda_=0.5, mask=mask)
+    x = paddle.rand([2, 3, 16, 16])
+    x.stop_gradient = False
+    first = made(x)
+    first.square().sum().backward()
+    assert first.shape == x.shape and made.channels == 3
+    zero = (x.grad.numpy() == 0).all(axis=axes)
+    assert 0.2 < zero.mean() < 0.8, "about half is dropped"
+    assert (first.numpy() != made(x).numpy()).any()
+    kept = CONNECTORS["generate"](3, 3, lambda_=0.0)
+    assert (kept(x).numpy() == kept(x).numpy()).all(), "with nothing dropped there is nothing random"
+
+
+def test_a_chain_connects_in_order_and_each_link_gives_the_next_its_channels():
+    made = build_connector(["align", {"name": "projector", "hidden": 3}, "standardise", "resize"], 4, 6, "t")
+    assert [link.channels for link in made.links] == [6, 6, 6, 6] and made.channels == 6
+    out = made(paddle.rand([2, 4, 4, 4]), paddle.rand([2, 6, 8, 8]))
+    assert out.shape == [2, 6, 8, 8]
+    flat = build_connector(["align", "standardise"], 4, 4, "t")(out[:, :4], None)
+    np.testing.assert_allclose(flat.mean(axis=[0, 2, 3]).numpy(), 0, atol=1e-4)
+
+
+def test_teacher_head_runs_the_remaining_layers_and_what_comes_before_gives_their_channels():
+    conv = paddle.nn.Conv2D(5, 7, 1)
+    asked = []
+
+    def remaining(skip):
+        asked.append(skip)
+        return RemainingLayers(conv, 5, 7)
+
+    made = build_connector(["align", {"name": "teacher_head", "skip": 3}], 4, 7, "t", remaining)
+    x = paddle.rand([2, 4, 3, 3])
+    assert (made.links[0].conv.weight.shape, made.channels, set(asked)) == ([5, 4, 1, 1], 7, {3})
+    np.testing.assert_allclose(made(x, None).numpy(), conv(made.links[0].conv(x)).numpy(), rtol=1e-6)
+    assert len(made.parameters()) == 2, "the teacher's layers are not its own"
+    with pytest.raises(UserError, match=r"teacher_head: 4 channels come in, the teacher's layers take 5; put `align`"):
+        build_connector({"name": "teacher_head"}, 4, 7, "t", remaining)
+    with pytest.raises(UserError, match="t: connector teacher_head is for the student's side"):
+        build_connector("teacher_head", 4, 7, "t")
+
+
+def test_a_connector_that_does_not_say_its_channels_is_refused(monkeypatch):
+    class Silent(paddle.nn.Layer):
+        def __init__(self, channels, target):
+            super().__init__()
+
+    monkeypatch.setitem(CONNECTORS, "silent", Silent)
+    with pytest.raises(UserError, match="t: connector silent has no attribute `channels`"):
+        build_connector("silent", 4, 7, "t")
+
+
+def test_a_value_that_a_connector_refuses_is_told():
+    with pytest.raises(UserError, match=r"t: connector generate: mgd: lambda_ is 2, expected a fraction from 0 to 1"):
+        build_connector({"name": "generate", "lambda_": 2}, 4, 4, "t")
 
 
 def test_match_size_leaves_maps_of_equal_size_alone():
