@@ -24,6 +24,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
 from ppkd.log import duration
+from ppkd.plan import TEACHER
 from ppkd.yaml_io import dump
 
 STEPS = 3
@@ -133,6 +134,30 @@ RECIPES = {
         "picodet/picodet_s_320_coco_lcnet.yml",
         "slim/distill/picodet_from_gfl_r101vd_coco_cwd.yml",
         _levels("cwd_neck", (8, 16, 32, 64)),
+    ),
+    # Terms of their own.
+    "retinanet_mgd": Published(
+        "retinanet/retinanet_r50_fpn_2x_coco.yml",
+        "slim/distill/retinanet_resnet101_coco_distill_mgd.yml",
+        _levels("mgd"),
+    ),
+    "ppyoloe_m_rtmdet": Published(
+        "ppyoloe/ppyoloe_plus_crn_m_80e_coco.yml",
+        "slim/distill/ppyoloe_plus_distill_l_distill_m_rtmdet.yml",
+        _levels("neck", (32, 16, 8)),
+    ),
+    "picodet_rtmdet": Published(
+        "picodet/picodet_s_320_coco_lcnet.yml",
+        "slim/distill/picodet_l_distill_s_rtmdet.yml",
+        _levels("neck", (8, 16, 32, 64)),
+    ),
+    "gfl_crosskd": Published(
+        "gfl/gfl_r50_fpn_1x_coco.yml", "slim/distill/gfl_r101vd_fpn_coco_crosskd.yml", ("cls", "box")
+    ),
+    "retinanet_two_teachers": Published(
+        "retinanet/retinanet_r50_fpn_2x_coco.yml",
+        "slim/distill/retinanet_from_two_teachers_coco_pkd.yml",
+        _levels("neck.retinanet") + _levels("neck.faster_rcnn", (8, 16, 32, 64)),
     ),
     "cascade_rcnn_alone": Published("cascade_rcnn/cascade_rcnn_r50_fpn_1x_coco.yml", None),
     "tood_alone": Published("tood/tood_r50_fpn_1x_coco.yml", None),
@@ -338,7 +363,8 @@ def make_all_weights(recipe, folder, seed):
     from ppkd.workspace import create, scope
 
     configs = {"pretrain_weights": recipe.student}
-    configs |= {f"{name}.pretrain_weights": spec.config for name, spec in recipe.teachers.items()}
+    for name, spec in recipe.teachers.items():
+        configs[f"{'' if name == TEACHER else 'distill.teachers.'}{name}.pretrain_weights"] = spec.config
     with scope(recipe.student):
         loader = TrainLoader(create("TrainReader"), open_dataset("TrainDataset", recipe.student), 0, seed)
         batches = list(loader.epoch(0))[:3]
