@@ -154,6 +154,44 @@ BEYOND = r"was called \d times in this step; call 9 does not exist|has no 'head\
 
 
 @each
+def test_levels_are_chosen_by_their_strides(family, detector):
+    adapter, strides = detector(family), STRIDES[family]
+    for source in ("neck", *(s for s in HEADS[family] if (family, s) not in PLACES)):
+        everything = adapter.levels(f"{source}[*]")
+        for i, stride in enumerate(strides):
+            assert described(adapter.levels(f"{source}[s{stride}]")) == described(everything[i : i + 1])
+        # In the order of the model, whatever the order of asking.
+        for chosen in ("s{},s{}", "s{1}, s{0}"):
+            wanted = chosen.format(strides[0], strides[2])
+            assert described(adapter.levels(f"{source}[{wanted}]")) == described([everything[0], everything[2]])
+    name, (stride, _) = MODULE[family]
+    # YOLOv3's block returns two maps of one stride.
+    assert described(adapter.levels(f"{name}[s{stride}]")) == described(adapter.levels(f"{name}[*]"))
+
+
+def described(levels):
+    """What can be compared of levels: partial functions are equal to nothing but themselves."""
+    return [(x.source, x.stride, x.channels, x.tap.path, x.tap.call, x.tap.item, str(x.tap.view)) for x in levels]
+
+
+@each
+def test_a_stride_that_is_not_there_names_those_that_are(family, detector):
+    adapter = detector(family)
+    there = ", ".join(f"s{stride}" for stride in STRIDES[family])
+    for wanted, missing in (("s7", "s7"), (f"s{STRIDES[family][0]},s7,s512", "s7, s512")):
+        with pytest.raises(UserError, match=rf"'neck\[{wanted}\]': neck has no level {missing}; its strides: {there}$"):
+            adapter.levels(f"neck[{wanted}]")
+    for wrong in ("neck[s]", "neck[s8,]", "neck[8,16]", "neck[s8,1]"):
+        with pytest.raises(UserError, match="is not a source: write .*neck.s8."):
+            adapter.levels(wrong)
+
+
+def test_grids_have_no_strides(detector):
+    with pytest.raises(UserError, match="head.cls has no level s8; its strides: none"):
+        detector("solov2").levels("head.cls[s8]")
+
+
+@each
 def test_the_dry_forward_leaves_no_trace(family, detector):
     adapter = detector(family)
     model = adapter.model

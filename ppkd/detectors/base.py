@@ -2,11 +2,11 @@
 
 import contextlib
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import paddle
 
+from ppkd.detectors.taps import Level, Tap
+from ppkd.detectors.towers import SUPPORTED, evaluating, remaining
 from ppkd.errors import UserError, nearest
 from ppkd.recorders import Recorder, find_module
 
@@ -17,46 +17,8 @@ PROBE_SIZE = 256
 # exponential; and targets that can be read and given.
 ANCHORS, TARGETS = "boxes on anchors", "a target assignment"
 
-_SOURCE = re.compile(r"^(?P<name>[A-Za-z_][\w.]*?)(\[(?P<index>\d+|\*)\])?$")
-
-
-@dataclass(frozen=True)
-class Tap:
-    """Where a tensor is taken: output `item` of call `call` of the module at `path`, or the part that `view` cuts.
-
-    `view` is a module-level function or a `partial` of one, so that a tap can be pickled. `grid` says that the map has
-    so many cells whatever the size of the image, and so no stride.
-    """
-
-    path: str
-    call: int = 0
-    item: int = 0
-    view: Callable | None = None
-    grid: bool = False
-
-
-@dataclass(frozen=True)
-class Level:
-    """One tensor of a source as the dry forward saw it.
-
-    Attributes:
-        source: name as the user would write it, for example ``neck[1]``.
-        tap: where it is recorded.
-        channels: its second dimension.
-        stride: input pixels per cell, or None for a tensor that is no feature map.
-        cells: height and width of a grid that is the same for images of any size, else None.
-    """
-
-    source: str
-    tap: Tap
-    channels: int
-    stride: int | None
-    cells: tuple | None = None
-
-    @property
-    def place(self):
-        """What two levels have in common that show the same places: stride or grid; None for neither."""
-        return self.stride or self.cells
+_SOURCE = re.compile(r"^(?P<name>[A-Za-z_][\w.]*?)(\[(?P<index>\d+|\*|s\d+(, *s\d+)*)\])?$")
+_LAYER = re.compile(r"^(?P<tower>head\.\w+_tower)\.(?P<layer>\w+)$")
 
 
 class Detector:
@@ -75,6 +37,7 @@ class Detector:
 
     def __init__(self, model):
         self.model = model
+        self._numbers_of_levels = {}
 
     @classmethod
     def fits(cls, model):
@@ -87,7 +50,60 @@ class Detector:
         for part in ("backbone", "neck"):
             if getattr(self.model, part, None) is not None:
                 found[part] = lambda i, part=part: Tap(part, item=i)
+        for tower in self.towers().values():
+            found |= {f"{tower.name}.{k}": rung.tap for k, rung in enumerate(tower.rungs) if rung.recorded}
         return found
+
+    def towers(self):
+        """Source of the head -> `towers.Tower` before it; empty if this head's layers are not known."""
+        return {}
+
+    def tower(self, source):
+        """The number of layers between a level of the neck and the convolution that makes `source`.
+
+        Args:
+            source: without an index, such as ``head.cls``. Where the tower's layers are sources, they are called
+                ``head.cls_tower.0[i]`` and so on (``head.box_tower`` for boxes).
+
+        Raises:
+            UserError: the layers of this head, or those before this source, are not known.
+        """
+        return len(self._tower(source).rungs)
+
+    def remaining(self, source, level, skip):
+        """The part of the head that follows the first `skip` layers of the tower before `source`.
+
+        Made for a frozen teacher: it runs its own layers, in eval mode, and gradients flow to the input.
+
+        Args:
+            source: without an index: ``head.cls``, ``head.box_dist``, ``head.box`` or another that has a tower.
+            level: index of the level, as in ``source[level]``.
+            skip: layers left out, from 0 (the input is the neck's level) to ``tower(source)``.
+
+        Returns:
+            Function from a map (N, C, H, W), as layer ``skip - 1`` gives it, to the tensor that ``source[level]``
+            names.
+
+        Raises:
+            UserError: the layers are not known, or there is no such level or skip.
+        """
+        tower, alias = self._tower(source), self.aliases()[source]
+        count = len(tower.rungs)
+        # Counting may take a dry forward, and this is asked once a level.
+        levels = self._numbers_of_levels.get(source) or self._count(alias)
+        self._numbers_of_levels[source] = levels
+        if not 0 <= skip <= count:
+            raise UserError(f"{source} has a tower of {count} layers: skip has to be from 0 to {count}, found {skip}")
+        if not 0 <= level < levels:
+            raise UserError(f"{type(self.model).__name__} has no '{source}[{level}]': {source} has {levels} levels")
+        return remaining(self.model, self.head, tower.steps(alias, level, skip))
+
+    def _tower(self, source):
+        towers = self.towers()
+        if source not in towers:
+            has = f"there is one before {', '.join(towers)}" if towers else f"known are those of {', '.join(SUPPORTED)}"
+            raise UserError(f"the layers of {type(self.model).__name__}'s head before {source!r} are not known; {has}")
+        return towers[source]
 
     @contextlib.contextmanager
     def prepared(self, batch):
@@ -126,6 +142,11 @@ class Detector:
         """The detector's head, under whatever name ppdet has for it."""
         return find_module(self.model, self.head_name)
 
+    @property
+    def num_classes(self):
+        """Number of classes of the class logits ``head.cls[i]``, per anchor; None for a head without them."""
+        return self.head.num_classes if "head.cls" in self.aliases() else None
+
     @staticmethod
     def given(assignment):
         """For a detector that takes no targets from outside: a block that changes nothing."""
@@ -144,7 +165,8 @@ class Detector:
         """What `source` names, found by a dry forward.
 
         Args:
-            source: ``neck[*]`` (all levels), ``neck[1]``, or a module path such as ``neck.fpn_res4_sum``.
+            source: ``neck[*]`` (all levels), ``neck[1]``, ``neck[s8]`` or ``neck[s8,s16]`` (those of a stride), or a
+                module path such as ``neck.fpn_res4_sum``.
 
         Returns:
             List of `Level`, in the order of the model.
@@ -154,22 +176,42 @@ class Detector:
         """
         match = _SOURCE.match(source)
         if match is None:
-            raise UserError(f"{source!r} is not a source: write neck[*], neck[0] or a module path")
+            raise UserError(f"{source!r} is not a source: write neck[*], neck[0], neck[s8] or a module path")
         name, index = match["name"], match["index"]
         alias = self.aliases().get(name)
         if alias is None and find_or_none(self.model, name) is None:
-            paths = [n for n, _ in self.model.named_sublayers()]
-            known = [*self.aliases(), *paths]
-            raise UserError(
-                f"{type(self.model).__name__} has no source {source!r}{nearest(name, known)}; "
-                f"named sources: {', '.join(f'{a}[i]' for a in self.aliases())}"
-            )
+            raise UserError(self._unknown(source, name))
         if index == "*" or (index is None and alias is not None):
             return self._all_levels(name, alias)
+        if index and index.startswith("s"):
+            return self._of_strides(source, [int(stride.strip(" s")) for stride in index.split(",")])
         tap = alias(int(index)) if alias else Tap(name, item=int(index or 0))
         if tap is None or find_or_none(self.model, tap.path) is None:
             raise UserError(f"{type(self.model).__name__} has no {source!r}: {name} has {self._count(alias)} levels")
         return [self._probe(source, [tap])[0]]
+
+    def _unknown(self, source, name):
+        """What to tell a user who asks for a source that does not exist."""
+        begin = f"{type(self.model).__name__} has no source {source!r}"
+        layers = [key for key in self.aliases() if _LAYER.match(key)]
+        if _LAYER.match(name):
+            if any(tower.hides(name) for tower in self.towers().values()):
+                return f"{begin}: no module of the head returns what that layer's next one gets"
+            exist = f"layers of towers: {', '.join(layers)}" if layers else f"known are those of {', '.join(SUPPORTED)}"
+            return f"{begin}; {exist}"
+        known = [*self.aliases(), *(path for path, _ in self.model.named_sublayers())]
+        named = [f"{key}[i]" for key in self.aliases() if key not in layers]
+        named += [f"{tower}.K[i]" for tower in dict.fromkeys(_LAYER.match(key)["tower"] for key in layers)]
+        return f"{begin}{nearest(name, known)}; named sources: {', '.join(named)}"
+
+    def _of_strides(self, source, strides):
+        name = source.partition("[")[0]
+        levels = self._all_levels(name, self.aliases().get(name))
+        there = [level.stride for level in levels if level.stride]
+        if missing := [f"s{stride}" for stride in strides if stride not in there]:
+            exist = ", ".join(f"s{stride}" for stride in there) or "none"
+            raise UserError(f"{source!r}: {name} has no level {', '.join(missing)}; its strides: {exist}")
+        return [level for level in levels if level.stride in strides]
 
     def _all_levels(self, name, alias):
         make = alias or (lambda i: Tap(name, item=i))
@@ -205,8 +247,6 @@ class Detector:
 
     def _dry_run(self, paths):
         """Outputs of the modules at `paths` for one empty image, leaving the model as it was."""
-        modes = [(layer, layer.training) for layer in self.model.sublayers(include_self=True)]
-        self.model.eval()
         size = float(PROBE_SIZE)
         batch = {
             "image": paddle.zeros([1, 3, PROBE_SIZE, PROBE_SIZE]),
@@ -214,13 +254,9 @@ class Detector:
             "scale_factor": paddle.ones([1, 2]),
             "im_id": paddle.zeros([1, 1], dtype="int64"),
         }
-        try:
-            with paddle.no_grad(), Recorder(self.model, paths) as recorder:
-                self.run(batch, {path.split(".")[0] for path in paths})
-            return recorder.outputs
-        finally:
-            for layer, training in modes:
-                layer.training = training
+        with evaluating(self.model), paddle.no_grad(), Recorder(self.model, paths) as recorder:
+            self.run(batch, {path.split(".")[0] for path in paths})
+        return recorder.outputs
 
 
 def find_or_none(model, path):

@@ -2,33 +2,60 @@
 
 from functools import partial
 
+import paddle.nn.functional as F
+
 from ppkd.detectors.base import Detector, Tap
-from ppkd.detectors.views import channels
+from ppkd.detectors.towers import Rung, Tower, apply_pooled, convolutions
+from ppkd.detectors.views import channels, expected_distances
+
+# Activations by the names that a config has for them; of any other name the head makes none.
+_ACTIVATIONS = {"leaky_relu": F.leaky_relu, "hard_swish": F.hardswish, "relu6": F.relu6}
 
 
-class GFL(Detector):
-    """Adds ``head.cls[i]`` (class logits) and ``head.box_dist[i]`` (logits of the edge distributions)."""
-
-    @classmethod
-    def fits(cls, model):
-        return type(model).__name__ == "GFL"
+class _Distributions(Detector):
+    """What the two have in common."""
 
     @property
     def cell_offset(self):
         return self.head.cell_offset
 
+    @property
+    def num_classes(self):
+        return self.head.cls_out_channels
+
+
+class GFL(_Distributions):
+    """Adds ``head.cls[i]`` (class logits), ``head.box_dist[i]`` (logits of the edge distributions), ``head.ltrb[i]``
+    (their expectations) and the towers.
+    """
+
+    @classmethod
+    def fits(cls, model):
+        return type(model).__name__ == "GFL"
+
     def aliases(self):
-        # The convolutions are shared by the levels; what scales their output is not.
-        scales = [name for name, _ in self.head.named_children() if name.startswith("p") and name.endswith("_feat")]
         return {
             **super().aliases(),
             "head.cls": lambda i: Tap("head.gfl_head_cls", call=i),
-            "head.box_dist": lambda i: Tap(f"head.{scales[i]}") if i < len(scales) else None,
+            "head.box_dist": self._scaled,
+            "head.ltrb": partial(self._scaled, view=expected_distances),
         }
 
+    def towers(self):
+        classes, boxes = convolutions("head.conv_feat", self.head.conv_feat)
+        return {
+            "head.cls": Tower("head.cls_tower", classes),
+            "head.box_dist": Tower("head.box_tower", boxes, lambda i: [Tap("head.gfl_head_reg", call=i)]),
+        }
 
-class PicoDet(Detector):
-    """Adds ``head.cls[i]`` and ``head.box_dist[i]`` as `GFL` does.
+    def _scaled(self, i, view=None):
+        # The convolutions are shared by the levels; what scales their output is not.
+        scales = [name for name, _ in self.head.named_children() if name.startswith("p") and name.endswith("_feat")]
+        return Tap(f"head.{scales[i]}", view=view) if i < len(scales) else None
+
+
+class PicoDet(_Distributions):
+    """Adds ``head.cls[i]``, ``head.box_dist[i]``, ``head.ltrb[i]`` and the towers as `GFL` does.
 
     Both may come out of one convolution. The released models' head aligns its class scores afterwards.
     """
@@ -37,25 +64,45 @@ class PicoDet(Detector):
     def fits(cls, model):
         return type(model).__name__ == "PicoDet" and type(model.head).__name__ in ("PicoHead", "PicoHeadV2")
 
-    @property
-    def cell_offset(self):
-        return self.head.cell_offset
-
     def aliases(self):
         if type(self.head).__name__ == "PicoHead" and self.head.conv_feat.share_cls_reg:
             count = self.head.cls_out_channels
-            classes = partial(channels, begin=0, end=count)
-            edges = partial(channels, begin=count, end=None)
-            return {
-                **super().aliases(),
-                "head.cls": lambda i: Tap(f"head.head_cls{i}", view=classes),
-                "head.box_dist": lambda i: Tap(f"head.head_cls{i}", view=edges),
-            }
+            classes = edges = "head.head_cls"
+            parts = (
+                partial(channels, begin=0, end=count),
+                partial(channels, begin=count, end=None),
+                partial(expected_distances, begin=count),
+            )
+        else:
+            classes, edges = "head.head_cls", "head.head_reg"
+            parts = (None, None, expected_distances)
+        paths = (classes, edges, edges)
+        names = ("head.cls", "head.box_dist", "head.ltrb")
+        found = {name: partial(self._output, path, part) for name, path, part in zip(names, paths, parts)}
+        return {**super().aliases(), **found}
+
+    def towers(self):
+        feature, released = self.head.conv_feat, type(self.head).__name__ == "PicoHeadV2"
+        view = _ACTIVATIONS.get(feature.act)
+        paths = [f"cls_conv_{kind}{{}}.{k}" for k in range(feature.num_convs) for kind in ("dw", "pw")]
+        first = second = tuple(Rung(partial(self._layer, path, view)) for path in paths)
+        if feature.use_se:
+            second = (*first, Rung(partial(self._layer, "se.{}", view), apply_pooled))
+        elif not feature.share_cls_reg:
+            # Each layer of ppdet's box branch begins anew from the class branch's, so that only the last one counts.
+            second = (*first, Rung(partial(self._layer, f"reg_conv_pw{{}}.{feature.num_convs - 1}", view)))
         return {
-            **super().aliases(),
-            "head.cls": lambda i: Tap(f"head.head_cls{i}"),
-            "head.box_dist": lambda i: Tap(f"head.head_reg{i}"),
+            "head.cls": Tower("head.cls_tower", second if released else first),
+            "head.box_dist": Tower("head.box_tower", first if feature.share_cls_reg and not released else second),
         }
+
+    @staticmethod
+    def _output(path, view, i):
+        return Tap(f"{path}{i}", view=view)
+
+    @staticmethod
+    def _layer(path, view, i):
+        return Tap(f"head.conv_feat.{path.format(i)}", view=view)
 
     def run_head(self, features, batch):
         # In eval mode the head would go on to decode boxes on the grid of its eval_size.

@@ -1,19 +1,24 @@
 """PP-YOLOE and PP-YOLOE+: one output convolution a level, from the coarsest level to the finest."""
 
 import contextlib
+from functools import partial
 
 import paddle
 import paddle.nn.functional as F
 
 from ppkd.context import Assignment
 from ppkd.detectors.base import TARGETS, Detector, Tap
+from ppkd.detectors.towers import Rung, Tower, apply_pooled
+from ppkd.detectors.views import expected_distances
 
 # Where the head looks for targets that somebody else has assigned; ppdet's own distillation puts them there.
 _GIVEN = ("assigned_labels", "assigned_bboxes", "assigned_scores", "mask_positive")
 
 
 class PPYOLOE(Detector):
-    """Adds ``head.cls[i]`` (class logits) and ``head.box_dist[i]`` (logits of the edge distributions)."""
+    """Adds ``head.cls[i]`` (class logits), ``head.box_dist[i]`` (logits of the edge distributions), ``head.ltrb[i]``
+    (their expectations) and the towers, of one layer each.
+    """
 
     head_name = "yolo_head"
     abilities = frozenset({TARGETS})
@@ -32,10 +37,20 @@ class PPYOLOE(Detector):
         return self.head.reg_range[0]
 
     def aliases(self):
+        edges = partial(expected_distances, first_bin=self.first_bin)
         return {
             **super().aliases(),
             "head.cls": lambda i: Tap(f"yolo_head.pred_cls.{i}"),
             "head.box_dist": lambda i: Tap(f"yolo_head.pred_reg.{i}"),
+            "head.ltrb": lambda i: Tap(f"yolo_head.pred_reg.{i}", view=edges),
+        }
+
+    def towers(self):
+        # The class stem's output is added to its input outside of any module: there is none to record it from.
+        classes = Rung(lambda i: Tap(f"yolo_head.stem_cls.{i}"), _beside_input, recorded=False)
+        return {
+            "head.cls": Tower("head.cls_tower", (classes,)),
+            "head.box_dist": Tower("head.box_tower", (Rung(lambda i: Tap(f"yolo_head.stem_reg.{i}"), apply_pooled),)),
         }
 
     def assigned(self, recorder):
@@ -91,3 +106,7 @@ class PPYOLOE(Detector):
         finally:
             for name in _GIVEN[: len(values)]:
                 delattr(self.head, name)
+
+
+def _beside_input(model, tap, x):
+    return apply_pooled(model, tap, x) + x

@@ -3,11 +3,17 @@
 So logits can be compared where both look at the same places: at those of the region proposal network.
 """
 
+from functools import partial
+
 from ppkd.detectors.base import Detector, Tap
+from ppkd.detectors.retinanet import anchor_sizes
+from ppkd.detectors.views import boxes_on_anchors
 
 
 class RCNN(Detector):
-    """Adds ``head.objectness[i]`` and ``head.box[i]``, the region proposal network's logits and box deltas."""
+    """Adds ``head.objectness[i]``, ``head.box[i]`` and ``head.ltrb[i]``: the region proposal network's logits, box
+    deltas and distances to the edges of the proposals.
+    """
 
     head_name = "rpn_head"
 
@@ -15,12 +21,21 @@ class RCNN(Detector):
     def fits(cls, model):
         return type(getattr(model, "rpn_head", None)).__name__ == "RPNHead"
 
+    @property
+    def cell_offset(self):
+        return self.head.anchor_generator.offset
+
     def aliases(self):
         return {
             **super().aliases(),
             "head.objectness": lambda i: Tap("rpn_head.rpn_rois_score", call=i),
             "head.box": lambda i: Tap("rpn_head.rpn_rois_delta", call=i),
+            "head.ltrb": self._edges,
         }
+
+    def _edges(self, i):
+        sizes = anchor_sizes(self.head.anchor_generator, i)
+        return sizes and Tap("rpn_head.rpn_rois_delta", call=i, view=partial(boxes_on_anchors, sizes=sizes))
 
     def run_head(self, features, batch):
         for feature in self.head.rpn_feat(features):

@@ -3,13 +3,15 @@
 from functools import partial
 
 from ppkd.detectors.base import ANCHORS, Detector, Tap
-from ppkd.detectors.views import fields
+from ppkd.detectors.views import boxes_in_cells, fields
 
 _BOX, _OBJECTNESS, _CLASSES = (0, 4), (4, 5), (5, None)
 
 
 class YOLOv3(Detector):
-    """Adds ``head.box[i]`` (x, y, w, h of each anchor), ``head.objectness[i]`` and ``head.cls[i]``, all raw."""
+    """Adds ``head.box[i]`` (x, y, w, h of each anchor), ``head.objectness[i]`` and ``head.cls[i]``, all raw,
+    and ``head.ltrb[i]``.
+    """
 
     head_name = "yolo_head"
     abilities = frozenset({ANCHORS})
@@ -24,11 +26,26 @@ class YOLOv3(Detector):
             "head.box": partial(self._tap, _BOX),
             "head.objectness": partial(self._tap, _OBJECTNESS),
             "head.cls": partial(self._tap, _CLASSES),
+            "head.ltrb": self._edges,
         }
 
     def _tap(self, part, i):
-        anchors = len(self.head.anchors[0])
-        # PP-YOLO predicts the IoU of every anchor in channels before all others.
-        skip = anchors if self.head.iou_aware else 0
         begin, end = part
-        return Tap(f"yolo_head.yolo_output.{i}", view=partial(fields, anchors=anchors, begin=begin, end=end, skip=skip))
+        view = partial(fields, anchors=len(self.head.anchors[0]), begin=begin, end=end, skip=self._skip)
+        return Tap(f"yolo_head.yolo_output.{i}", view=view)
+
+    def _edges(self, i):
+        head = self.head
+        if i >= len(head.anchors):
+            return None
+        stride = head.loss.downsample[i]
+        sizes = tuple((width / stride, height / stride) for width, height in head.anchors[i])
+        view = partial(
+            boxes_in_cells, sizes=sizes, cell_offset=self.cell_offset, scale=head.loss.scale_x_y, skip=self._skip
+        )
+        return Tap(f"yolo_head.yolo_output.{i}", view=view)
+
+    @property
+    def _skip(self):
+        # PP-YOLO predicts the IoU of every anchor in channels before all others.
+        return len(self.head.anchors[0]) if self.head.iou_aware else 0

@@ -6,12 +6,15 @@ from functools import partial
 import paddle
 
 from ppkd.detectors.base import Detector, Tap
-from ppkd.detectors.views import channels
+from ppkd.detectors.towers import Rung, Tower
+from ppkd.detectors.views import boxes_at_points, channels
 from ppkd.ground_truth import BOXES
 
 
 class YOLOX(Detector):
-    """Adds ``head.cls[i]``, ``head.box[i]`` (x, y, log w, log h) and ``head.objectness[i]``, all raw."""
+    """Adds ``head.cls[i]``, ``head.box[i]`` (x, y, log w, log h) and ``head.objectness[i]``, all raw, ``head.ltrb[i]``
+    and the towers.
+    """
 
     cell_offset = 0.0
 
@@ -22,9 +25,23 @@ class YOLOX(Detector):
     def aliases(self):
         return {
             **super().aliases(),
-            "head.cls": lambda i: Tap(f"head.conv_cls.{i}"),
-            "head.box": lambda i: Tap(f"head.conv_reg.{i}", view=partial(channels, begin=0, end=4)),
-            "head.objectness": lambda i: Tap(f"head.conv_reg.{i}", view=partial(channels, begin=4, end=5)),
+            # The last of a branch's three convolutions.
+            "head.cls": lambda i: Tap(f"head.conv_cls.{i}.2"),
+            "head.box": lambda i: Tap(f"head.conv_reg.{i}.2", view=partial(channels, begin=0, end=4)),
+            "head.ltrb": lambda i: Tap(f"head.conv_reg.{i}.2", view=boxes_at_points),
+            "head.objectness": lambda i: Tap(f"head.conv_reg.{i}.2", view=partial(channels, begin=4, end=5)),
+        }
+
+    def towers(self):
+        # The stem is the first layer of both.
+        classes, boxes = (
+            tuple(Rung(partial(_layer, path)) for path in ("stem_conv.{}", f"{branch}.{{}}.0", f"{branch}.{{}}.1"))
+            for branch in ("conv_cls", "conv_reg")
+        )
+        return {
+            "head.cls": Tower("head.cls_tower", classes),
+            "head.box": Tower("head.box_tower", boxes),
+            "head.objectness": Tower("head.box_tower", boxes),
         }
 
     def training_state(self):
@@ -59,3 +76,7 @@ def _done():
 
 def _tensor(values):
     return paddle.to_tensor(values, dtype="float32")
+
+
+def _layer(path, i):
+    return Tap(f"head.{path.format(i)}")

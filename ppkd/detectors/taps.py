@@ -1,0 +1,43 @@
+"""Where a tensor of a detector is recorded, and what is known about it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Tap:
+    """Where a tensor is taken: output `item` of call `call` of the module at `path`, or the part that `view` cuts.
+
+    `view` is a module-level function or a `partial` of one, so that a tap can be pickled. `grid` says that the map has
+    so many cells whatever the size of the image, and so no stride.
+    """
+
+    path: str
+    call: int = 0
+    item: int = 0
+    view: Callable | None = None
+    grid: bool = False
+
+
+@dataclass(frozen=True)
+class Level:
+    """One tensor of a source as the dry forward saw it.
+
+    Attributes:
+        source: name as the user would write it, for example ``neck[1]``.
+        tap: where it is recorded.
+        channels: its second dimension.
+        stride: input pixels per cell, or None for a tensor that is no feature map.
+        cells: height and width of a grid that is the same for images of any size, else None.
+    """
+
+    source: str
+    tap: Tap
+    channels: int
+    stride: int | None
+    cells: tuple | None = None
+
+    @property
+    def place(self):
+        """What two levels have in common that show the same places: stride or grid; None for neither."""
+        return self.stride or self.cells
