@@ -7,10 +7,10 @@ from ppkd.connectors import CONNECTORS, check_connectors
 from ppkd.errors import UserError, nearest
 from ppkd.loss_layers import check_loss
 from ppkd.losses import LOSSES
-from ppkd.magnitude import STEPS, Target
 from ppkd.pairing import sources
 from ppkd.plan import SCHEDULE_KEYS, TermSpec, schedule_keys, schedule_of
 from ppkd.plugins import load_installed
+from ppkd.targets import STEPS, Target
 from ppkd.yaml_io import clone, merge
 
 TERM_KEYS = (

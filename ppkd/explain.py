@@ -131,7 +131,9 @@ def _origins(method, block):
         if first in ("terms", "teachers", "plugins", "upstream_merge"):
             continue
         shown = f"{os.path.basename(source)} ({path})" if source != "-o" else f"-o distill.{path}"
-        if first in SCHEDULE_KEYS:
+        if first == "inherit":
+            found["inherit"] = shown
+        elif first in SCHEDULE_KEYS:
             found |= {key: shown for key in before if key.startswith("terms.") and key.endswith(f".{path}")}
         else:
             changed = _with_another(method, path)

@@ -1,61 +1,18 @@
 """Brings a term to a wanted size in a run's first steps, so that nobody has to guess a loss factor."""
 
-import re
-from dataclasses import dataclass
-
 import paddle
 from paddle import distributed, nn
 
-STEPS = 50
-_SHARE = re.compile(r"^\s*(\d+(\.\d*)?|\.\d+)\s*%\s*$")
-
-
-@dataclass(frozen=True)
-class Target:
-    """How large a term is to be on the average of its first steps.
-
-    Attributes:
-        value: of the weighted term, all its levels and parts together; a share of the student's own loss if `relative`.
-        relative: whether `value` is such a share.
-        steps: how many steps the average is taken over; then the factor stays as it is.
-    """
-
-    value: float
-    relative: bool = False
-    steps: int = STEPS
-
-    @classmethod
-    def parse(cls, text, steps=STEPS):
-        """Read ``0.5`` or ``20%``.
-
-        Raises:
-            ValueError: it is neither, or not above 0.
-        """
-        if isinstance(text, str) and (match := _SHARE.match(text)):
-            value, relative = float(match[1]) / 100, True
-        elif isinstance(text, (int, float)) and not isinstance(text, bool):
-            value, relative = float(text), False
-        else:
-            raise ValueError(f"{text!r} is neither a number nor a share such as 20%")
-        if not 0 < value < float("inf"):
-            raise ValueError(f"{text!r} is not above 0")
-        return cls(value, relative, steps)
-
-    @property
-    def text(self):
-        """What `parse` reads."""
-        return f"{round(100 * self.value, 10):g}%" if self.relative else self.value
-
 
 class Magnitude(nn.Layer):
-    """The factor that brings a term to its `Target`.
+    """The factor that brings a term to its `targets.Target`.
 
     In each of the first steps it is the target over the mean of the term so far, so the very first step has the target
     itself; afterwards it stays. Steps in which the term is zero or not finite do not count. Under several ranks it is
     the mean over the ranks, so that it is the same on all.
 
     Args:
-        target: `Target`.
+        target: `targets.Target`.
     """
 
     def __init__(self, target):

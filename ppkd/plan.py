@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 
 from ppkd.errors import UserError
-from ppkd.magnitude import Target
 from ppkd.schedules import DECAYS, Schedule
+from ppkd.targets import Target
 
 # What the teacher of the slim file's _BASE_ is called.
 TEACHER = "teacher"

@@ -18,17 +18,18 @@ class Recorder:
     Attributes:
         outputs: path -> list of what the module returned, one entry a call (a head that is shared by all
             levels is called once a level).
+        inputs: path -> list of what the module got as its first argument.
     """
 
     def __init__(self, model, paths):
         self._layers = {path: find_module(model, path) for path in dict.fromkeys(paths)}
         self._handles = []
-        self.outputs = {}
+        self.outputs, self.inputs = {}, {}
 
     def __enter__(self):
-        self.outputs = {path: [] for path in self._layers}
+        self.outputs, self.inputs = ({path: [] for path in self._layers} for _ in range(2))
         self._handles = [
-            layer.register_forward_post_hook(partial(_record, self.outputs[path]))
+            layer.register_forward_post_hook(partial(_record, self.outputs[path], self.inputs[path]))
             for path, layer in self._layers.items()
         ]
         return self
@@ -44,7 +45,7 @@ class Recorder:
         Raises:
             UserError: the module was not called often enough, or returned fewer tensors.
         """
-        calls = self.outputs[tap.path]
+        calls = (self.inputs if tap.given else self.outputs)[tap.path]
         if tap.call >= len(calls):
             raise UserError(f"{tap.path} was called {len(calls)} times in this step; call {tap.call} does not exist")
         value = calls[tap.call]
@@ -57,8 +58,9 @@ class Recorder:
         return value if tap.view is None else tap.view(value)
 
 
-def _record(into, layer, inputs, output):
-    into.append(output)
+def _record(outputs, inputs, layer, given, output):
+    outputs.append(output)
+    inputs.append(given[0] if given else None)
 
 
 def find_module(model, path):

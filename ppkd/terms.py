@@ -185,9 +185,8 @@ def _remaining(detector, level):
             raise UserError(f"connector teacher_head: the teacher's source has to be of its head, found {level.source}")
         source, index = f"head.{match[1]}", int(match[2])
         run = detector.remaining(source, index, skip)
-        branch = "cls" if match[1] == "cls" else "box"
-        before = f"head.{branch}_tower.{skip - 1}[{index}]" if skip else f"neck[{index}]"
-        return RemainingLayers(run, detector.levels(before)[0].channels, level.channels)
+        entry = detector.levels(detector.enters(source, index, skip))[0]
+        return RemainingLayers(run, entry.channels, level.channels)
 
     return remaining
 

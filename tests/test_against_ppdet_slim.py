@@ -142,7 +142,7 @@ def _copy_adapters(upstream, term):
     """Give our term the weights of PaddleDetection's module."""
     pairs = []
     if getattr(upstream, "align", None) is not None:
-        connector = term.connect_student
+        connector = term.connect_student[0].links[0]
         pairs.append((upstream.align, connector.align.conv if hasattr(connector, "align") else connector.conv))
     if hasattr(upstream, "conv_mask_s"):
         loss = term.loss

@@ -68,7 +68,7 @@ def test_the_teachers_assignment_is_what_its_own_loss_would_make(distilled, monk
 def test_the_students_loss_takes_the_teachers_targets_in_dynamic_epochs_only(distilled, monkeypatch):
     model, batch = distilled("distill.assigner=teacher")
     by_teacher = [used_by_the_loss(model, {**batch, "epoch_id": epoch}, monkeypatch)[0] for epoch in (0, 1)]
-    model._teacher_assigns = False
+    model._assigner = None
     by_student = [used_by_the_loss(model, {**batch, "epoch_id": epoch}, monkeypatch)[0] for epoch in (0, 1)]
     assert differing(by_teacher[0], by_student[0]) == [], "geometry alone"
     assert differing(by_teacher[1], by_student[1]), "the student's own predictions decided"

@@ -7,11 +7,11 @@ from ppkd.block import plan_block, term_block, with_users_terms
 from ppkd.build import build_model
 from ppkd.context import Context
 from ppkd.errors import UserError
-from ppkd.magnitude import Target
 from ppkd.methods import plan
 from ppkd.plan import Plan, TermSpec
 from ppkd.recipe import MethodSpec, load_recipe
 from ppkd.schedules import Schedule
+from ppkd.targets import Target
 from tests.conftest import CONFIGS, training_batch
 from tests.helpers_tools import write
 

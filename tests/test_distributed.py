@@ -86,7 +86,7 @@ def test_4_learnable_tensors_are_synchronised_across_ranks(name, finished):
     assert differing(first["after"], second["after"]) == []
     moved = differing(first["before"], first["after"])
     assert any(path.startswith("/student.") for path in moved)
-    kinds = {path.split(".")[2] for path in moved if path.startswith("/terms.")}
+    kinds = {path.split(".")[3] for path in moved if path.startswith("/terms.")}
     assert kinds == LEARNED[RUNS[name][1]]
 
 

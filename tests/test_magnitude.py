@@ -6,7 +6,8 @@ import paddle
 import pytest
 
 from ppkd.build import build_model
-from ppkd.magnitude import Magnitude, Target
+from ppkd.magnitude import Magnitude
+from ppkd.targets import Target
 from ppkd.trainer import Trainer
 from tests.conftest import training_batch
 from tests.helpers_training import QUICK, differing, fit

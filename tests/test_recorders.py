@@ -52,6 +52,14 @@ def test_takes_an_item_of_a_call():
         assert recorder.take(Tap("head", call=call)) is output
 
 
+def test_takes_what_a_module_is_given():
+    toy, x = Toy(), paddle.rand([4, 2])
+    with Recorder(toy, ["split", "head"]) as recorder:
+        toy(x)
+    first, second = recorder.take(Tap("head", given=True)), recorder.take(Tap("head", call=1, given=True))
+    assert first is recorder.take(Tap("split")) and (second - first == 1).all()
+
+
 def test_output_and_gradient_pass_through():
     toy, x = Toy(), paddle.rand([4, 2])
     plain = [y.numpy() for y in toy(x)]

@@ -51,7 +51,7 @@ class Detector:
             if getattr(self.model, part, None) is not None:
                 found[part] = lambda i, part=part: Tap(part, item=i)
         for tower in self.towers().values():
-            found |= {f"{tower.name}.{k}": rung.tap for k, rung in enumerate(tower.rungs) if rung.recorded}
+            found |= {f"{tower.name}.{k}": rung.recorded or rung.tap for k, rung in enumerate(tower.rungs)}
         return found
 
     def towers(self):
@@ -97,6 +97,10 @@ class Detector:
         if not 0 <= level < levels:
             raise UserError(f"{type(self.model).__name__} has no '{source}[{level}]': {source} has {levels} levels")
         return remaining(self.model, self.head, tower.steps(alias, level, skip))
+
+    def enters(self, source, level, skip):
+        """The source whose tensor `remaining` takes: the neck's level, or a layer of the tower."""
+        return f"{self._tower(source).name}.{skip - 1}[{level}]" if skip else f"neck[{level}]"
 
     def _tower(self, source):
         towers = self.towers()
@@ -195,8 +199,6 @@ class Detector:
         begin = f"{type(self.model).__name__} has no source {source!r}"
         layers = [key for key in self.aliases() if _LAYER.match(key)]
         if _LAYER.match(name):
-            if any(tower.hides(name) for tower in self.towers().values()):
-                return f"{begin}: no module of the head returns what that layer's next one gets"
             exist = f"layers of towers: {', '.join(layers)}" if layers else f"known are those of {', '.join(SUPPORTED)}"
             return f"{begin}; {exist}"
         known = [*self.aliases(), *(path for path, _ in self.model.named_sublayers())]
@@ -226,15 +228,13 @@ class Detector:
             while (tap := make(count)) is not None and find_or_none(self.model, tap.path) is not None:
                 count += 1
             return count
-        calls = self._dry_run([first.path])[first.path]
+        calls = self._dry_run([first.path]).outputs[first.path]
         if first.call != second.call:
             return len(calls)
         return len(calls[0]) if isinstance(calls[0], (list, tuple)) else 1
 
     def _probe(self, name, taps):
-        outputs = self._dry_run([tap.path for tap in taps])
-        recorder = Recorder(self.model, [tap.path for tap in taps])
-        recorder.outputs = outputs
+        recorder = self._dry_run([tap.path for tap in taps])
         levels = []
         for i, tap in enumerate(taps):
             shape = recorder.take(tap).shape
@@ -246,7 +246,7 @@ class Detector:
         return levels
 
     def _dry_run(self, paths):
-        """Outputs of the modules at `paths` for one empty image, leaving the model as it was."""
+        """A `Recorder` of the modules at `paths` for one empty image; the model is left as it was."""
         size = float(PROBE_SIZE)
         batch = {
             "image": paddle.zeros([1, 3, PROBE_SIZE, PROBE_SIZE]),
@@ -256,7 +256,7 @@ class Detector:
         }
         with evaluating(self.model), paddle.no_grad(), Recorder(self.model, paths) as recorder:
             self.run(batch, {path.split(".")[0] for path in paths})
-        return recorder.outputs
+        return recorder
 
 
 def find_or_none(model, path):

@@ -46,8 +46,9 @@ class PPYOLOE(Detector):
         }
 
     def towers(self):
-        # The class stem's output is added to its input outside of any module: there is none to record it from.
-        classes = Rung(lambda i: Tap(f"yolo_head.stem_cls.{i}"), _beside_input, recorded=False)
+        # The class stem's output is added to its input outside of any module: only the next one is given the sum.
+        stem, given = (lambda i: Tap(f"yolo_head.stem_cls.{i}")), (lambda i: Tap(f"yolo_head.pred_cls.{i}", given=True))
+        classes = Rung(stem, _beside_input, given)
         return {
             "head.cls": Tower("head.cls_tower", (classes,)),
             "head.box_dist": Tower("head.box_tower", (Rung(lambda i: Tap(f"yolo_head.stem_reg.{i}"), apply_pooled),)),

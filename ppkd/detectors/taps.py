@@ -8,6 +8,8 @@ from dataclasses import dataclass
 class Tap:
     """Where a tensor is taken: output `item` of call `call` of the module at `path`, or the part that `view` cuts.
 
+    With `given` it is the module's first argument, not its output.
+
     `view` is a module-level function or a `partial` of one, so that a tap can be pickled. `grid` says that the map has
     so many cells whatever the size of the image, and so no stride.
     """
@@ -17,6 +19,7 @@ class Tap:
     item: int = 0
     view: Callable | None = None
     grid: bool = False
+    given: bool = False
 
 
 @dataclass(frozen=True)

@@ -37,14 +37,14 @@ class Rung:
     """One layer of a tower.
 
     Attributes:
-        tap: from a level's index to the `Tap` of what the next layer gets.
+        tap: from a level's index to the `Tap` of the layer's module.
         run: function of the model, that tap and the layer's input, to what the next layer gets.
-        recorded: whether that is a module's output; if not, `tap` names the module, and there is no source for it.
+        recorded: from a level's index to the tap of what the next layer gets, where that is not `tap`.
     """
 
     tap: Callable
     run: Callable = apply
-    recorded: bool = True
+    recorded: Callable | None = None
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,6 @@ class Tower:
     name: str
     rungs: tuple
     between: Callable = lambda level: ()
-
-    def hides(self, layer):
-        """Whether `layer`, such as ``head.cls_tower.0``, is one of these, but none that can be recorded."""
-        return layer in [f"{self.name}.{k}" for k, rung in enumerate(self.rungs) if not rung.recorded]
 
     def steps(self, source, level, skip):
         """``(run, tap)`` from behind the first `skip` layers to the source, which has the alias `source`."""
