@@ -18,7 +18,7 @@ families = pytest.mark.parametrize("family", FAMILIES)
 # Detector and method; the methods are named as the slim files of tests/configs are.
 PAIRS = (
     ("retinanet", "fgd"), ("ppyoloe", "fgd"), ("retinanet", "cwd"), ("gfl", "cwd"), ("gfl", "ld"), ("picodet", "ld"),
-    ("ppyoloe", "ld"), ("ppyoloe", "ppyoloe"), ("yolov3", "yolov3"),
+    ("ppyoloe", "ld"), ("ppyoloe", "ppyoloe"), ("yolov3", "yolov3"), ("gfl", "heads"), ("ppyoloe", "maps"),
 )  # fmt: skip
 
 
@@ -37,6 +37,8 @@ _STRONG = {
     "ld": ["distill.loss_weight=5"],
     "ppyoloe": [f"distill.feat_distill_params.{key}={value}" for key, value in _FGD.items()],
     "yolov3": ["distill.weight=10"],
+    "heads": ["distill.terms.dkd.weight=10", "distill.terms.cross_box.weight=10"],
+    "maps": [],
 }
 
 
