@@ -18,7 +18,6 @@ class Magnitude(nn.Layer):
     def __init__(self, target):
         super().__init__()
         self.target = target
-        self._frozen = False
         # Sums of the term and of what it is measured against, and how many steps they are of. All in the resume state.
         self.register_buffer("sums", paddle.zeros([2]))
         self.register_buffer("count", paddle.zeros([1], dtype="int32"))
@@ -34,10 +33,7 @@ class Magnitude(nn.Layer):
             A scalar without gradient.
         """
         with paddle.no_grad():
-            # Reading the count waits for the device, so only until it is full.
-            self._frozen = self._frozen or int(self.count) >= self.target.steps
-            if not self._frozen:
-                self._count(value.detach(), own.detach())
+            self._count(value.detach(), own.detach())
             mean, reference = self.sums.unbind()
             factor = self.target.value * reference / paddle.where(mean > 0, mean, paddle.ones_like(mean))
             return paddle.where(mean > 0, factor, paddle.ones_like(mean))
@@ -48,6 +44,7 @@ class Magnitude(nn.Layer):
         if distributed.get_world_size() > 1:
             distributed.all_reduce(seen)
             seen = seen / distributed.get_world_size()
-        counts = paddle.isfinite(seen).all().logical_and(seen[0] > 0)
-        self.sums.set_value(self.sums + paddle.where(counts, seen, paddle.zeros_like(seen)))
-        self.count.set_value(self.count + counts.astype("int32"))
+        # No look at any of these values: the host would wait for the device.
+        counts = paddle.isfinite(seen).all().logical_and(seen[0] > 0).logical_and(self.count[0] < self.target.steps)
+        paddle.assign(self.sums + paddle.where(counts, seen, paddle.zeros_like(seen)), self.sums)
+        paddle.assign(self.count + counts.astype("int32"), self.count)

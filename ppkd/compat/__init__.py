@@ -10,6 +10,7 @@ def cure_ppdet():
         loader_errors,
         neck_scales,
         pillow_textsize,
+        repvgg_alpha,
         type_promotion,
         yolox_sizes,
         zero_dim,
@@ -19,6 +20,7 @@ def cure_ppdet():
     pillow_textsize.give_textsize_back()
     few_cells.take_what_cells_there_are()
     yolox_sizes.draw_sizes_apart()
+    repvgg_alpha.know_that_there_is_an_alpha()
     zero_dim.concat_numbers()
     zero_dim.index_numbers()
     zero_dim.count_solov2_masks_in_a_list()

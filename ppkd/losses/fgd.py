@@ -19,14 +19,17 @@ All four are sums divided by the batch size only; hence the tiny weights.
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
+from paddle.autograd import PyLayer
 
 from .common import (
+    assembled,
     at_least_one_box,
     check_choice,
     check_same_shape,
+    cut_out,
     frozen,
     full_precision,
-    over_positions,
+    pieces,
     up,
 )
 
@@ -73,74 +76,133 @@ def _inside(low, high, length):
 
 def attention_maps(feature, temp):
     """A(F) of shape (N, P) and B(F) of shape (N, C) of ``feature`` (N, C, P); see the module."""
-    batch, channels, positions = feature.shape
-    size = feature.abs()
-    # A product with a constant vector; why, says over_positions.
-    over_channels = paddle.full([batch, 1, channels], 1 / channels, feature.dtype)
-    spatial = paddle.bmm(over_channels, size).squeeze(1)
-    channel = over_positions(size, 1 / positions).squeeze(2)
-    return positions * F.softmax(spatial / temp), channels * F.softmax(channel / temp)
+    with paddle.no_grad():
+        return _attention(*_sizes(feature), temp)
 
 
-def context_vector(feature, conv_mask, channel_add):
-    """The global context of ``feature`` (N, C, P), one vector (N, C) an image.
+def _sizes(feature):
+    """Mean of ``|feature|`` (N, C, P) over the channels (N, P) and over the positions (N, C)."""
+    _, channels, positions = feature.shape
+    ones = paddle.ones([positions], feature.dtype)
+    by_position, by_channel = [], []
+    for images, cut in pieces(feature):
+        parts = []
+        over_channels = 0.0
+        for some in cut:
+            size = cut_out(feature, images, some).abs()
+            parts.append(paddle.matmul(size, ones))
+            over_channels = over_channels + paddle.matmul(paddle.ones([size.shape[1]], size.dtype), size)
+        by_channel.append(paddle.concat(parts, axis=1))
+        by_position.append(over_channels)
+    return paddle.concat(by_position) / channels, paddle.concat(by_channel) / positions
 
-    ``add(sum_p F * softmax_p(conv_mask(F)))``; both blocks are 1x1 convolutions, here as matrix
-    products on their weights, so that nothing of the size of ``feature`` but itself is needed.
+
+def _attention(by_position, by_channel, temp):
+    positions, channels = by_position.shape[1], by_channel.shape[1]
+    return positions * F.softmax(by_position / temp), channels * F.softmax(by_channel / temp)
+
+
+class _Sums(PyLayer):
+    """The few sums over the student's map that all terms are made of, with the gradient of the map in one go.
+
+    With S and T (N, C, P), d = S - T and a = softmax_p(q S + b), q (C,) and b (1,):
+
+        mean_c |S| (N, P), mean_p |S| (N, C), S a (N, C), sum_p d (N, C), sum_c B d^2 (N, P), sum_cp d^2 (N, 1)
+
+    Left to autograd each would make maps of its own and a gradient of its own. Here nothing but S and T is kept, and
+    the gradient is ``d * (2 B x g4 + 2 g5) + sign(S) * (g0 / C + g1 / P) + g2 x a + q x gl + g3``, g being the
+    gradients of the six and gl that of ``q S``: outer products of vectors, made piece by piece.
+
+    All are one tensor (N, ..), and S alone gets a gradient: with more outputs or inputs ``paddle.grad`` of some inputs,
+    or of one term after the other, raises, crashes or is wrong.
     """
-    query = up(conv_mask.weight).reshape([1, 1, -1]).expand([feature.shape[0], -1, -1])
-    attention = F.softmax(paddle.bmm(query, feature) + up(conv_mask.bias))
-    pooled = paddle.bmm(feature, attention.transpose([0, 2, 1])).squeeze(2)
+
+    @staticmethod
+    def forward(ctx, student, teacher, channel_t, query, bias):
+        spread = _spread(student, query, bias)
+        ones = paddle.ones_like(spread)
+        gap_sum = _weighted(student, ones) - _weighted(teacher, ones)
+        # One product for both: of the squared error weighted by B(T), and as it is.
+        weights = paddle.stack([channel_t, paddle.ones_like(channel_t)], axis=1)
+        squares = []
+        for images, cut in pieces(student):
+            total = 0.0
+            for some in cut:
+                gap = cut_out(student, images, some) - cut_out(teacher, images, some)
+                total = total + paddle.matmul(weights[images, :, some], gap.multiply_(gap))
+            squares.append(total)
+        weighted, plain = paddle.concat(squares).unbind(axis=1)
+        ctx.save_for_backward(student, teacher, channel_t, query, spread)
+        sums = [*_sizes(student), _weighted(student, spread), gap_sum, weighted, plain.sum(axis=1, keepdim=True)]
+        return paddle.concat(sums, axis=1)
+
+    @staticmethod
+    @full_precision
+    def backward(ctx, gradient):
+        student, teacher, channel_t, query, spread = ctx.saved_tensor()
+        _, channels, positions = student.shape
+        g_position, g_channel, g_pooled, g_gap, g_weighted, g_plain = _apart(gradient, channels, positions)
+        g_spread = paddle.matmul(g_pooled.unsqueeze(1), student).squeeze(1)
+        g_logits = spread * (g_spread - (spread * g_spread).sum(axis=1, keepdim=True))
+        one = paddle.ones_like(spread)
+        of_gap = paddle.stack([2 * g_weighted, one], axis=1)
+        by_gap = paddle.stack([channel_t, (2 * g_plain).expand(channel_t.shape)], axis=2)
+        of_sign = paddle.stack([g_position / channels, one], axis=1)
+        by_sign = paddle.stack([paddle.ones_like(g_channel), g_channel / positions], axis=2)
+        of_rest = paddle.stack([spread, g_logits, one], axis=1)
+        by_rest = paddle.stack([g_pooled, query.expand(g_pooled.shape), g_gap], axis=2)
+
+        def piece(images, some):
+            s = cut_out(student, images, some)
+            found = (s - cut_out(teacher, images, some)).multiply_(paddle.matmul(by_gap[images, some], of_gap[images]))
+            found.add_(s.sign().multiply_(paddle.matmul(by_sign[images, some], of_sign[images])))
+            return found.add_(paddle.matmul(by_rest[images, some], of_rest[images]))
+
+        return assembled(student, piece), None, None, None, None
+
+
+def _apart(sums, channels, positions):
+    """What `_Sums` puts together."""
+    return sums.split([positions, channels, channels, channels, positions, 1], axis=1)
+
+
+def context_vector(pooled, channel_add):
+    """The global context of a map, one vector (N, C) an image, of its pooled values (N, C).
+
+    ``add(sum_p F * softmax_p(conv_mask(F)))``, the inner sum being ``pooled``. All are 1x1 convolutions, here as matrix
+    products on their weights, so that nothing of the size of F but itself is needed.
+    """
     reduce, norm, _, restore = channel_add
     hidden = _pointwise(pooled, reduce)
     hidden = F.layer_norm(hidden, hidden.shape[1:], up(norm.weight), up(norm.bias), norm._epsilon)
     return _pointwise(F.relu(hidden), restore)
 
 
+def _pool(feature, conv_mask):
+    """``sum_p F * softmax_p(conv_mask(F))`` (N, C) of ``feature`` (N, C, P)."""
+    return _weighted(feature, _spread(feature, *_mask_of(conv_mask)))
+
+
+def _mask_of(conv):
+    """Weight (C,) and bias (1,) of a convolution to one channel."""
+    return up(conv.weight).flatten(), up(conv.bias)
+
+
+def _spread(feature, query, bias):
+    """``softmax_p(q F + b)`` (N, P) of ``feature`` (N, C, P)."""
+    query = query.expand([feature.shape[0], 1, -1])
+    return F.softmax(paddle.matmul(query, feature).squeeze(1) + bias)
+
+
+def _weighted(feature, weights):
+    """``sum_p feature * weights`` (N, C) of ``feature`` (N, C, P) and ``weights`` (N, P)."""
+    # This way round; the other product of the same numbers takes Paddle eight times as long on the CPU.
+    return paddle.matmul(weights.unsqueeze(1), feature, transpose_y=True).squeeze(1)
+
+
 def _pointwise(vectors, conv):
     weight = up(conv.weight).flatten(1)
     return paddle.matmul(vectors, weight, transpose_y=True) + up(conv.bias)
-
-
-@full_precision
-def fgd_terms(student, teacher, foreground, background, context_gap, temp):
-    """The four terms of FGD, unweighted; formulas at the top of the module.
-
-    Args:
-        student, teacher: (N, C, H, W); no gradient reaches the teacher.
-        foreground, background: (N, H, W), from :func:`box_masks`.
-        context_gap: (N, C), the student's context vector minus the teacher's.
-        temp: the temperature of the attention.
-
-    Returns:
-        Scalars ``fg``, ``bg``, ``attention``, ``relation``.
-
-    Raises:
-        ValueError: the two maps differ in shape.
-    """
-    check_same_shape("fgd", student, teacher)
-    student, teacher = up(student).flatten(2), frozen(teacher).flatten(2)
-    batch, _, positions = student.shape
-    with paddle.no_grad():
-        spatial_t, channel_t = attention_maps(teacher, temp)
-    spatial_s, channel_s = attention_maps(student, temp)
-
-    gap = student - teacher
-    # Two sums over channels in one product, of the squared error as it is and weighted by B(T).
-    # All terms are made of such small sums: see "relation", which is a square written out so that
-    # the context vectors need not be spread over a map.
-    over_channels = paddle.stack([channel_t, paddle.ones_like(channel_t)], axis=1)
-    weighted, plain = paddle.bmm(over_channels, gap * gap).unbind(axis=1)
-    weighted = weighted * spatial_t
-    gap_sum = over_positions(gap).squeeze(2)
-    relation = plain.sum() + (context_gap * (2 * gap_sum + positions * context_gap)).sum()
-    attention = (channel_s - channel_t).abs().sum() + (spatial_s - spatial_t).abs().sum()
-    return {
-        "fg": (foreground.flatten(1) * weighted).sum() / batch,
-        "bg": (background.flatten(1) * weighted).sum() / batch,
-        "attention": attention / batch,
-        "relation": relation / batch,
-    }
 
 
 class FGDLoss(nn.Layer):
@@ -208,17 +270,32 @@ class FGDLoss(nn.Layer):
             ValueError: the two maps differ in shape.
         """
         check_same_shape("fgd", student, teacher)
-        student, teacher = up(student), frozen(teacher)
+        size, batch = student.shape[2:], student.shape[0]
+        student, teacher = up(student).flatten(2), frozen(teacher).flatten(2)
         frame = image_size
         if self.box_frame == "padded":
             frame = paddle.to_tensor([padded_size], dtype="float32")
         with paddle.no_grad():
-            masks = box_masks(boxes, boxes_valid, frame, student.shape[2:])
-        context_gap = context_vector(
-            student.flatten(2), self.conv_mask_s, self.channel_add_s
-        ) - context_vector(teacher.flatten(2), self.conv_mask_t, self.channel_add_t)
-        terms = fgd_terms(student, teacher, *masks, context_gap, self.temp)
-        return {name: term * self.weights[name] for name, term in terms.items()}
+            foreground, background = (x.flatten(1) for x in box_masks(boxes, boxes_valid, frame, size))
+            spatial_t, channel_t = attention_maps(teacher, self.temp)
+        mask = [x.detach() for x in _mask_of(self.conv_mask_s)]
+        sums = _Sums.apply(student, teacher, channel_t, *mask)
+        *sizes, pooled, gap_sum, weighted, plain = _apart(sums, *student.shape[1:])
+        # Zero, and the way to the convolution of the mask, whose gradient `_Sums` leaves out.
+        through_mask = _pool(student.detach(), self.conv_mask_s)
+        pooled = pooled + (through_mask - through_mask.detach())
+        context_gap = context_vector(pooled, self.channel_add_s) - context_vector(
+            _pool(teacher, self.conv_mask_t), self.channel_add_t
+        )
+        spatial_s, channel_s = _attention(*sizes, self.temp)
+        terms = {
+            "fg": (foreground * spatial_t * weighted).sum(),
+            "bg": (background * spatial_t * weighted).sum(),
+            "attention": (channel_s - channel_t).abs().sum() + (spatial_s - spatial_t).abs().sum(),
+            # The square written out, so that the context vectors need not be spread over a map.
+            "relation": plain.sum() + (context_gap * (2 * gap_sum + student.shape[2] * context_gap)).sum(),
+        }
+        return {name: term * (self.weights[name] / batch) for name, term in terms.items()}
 
 
 def _conv(in_channels, out_channels, weight, bias=None):

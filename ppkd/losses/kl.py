@@ -7,7 +7,7 @@ import paddle
 from paddle import nn
 from paddle.autograd import PyLayer
 
-from .common import check_choice, check_same_shape, frozen, full_precision, up
+from .common import by_pieces, check_choice, check_same_shape, frozen, full_precision, up
 
 REDUCTIONS = ("batchmean", "mean", "sum")
 
@@ -24,8 +24,13 @@ def log_softmax(x, axis):
 def _log_and_softmax(x, axis):
     x = x - x.max(axis=axis, keepdim=True)
     exponential = x.exp()
-    total = exponential.sum(axis=axis, keepdim=True)
-    return x - total.log(), exponential / total
+    total = _sum(exponential, axis).unsqueeze(axis)
+    return x - total.log(), exponential * (1 / total)
+
+
+def _sum(x, axis):
+    # A product with a constant vector is several times as fast as Paddle's sum.
+    return paddle.matmul(x, paddle.ones([x.shape[-1]], x.dtype)) if axis == x.ndim - 1 else x.sum(axis=axis)
 
 
 class _KLRows(PyLayer):
@@ -38,19 +43,35 @@ class _KLRows(PyLayer):
 
     @staticmethod
     def forward(ctx, student, teacher, tau, axis):
-        log_s, p_s = _log_and_softmax(student / tau, axis)
-        log_t, p_t = _log_and_softmax(teacher / tau, axis)
-        gap = log_s - log_t
-        # p_S - p_T through expm1 of a number below zero: neither cancels nor overflows.
-        difference = -gap.sign() * paddle.maximum(p_s, p_t) * paddle.expm1(-gap.abs())
+        if axis in (-1, student.ndim - 1):
+            rows = [x.reshape([1, -1, x.shape[-1]]) for x in (student, teacher)]
+            difference, value = by_pieces(lambda s, t: _difference_and_value(s, t, tau, 2), *rows, size=2**16)
+            difference, value = difference.reshape(student.shape), value.reshape(student.shape[:-1])
+        else:
+            difference, value = _difference_and_value(student, teacher, tau, axis)
         ctx.save_for_backward(difference)
         ctx.tau, ctx.axis = tau, axis
-        return (difference - p_t * gap).sum(axis=axis)
+        return value
 
     @staticmethod
     def backward(ctx, grad):
         (difference,) = ctx.saved_tensor()
-        return difference * (grad / ctx.tau).unsqueeze(ctx.axis), None
+        grad = (grad / ctx.tau).unsqueeze(ctx.axis)
+        if ctx.axis not in (-1, difference.ndim - 1):
+            return difference * grad, None
+        rows = [x.reshape([1, -1, x.shape[-1]]) for x in (difference, grad)]
+        (product,) = by_pieces(lambda d, g: (d * g,), *rows)
+        return product.reshape(difference.shape), None
+
+
+def _difference_and_value(student, teacher, tau, axis):
+    """p_S - p_T, and the divergence along the axis."""
+    log_s, p_s = _log_and_softmax(student / tau, axis)
+    log_t, p_t = _log_and_softmax(teacher / tau, axis)
+    gap = log_s - log_t
+    # p_S - p_T = (p_S + p_T) * tanh(gap / 2): neither cancels nor overflows.
+    difference = (p_s + p_t) * (gap * 0.5).tanh()
+    return difference, _sum(difference - p_t * gap, axis)
 
 
 def kl_rows(student, teacher, tau, axis):

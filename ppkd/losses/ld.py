@@ -93,8 +93,10 @@ def ld_terms(
     def edges(temp):
         return ld_rows(*box_rows, temp).reshape([-1, 4]).sum(axis=1)
 
-    ld = (edges(ld_temp) * score * positive).sum() * (share / 4)
-    ld_vlr = (edges(vlr_temp) * vlr_region).sum() * (share / 16)
+    of_positives = edges(ld_temp)
+    of_region = of_positives if vlr_temp == ld_temp else edges(vlr_temp)
+    ld = (of_positives * score * positive).sum() * (share / 4)
+    ld_vlr = (of_region * vlr_region).sum() * (share / 16)
     kd = (ld_rows(*cls_rows, kd_temp) * label_weights * positive).sum()
     return {"ld": ld, "ld_vlr": ld_vlr, "kd": kd / positive.sum().clip(min=1.0)}
 

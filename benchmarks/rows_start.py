@@ -1,0 +1,31 @@
+"""Rows of what a command costs before it does anything: seconds that pass, over those of ``import paddle`` alone."""
+
+import os
+import subprocess
+import sys
+import time
+
+from benchmarks.rows import Row
+from benchmarks.timing import statistics
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+COMMANDS = {
+    "paddle": ["-c", "import zlib, paddle"],
+    "import ppkd": ["-c", "import ppkd, paddle"],
+    "tools/train.py --help": [os.path.join(ROOT, "tools", "train.py"), "--help"],
+}
+
+
+def start(repeats=7):
+    found = {name: [] for name in COMMANDS}
+    for _ in range(repeats):
+        for name, arguments in COMMANDS.items():
+            begin = time.perf_counter()
+            subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, check=True)
+            found[name].append(time.perf_counter() - begin)
+    seconds = {name: statistics.median(values) for name, values in found.items()}
+    paddle, note = seconds.pop("paddle"), "seconds over import paddle"
+    return [Row(f"start {name}", x, None, paddle, x - paddle, "<= 0.5", note=note) for name, x in seconds.items()]
+
+
+GROUPS = {"start": start}

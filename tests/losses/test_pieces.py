@@ -1,0 +1,82 @@
+"""Maps are gone over in pieces on the CPU: whatever the pieces, values and gradients are those of the whole."""
+
+import numpy as np
+import paddle
+import pytest
+
+from ppkd.balance import gradient
+from ppkd.losses import CWDLoss, FGDLoss, KLLoss, common
+
+SHAPE = (3, 10, 6, 7)
+
+
+def _fgd():
+    loss, valid = FGDLoss(SHAPE[1], lambda_=1e-3), paddle.ones([3, 1])
+    for parameter in loss.parameters():
+        parameter.set_value(paddle.rand(parameter.shape))
+    boxes = paddle.to_tensor([[[4.0, 6.0, 30.0, 25.0]]]).tile([3, 1, 1])
+    frame = paddle.to_tensor([[48.0, 56.0]]).tile([3, 1])
+    return loss, lambda s, t: loss(s, t, boxes, valid, frame, (48, 56))
+
+
+def _plain(kind, **options):
+    loss = kind(**options)
+    return loss, lambda s, t: {"": loss(s, t)}
+
+
+LOSSES = {"fgd": _fgd, "cwd": lambda: _plain(CWDLoss, tau=2.0), "kl": lambda: _plain(KLLoss)}
+
+
+def _cut(monkeypatch, size):
+    cut = common.pieces
+    monkeypatch.setattr(common, "pieces", lambda x, _=None: cut(x, size))
+    monkeypatch.setattr("ppkd.losses.fgd.pieces", lambda x: cut(x, size))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("size", [1, 42 * 3, 42 * 4])
+def test_pieces_of_any_size_give_what_the_whole_gives(name, size, monkeypatch):
+    loss, compute = LOSSES[name]()
+    student, teacher = paddle.randn(SHAPE), paddle.randn(SHAPE)
+    student.stop_gradient = False
+
+    def run():
+        student.clear_gradient(False)
+        loss.clear_gradients()
+        values = compute(student, teacher)
+        sum(values.values()).backward()
+        gradients = [student.grad.numpy(), *(p.grad.numpy() for p in loss.parameters())]
+        return [float(value) for value in values.values()], gradients
+
+    values, gradients = run()
+    _cut(monkeypatch, size)
+    assert name == "kl" or len(common.pieces(student.flatten(2))) == 3
+    again, cut = run()
+    assert again == pytest.approx(values, rel=1e-5)
+    for ours, whole in zip(cut, gradients, strict=True):
+        np.testing.assert_allclose(ours, whole, rtol=1e-4, atol=1e-5 * max(np.abs(whole).max(), 1e-6))
+
+
+def test_terms_of_fgd_can_be_asked_for_their_gradients_one_after_the_other():
+    _, compute = _fgd()
+    student, teacher = paddle.randn(SHAPE), paddle.randn(SHAPE)
+    student.stop_gradient = False
+    values = compute(student * 1.0, teacher)
+    for name in [*values, *values]:
+        (found,) = gradient(values[name], [student])
+        student.clear_gradient(False)
+        compute(student * 1.0, teacher)[name].backward()
+        assert bool(paddle.isfinite(found).all()) and float(found.abs().max()) > 0
+        # Of `relation`, paddle.grad with respect to the map alone differs from backward: so it did without a PyLayer.
+        if name != "relation":
+            np.testing.assert_allclose(found.numpy(), student.grad.numpy(), rtol=1e-4, atol=1e-9)
+
+
+def test_the_gradient_of_fgd_is_that_of_finite_differences():
+    loss, compute = _fgd()
+    student, teacher = paddle.randn(SHAPE), paddle.randn(SHAPE)
+    student.stop_gradient = False
+    sum(compute(student, teacher).values()).backward()
+    way = paddle.randn(SHAPE)
+    values = [float(sum(compute((student + step * way).detach(), teacher).values())) for step in (1e-2, -1e-2)]
+    assert float((student.grad * way).sum()) == pytest.approx((values[0] - values[1]) / 2e-2, rel=2e-2)
