@@ -1,6 +1,6 @@
 """Speed and memory, ours beside ppdet's own distillation: prints a table and writes it as JSON.
 
-    python benchmarks/run.py [--only NAME ...] [--json FILE] [--plot FILE]
+    python benchmarks/run.py [--only NAME ...] [--json FILE]
 
 Every group of rows is a process of its own, with one thread; within a group the sides take turns. `--only` takes names
 of groups or their beginnings, such as ``loss`` or ``step_gfl``.
@@ -47,10 +47,6 @@ def main():
             print(f"== {name} ({time.time() - begin:.0f} s)\n{table(found)}\n", flush=True)
             save(rows, args.json)
     print(table(rows))
-    if args.plot:
-        from benchmarks.plot import plot
-
-        plot(rows, args.plot)
     missed = [row.name for row in rows if row.met is False]
     print(f"\n{sum(row.met is True for row in rows)} targets met, {len(missed)} missed", *missed, sep="\n  ")
     return 1 if any(row.note.startswith("failed") for row in rows) else 0
@@ -60,7 +56,6 @@ def parse():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--only", nargs="+", metavar="NAME", help="groups, by name or beginning; default all")
     parser.add_argument("--json", help="write the rows into this file, after every group")
-    parser.add_argument("--plot", help="draw the rows that have targets into this file (matplotlib)")
     parser.add_argument("--inside", nargs=3, metavar=("MODULE", "GROUP", "FILE"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     known = [name for names in MODULES.values() for name in names]

@@ -69,7 +69,10 @@ def wrap(recipe, steps, student, teachers):
     """
     for teacher in teachers.values():
         check_sources(recipe.method, steps, student, teacher)
-    return DistillModel(student, teachers, steps, _views(recipe), recipe.teachers)
+    try:
+        return DistillModel(student, teachers, steps, _views(recipe), recipe.teachers)
+    except UserError as error:
+        raise UserError(f"{recipe.method.file}: {error}") from error
 
 
 def _heritage(steps, teachers):

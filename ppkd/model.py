@@ -203,7 +203,11 @@ class Distillation(nn.Layer):
                     self._add(spec, student, sender, len(senders) == 1)
 
     def _add(self, spec, student, sender, alone):
-        made = build_terms(spec, student, sender, alone)
+        try:
+            made = build_terms(spec, student, sender, alone)
+        except UserError as error:
+            told = str(error).startswith((f"{spec.name}:", f"{spec.name}."))
+            raise UserError(f"distill.terms.{'' if told else f'{spec.name}: '}{error}") from error
         self.terms.extend(made)
         if spec.magnitude is not None:
             self._magnitude_of |= {term.label: len(self.magnitudes) for term in made}

@@ -103,7 +103,7 @@ def read_yaml(path):
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
     except yaml.YAMLError as error:
-        raise UserError(f"{path}{_line(error)}: broken YAML: {_reason(error)}") from None
+        raise UserError(f"{path}{_line(error)}: broken YAML: {_reason(error)}{_of_a_source(path, error)}") from None
     if content is None:
         content = {}
     if not isinstance(content, dict):
@@ -204,6 +204,16 @@ def _reason(error):
         return " ".join(str(error).split())
     begun = getattr(error, "context_mark", None)
     return problem + (f" ({context}{f' that begins in line {begun.line + 1}' if begun else ''})" if context else "")
+
+
+def _of_a_source(path, error):
+    """A hint for what everybody who writes a list of sources runs into, or nothing."""
+    mark = getattr(error, "problem_mark", None)
+    with open(path, encoding="utf-8") as file:
+        lines = file.read().splitlines()
+    line = lines[mark.line] if mark is not None and mark.line < len(lines) else ""
+    unquoted = re.search(r"[\[{,:]\s*([A-Za-z_][\w.]*\[[*\w,]+\])", line)
+    return f'; in brackets or braces a source is quoted: "{unquoted[1]}"' if unquoted else ""
 
 
 def _siblings(path):

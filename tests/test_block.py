@@ -111,8 +111,11 @@ def test_wrong_blocks_are_told():
         terms()
     with pytest.raises(UserError, match=r"distill\.alpha has to be above 0"):
         plan(MethodSpec("terms", {"alpha": 0}, options={"terms": {"a": NECK}}, file="x.yml"))
-    with pytest.raises(UserError, match=r"terms has no parameter 'alhpa'; nearest: alpha"):
-        plan(MethodSpec("terms", {"alhpa": 1}, options={"terms": {"a": NECK}}, file="x.yml"))
+    for key, meant in (("alhpa", "alpha"), ("trems", "terms")):
+        with pytest.raises(UserError, match=rf"x\.yml: distill has no key '{key}'; nearest: {meant}"):
+            plan(MethodSpec("terms", {key: 1}, options={"terms": {"a": NECK}}, file="x.yml"))
+    with pytest.raises(UserError, match="FGD has no parameter 'stop_epcoh'; nearest: stop_epoch; it has: alpha_fgd"):
+        plan(MethodSpec("FGD", {"stop_epcoh": 1}, file="x.yml"))
 
 
 @pytest.fixture
@@ -149,10 +152,12 @@ def test_module_paths_are_sources(built):
 @pytest.mark.parametrize(
     "block, message",
     [
-        ("{a: {student: 'nekc[*]', loss: mimic}}", r"RetinaNet has no source 'nekc\[\*\]'; nearest: neck"),
+        ("{a: {student: 'nekc[*]', loss: mimic}}",
+         r"slim\.yml: distill\.terms\.a: RetinaNet has no source 'nekc\[\*\]'; nearest: neck"),
         ("{a: {student: 'neck[*]', teacher: neck.fpn_res9, loss: mimic}}",
          r"no source 'neck\.fpn_res9'; nearest: neck\.fpn"),
-        ("{a: {student: 'neck[*]', loss: mimic}}", r"a: the student's neck\[0\] has 16 channels, the teacher's .* 24"),
+        ("{a: {student: 'neck[*]', loss: mimic}}",
+         r"slim\.yml: distill\.terms\.a: the student's neck\[0\] has 16 channels, the teacher's .* 24"),
         ("{a: {student: ['neck[*]', 'head.cls[*]'], student_connector: align, loss: yolov3}}",
          r"a: connectors are for a term of one source a side"),
         ("{a: {student: 'neck[*]', from: big, loss: mimic}}", r"distill\.terms\.a\.from: there is no teacher 'big'"),

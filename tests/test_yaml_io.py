@@ -1,5 +1,7 @@
 """Reading YAML: PaddleDetection's tags without running anything, and messages that name file and line."""
 
+import re
+
 import pytest
 
 from ppkd.errors import UserError
@@ -190,3 +192,26 @@ def test_what_dump_writes_reads_back(write):
 def test_an_override_that_is_no_yaml_says_so():
     with pytest.raises(UserError, match=r"-o: '\[1, 2' is not a YAML value: expected ',' or '\]'"):
         parse_value("[1, 2")
+
+
+@pytest.mark.parametrize(
+    "text, source",
+    [
+        ("a: [head.cls[*], head.ltrb[*]]", "head.cls[*]"),
+        ("a: {student: neck[*], loss: mimic}", "neck[*]"),
+        ("a: {student: neck[s8,s16], loss: mimic}", "neck[s8,s16]"),
+    ],
+)
+def test_a_source_that_has_to_be_quoted_is_told(text, source, tmp_path):
+    path = tmp_path / "x.yml"
+    path.write_text(f"b: 1\n{text}\n")
+    with pytest.raises(UserError, match=re.escape(f'in brackets or braces a source is quoted: "{source}"')):
+        read_yaml(str(path))
+
+
+def test_other_broken_yaml_says_nothing_of_sources(tmp_path):
+    path = tmp_path / "x.yml"
+    path.write_text("a: [1, 2\nb: 3\n")
+    with pytest.raises(UserError) as caught:
+        read_yaml(str(path))
+    assert "quoted" not in str(caught.value)

@@ -71,8 +71,8 @@ class BCKDLoss(nn.Layer):
 
     .. code-block:: yaml
 
-        student: [head.cls[*], head.ltrb[*]]
-        teacher: [head.cls[*], head.ltrb[*]]
+        student: ["head.cls[*]", "head.ltrb[*]"]
+        teacher: ["head.cls[*]", "head.ltrb[*]"]
         loss: {name: bckd, cls_weight: 1.0, iou_weight: 4.0}
 
     Args:

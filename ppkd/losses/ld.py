@@ -109,8 +109,8 @@ class LDLoss(nn.Layer):
 
     .. code-block:: yaml
 
-        student: [head.cls[*], head.box_dist[*]]
-        teacher: [head.cls[*], head.box_dist[*]]
+        student: ["head.cls[*]", "head.box_dist[*]"]
+        teacher: ["head.cls[*]", "head.box_dist[*]"]
         loss: {name: ld, ld_weight: 0.25, vlr_weight: 0.25, kd_weight: 10}
 
     Args:

@@ -1,6 +1,7 @@
 """Logit distillation of PP-YOLOE heads: classes, boxes and edge distributions, as PaddleDetection 2.6 defines it.
 
-The class term is the quality focal loss with the teacher's scores for targets (`focal`); GIoU stands in `boxes`.
+The class term is the quality focal loss (Li et al., NeurIPS 2020) with the teacher's scores for targets (`focal`); GIoU
+(Rezatofighi et al., CVPR 2019) stands in `boxes`.
 """
 
 import paddle
@@ -84,8 +85,8 @@ class PPYOLOELoss(nn.Layer):
 
     .. code-block:: yaml
 
-        student: [head.cls[*], head.box_dist[*]]
-        teacher: [head.cls[*], head.box_dist[*]]
+        student: ["head.cls[*]", "head.box_dist[*]"]
+        teacher: ["head.cls[*]", "head.box_dist[*]"]
         loss: {name: ppyoloe, class_weight: 1.0, iou_weight: 2.5, dfl_weight: 0.5, kd_weight: 20000}
 
     Args:

@@ -3,6 +3,7 @@
 from ppkd.errors import UserError
 from ppkd.methods.params import as_paddledet, choice, overlay
 from ppkd.plan import TermSpec
+from ppkd.recipe import ENGINE_OPTIONS
 
 # Per distiller PaddleDetection's keys, and ours. Channel numbers are accepted and ignored: a dry forward knows them.
 _CHANNELS = {"student_channels": 0, "teacher_channels": 0, "normalize": False}
@@ -40,7 +41,7 @@ def feature_term(method, distiller, given, name, source, connect=True):
     """
     choice(method, "feat_distiller", distiller, DEFAULTS)
     whose = method.name if method.name.lower() == distiller else f"{method.name} with {distiller}"
-    p = overlay(DEFAULTS[distiller], given, whose, method.file)
+    p = overlay(DEFAULTS[distiller], given, whose, method.file, options=ENGINE_OPTIONS)
     upstream = as_paddledet(method)
     if upstream and distiller == "mgd":
         raise UserError(

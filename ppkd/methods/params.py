@@ -1,6 +1,7 @@
 """Reads a method's parameters: known keys only, each with a type."""
 
 from ppkd.errors import UserError, nearest
+from ppkd.recipe import ENGINE_OPTIONS
 
 NUMERICS = ("authors", "paddledet")
 
@@ -16,16 +17,19 @@ def read(method, defaults):
     Raises:
         UserError: a key that the method does not have, or a value of the wrong type.
     """
-    return overlay(defaults, method.params, method.name, method.file)
+    return overlay(defaults, method.params, method.name, method.file, options=ENGINE_OPTIONS)
 
 
-def overlay(defaults, given, name, file, path=""):
-    """`given` over `defaults`, as `read` does it for the section `path` of method `name`."""
+def overlay(defaults, given, name, file, path="", options=()):
+    """`given` over `defaults`, as `read` does it for the section `path` of method `name`.
+
+    Keys of `options` are no parameters, but what a user may have meant.
+    """
     values = dict(defaults)
     for key, value in given.items():
         if key not in defaults:
             raise UserError(
-                f"{file}: {name} has no parameter {path + str(key)!r}{nearest(key, defaults)}; "
+                f"{file}: {name} has no parameter {path + str(key)!r}{nearest(key, (*defaults, *options))}; "
                 f"it has: {', '.join(path + known for known in sorted(defaults))}"
             )
         values[key] = _typed(key, value, defaults[key], name, file, path)
