@@ -140,6 +140,7 @@ RECIPES = {
         "retinanet/retinanet_r50_fpn_2x_coco.yml",
         "slim/distill/retinanet_resnet101_coco_distill_mgd.yml",
         _levels("mgd"),
+        ("distill.lambda_mgd=0.3",),  # of two by two cells a mask of 0.65 may drop all
     ),
     "ppyoloe_m_rtmdet": Published(
         "ppyoloe/ppyoloe_plus_crn_m_80e_coco.yml",

@@ -6,6 +6,7 @@ import pytest
 
 from ppkd.context import Context
 from ppkd.errors import UserError
+from ppkd.ground_truth import BOXES, CLASSES, VALID
 from tests.conftest import FAMILIES, training_batch
 
 
@@ -50,9 +51,18 @@ def test_pick_gives_only_what_is_named_and_computes_only_that():
     assert context.pick([]) == {}
 
 
+def test_a_batch_without_any_box_has_a_row_of_padding():
+    empty = {BOXES: paddle.zeros([2, 0, 4]), VALID: paddle.zeros([2, 0]), CLASSES: paddle.zeros([2, 0], "int64")}
+    found = Context(empty).pick(["boxes", "boxes_valid", "classes"])
+    assert {name: value.shape for name, value in found.items()} == {
+        "boxes": [2, 1, 4], "boxes_valid": [2, 1], "classes": [2, 1],
+    }  # fmt: skip
+    assert found["classes"].dtype == paddle.int64 and not any(bool(value.any()) for value in found.values())
+
+
 def test_no_boxes_in_the_batch_is_a_users_error():
     context = Context({"image": paddle.zeros([1, 3, 32, 32])})
-    for name in ("boxes", "boxes_valid"):
+    for name in ("boxes", "boxes_valid", "classes"):
         with pytest.raises(UserError, match="data_fields has no gt_bbox"):
             context.pick([name])
 

@@ -181,6 +181,14 @@ def test_a_teacher_without_weights_is_told_with_the_key_to_set(two, tmp_path):
         build_model(two("distill.teachers.one.pretrain_weights=null"))
 
 
+def test_the_weights_that_a_teachers_own_file_names_are_not_taken(tmp_path):
+    """They are what its training began with: a backbone's, as a rule."""
+    file = write(tmp_path / "teacher.yml", f"_BASE_: [{CONFIGS}/gfl_wide.yml]\npretrain_weights: imagenet.pdparams\n")
+    assert read_teachers({}, {}, {}, {"x": {"config": file}}, {}, "x.yml")["x"].weights is None
+    given = {"x": {"config": file, "pretrain_weights": "mine.pdparams"}}
+    assert read_teachers({}, {}, {}, given, {}, "x.yml")["x"].weights == "mine.pdparams"
+
+
 def test_keys_of_which_teacher(two, shapes, tmp_path):
     two()
     slim = tmp_path / "slim.yml"
