@@ -181,6 +181,10 @@ class TeacherHead(nn.Layer):
     def forward(self, x):
         return self._layers.run(x)
 
+    def let_go(self):
+        """Forget the teacher's layers: it is not needed any more, and its memory is."""
+        self._layers = None
+
     @staticmethod
     def takes(remaining, skip=0):
         """Channels that have to come in, whatever goes out: what a connector before it has to give."""

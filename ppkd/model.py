@@ -98,6 +98,7 @@ class DistillModel(nn.Layer):
         if not self._teachers or not all(term.over(epoch) for term in self.terms):
             return False
         self._teachers = ()
+        self.distillation.let_go()
         return True
 
     def active_terms(self):
@@ -212,6 +213,12 @@ class Distillation(nn.Layer):
         if spec.magnitude is not None:
             self._magnitude_of |= {term.label: len(self.magnitudes) for term in made}
             self.magnitudes.append(Magnitude(spec.magnitude))
+
+    def let_go(self):
+        """Forget what connectors hold of the teachers."""
+        for layer in self.sublayers():
+            if hasattr(layer, "let_go"):
+                layer.let_go()
 
     def weighted(self, compared, own, epoch):
         """Put the factor of its magnitude into the weight of each term that has one.

@@ -54,8 +54,10 @@ def test_wrong_stages_are_told(given, message, recipe):
         Stages(config, seed=0)
 
 
-def test_after_the_last_distillation_epoch_the_teacher_is_neither_run_nor_held(recipe):
-    loaded = recipe(QUICK, overrides=[FOUR, "distill.stop_epoch=1", "epoch=2"])
+# With CrossKD a connector holds layers of the teacher as well.
+@pytest.mark.parametrize("family, method", [(QUICK, "fgd"), ("gfl", "heads")])
+def test_after_the_last_distillation_epoch_the_teacher_is_neither_run_nor_held(family, method, recipe):
+    loaded = recipe(family, method, overrides=[FOUR, "distill.stop_epoch=1", "epoch=2"])
     with Trainer.open(loaded) as trainer:
         teacher = trainer.distill.teachers["teacher"]
         calls, held = count_calls(teacher.backbone), weakref.ref(teacher)
