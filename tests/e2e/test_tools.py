@@ -1,6 +1,7 @@
 """The tools beside distillation: help, plain training, evaluation, inference on a folder, one's own data."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -8,6 +9,7 @@ import time
 import paddle
 import pytest
 
+from ppkd import cli
 from tests.conftest import CONFIGS, ROOT
 from tests.helpers_tools import OFFLINE, the_error
 
@@ -101,3 +103,21 @@ def test_the_custom_student_on_ones_own_data(run_tool, shapes, tmp_path):
     assert done.returncode == 0, done.stderr
     weights = paddle.load(str(tmp_path / "output" / "ppyoloe_plus_tiny_custom" / "model_final.pdparams"))
     assert weights["yolo_head.pred_cls.0.weight"].shape[0] == 6, "the classes of the annotations"
+
+
+def test_the_console_command_lists_its_commands_and_runs_one(shapes, tmp_path):
+    def run(*args):
+        command = [sys.executable, "-m", "ppkd", *map(str, args)]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+    listed = run()
+    assert listed.returncode == 0 and all(f"  {name} " in listed.stdout for name in cli.COMMANDS)
+    wrong = run("trian")
+    assert (wrong.returncode, wrong.stderr) == (1, "ppkd: error: unknown command 'trian'; nearest: train\n")
+    configs = ROOT / "tests" / "configs"
+    explained = run(
+        "explain", "-c", configs / "gfl_tiny.yml", "--slim_config", configs / "gfl_ld.yml", "-o", f"dataset_dir={shapes}"
+    )
+    assert explained.returncode == 0, explained.stderr
+    assert explained.stdout.startswith("# ") and "head.box_dist[3]" in explained.stdout
