@@ -48,13 +48,13 @@ def measure(model, batch):
     """
     with untouched(model):
         parts = loss_parts(model, batch)
-        inputs = trained_parameters(model.student)
+        inputs, beside = trained_parameters(model.student), trained_parameters(model.distillation)
         own = gradient(parts[DETECTION], inputs)
         own_norm = _norm(own)
         found = [(DETECTION, parts.pop(DETECTION), own_norm, own_norm * own_norm)]
         for name in list(parts):
             value = parts.pop(name)
-            pull = gradient(value, inputs)
+            pull = gradient(value, inputs, beside)
             found.append((name, value, _norm(pull), _dot(pull, own)))
         total = sum(norm for _, _, norm, _ in found)
         return [
@@ -94,19 +94,26 @@ def loss_parts(model, batch):
     return {DETECTION: own["loss"], **parts}
 
 
-def trained_parameters(student):
-    """The parameters of `student` that get gradients."""
-    return [p for p in student.parameters() if not p.stop_gradient]
+def trained_parameters(layer):
+    """The parameters of `layer` that get gradients."""
+    return [p for p in layer.parameters() if not p.stop_gradient]
 
 
-def gradient(value, inputs):
+def gradient(value, inputs, beside=()):
     """The gradient of scalar `value` with respect to each of `inputs`, None where it does not depend on it.
 
     Neither the graph nor any parameter's ``grad`` is changed.
+
+    Args:
+        value: with its graph.
+        inputs: list of tensors.
+        beside: all other parameters that a training step's ``backward`` would reach, none of them among `inputs`. Of
+            Paddle 2.6 and 3.3 on the CPU: the gradient that layer_norm passes on lacks the factor of its scale where
+            the scale's own gradient is not asked for. ``backward`` asks for every one, and so does this.
     """
     if value.stop_gradient:
         return [None] * len(inputs)
-    return paddle.grad(value, inputs, retain_graph=True, allow_unused=True)
+    return paddle.grad(value, [*inputs, *beside], retain_graph=True, allow_unused=True)[: len(inputs)]
 
 
 def _norm(gradients):

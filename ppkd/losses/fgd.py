@@ -174,7 +174,9 @@ def context_vector(pooled, channel_add):
     """
     reduce, norm, _, restore = channel_add
     hidden = _pointwise(pooled, reduce)
-    hidden = F.layer_norm(hidden, hidden.shape[1:], up(norm.weight), up(norm.bias), norm._epsilon)
+    # Scale and shift by ourselves: where the scale's own gradient is not asked for (a term that is not trained, or
+    # paddle.grad of other tensors), Paddle's layer_norm on the CPU leaves the scale out of its input's gradient.
+    hidden = F.layer_norm(hidden, hidden.shape[1:], epsilon=norm._epsilon) * up(norm.weight) + up(norm.bias)
     return _pointwise(F.relu(hidden), restore)
 
 

@@ -5,7 +5,7 @@ import paddle
 import pytest
 
 from ppkd.losses import FGDLoss
-from ppkd.losses.fgd import box_masks
+from ppkd.losses.fgd import box_masks, context_vector
 
 FRAME = paddle.to_tensor([[48.0, 56.0]])
 
@@ -154,3 +154,43 @@ def test_half_precision_parameters_are_computed_in_float32():
     none = paddle.zeros([2, 0, 4]), paddle.zeros([2, 0])
     terms = loss(student, teacher, *none, FRAME.tile([2, 1]), (48, 56))
     assert all(term.dtype == paddle.float32 for term in terms.values())
+
+
+def _learned():
+    """A loss whose context blocks have learned: at first their last convolution is 0 and the scale of the norm 1."""
+    loss = FGDLoss(8, alpha=1.0, beta=1.0, gamma=1.0, lambda_=1.0)
+    for parameter in loss.parameters():
+        parameter.set_value(paddle.randn(parameter.shape) / 2)
+    return loss
+
+
+@pytest.mark.parametrize("name", ["fg", "bg", "attention", "relation"])
+def test_the_gradient_of_a_term_is_the_same_whatever_else_is_asked_for(name):
+    loss = _learned()
+    student, teacher, way = (paddle.randn([2, 8, 6, 7]) for _ in range(3))
+    student.stop_gradient = False
+    boxes, valid = paddle.to_tensor([[[4.0, 6, 30, 25]]]).tile([2, 1, 1]), paddle.ones([2, 1])
+
+    def term(x):
+        return loss(x, teacher, boxes, valid, FRAME.tile([2, 1]), (48, 56))[name]
+
+    term(student).backward()
+    expected = student.grad.numpy()
+    same = {"rtol": 1e-4, "atol": 1e-6 * np.abs(expected).max()}
+    (alone,) = paddle.grad(term(student), [student])
+    np.testing.assert_allclose(alone.numpy(), expected, **same)
+    for parameter in loss.parameters():  # as of a term with ``trained: false``
+        parameter.stop_gradient = True
+    student.clear_gradient(False)
+    term(student).backward()
+    np.testing.assert_allclose(student.grad.numpy(), expected, **same)
+    if name == "relation":
+        ahead, behind = (float(term((student + step * way).detach())) for step in (1e-2, -1e-2))
+        assert float((student.grad * way).sum()) == pytest.approx((ahead - behind) / 2e-2, rel=2e-2, abs=0.1)
+
+
+def test_scale_and_shift_of_a_context_block_are_those_of_its_norm():
+    block = _learned().channel_add_s
+    pooled = paddle.randn([2, 8])
+    expected = block(pooled.reshape([2, 8, 1, 1])).flatten(1)
+    np.testing.assert_allclose(context_vector(pooled, block).numpy(), expected.numpy(), rtol=1e-4, atol=1e-5)
