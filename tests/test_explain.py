@@ -86,6 +86,18 @@ def test_terms_of_the_users_own_name_their_file_and_what_is_a_default(recipe, tm
     assert re.search(r"norm: channel +# the default\n", cls)
 
 
+def test_what_stands_in_the_class_of_the_students_head_is_told_too(shapes, tmp_path):
+    """PaddleDetection's LD has its parameters there, in the student's file or in the slim file."""
+    student = write(tmp_path / "s.yml", f"_BASE_: [{CONFIGS}/gfl_tiny.yml]\nLDGFLHead: {{loss_kd: {{T: 3}}}}\n")
+    text = f"_BASE_: [{CONFIGS}/gfl_wide.yml]\nslim: Distill\nslim_method: LD\nLDGFLHead: {{loss_ld: {{T: 5}}}}\n"
+    slim = write(tmp_path / "slim.yml", text)
+    printed = explained(load_recipe(student, slim, [f"dataset_dir={shapes}"]), [], str(tmp_path))
+    assert re.search(r"ld_temp: 5 +# slim\.yml \(loss_ld\.T\)\n", printed)
+    assert re.search(r"kd_temp: 3 +# the student's file \(loss_kd\.T\)\n", printed)
+    assert re.search(r"vlr_temp: 10 +# LD's default\n", printed)
+    assert "LDGFLHead" not in printed
+
+
 def test_the_command_prints_it_or_writes_it(shapes, tmp_path, capsys):
     given = ["-c", CONFIGS / "gfl_tiny.yml", "--slim_config", CONFIGS / "gfl_cwd.yml", "-o", f"dataset_dir={shapes}"]
     assert call("explain", *given)[0] == 0

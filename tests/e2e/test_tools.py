@@ -115,9 +115,7 @@ def test_the_console_command_lists_its_commands_and_runs_one(shapes, tmp_path):
     assert listed.returncode == 0 and all(f"  {name} " in listed.stdout for name in cli.COMMANDS)
     wrong = run("trian")
     assert (wrong.returncode, wrong.stderr) == (1, "ppkd: error: unknown command 'trian'; nearest: train\n")
-    configs = ROOT / "tests" / "configs"
-    explained = run(
-        "explain", "-c", configs / "gfl_tiny.yml", "--slim_config", configs / "gfl_ld.yml", "-o", f"dataset_dir={shapes}"
-    )
+    files = ["-c", CONFIGS / "gfl_tiny.yml", "--slim_config", CONFIGS / "gfl_ld.yml"]
+    explained = run("explain", *files, "-o", f"dataset_dir={shapes}")
     assert explained.returncode == 0, explained.stderr
     assert explained.stdout.startswith("# ") and "head.box_dist[3]" in explained.stdout
