@@ -10,8 +10,8 @@ import paddle
 import pytest
 
 from benchmarks.recipes import RECIPES, problems, run
-from ppkd.methods import check_sources, plan
-from ppkd.model import TEACHER, DistillModel
+from ppkd.build import wrap
+from ppkd.methods import plan
 from ppkd.recipe import load_recipe
 from ppkd.workspace import build_detector
 from tests.conftest import ROOT
@@ -79,14 +79,16 @@ def test_every_published_slim_file_has_its_benchmark():
 
 def test_every_published_slim_file_stands_in_the_table_of_recipes():
     docs = (ROOT / "docs/methods.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `(\S+)` \| `(\S+)` \([^|]*\) \| `(\S+)` \([^|]*\) \|", docs, flags=re.MULTILINE)
+    rows = re.findall(r"^\| `(\S+)` \| `(\S+)` \([^|]*\) \| (`\S+` \([^|]*\)) \|", docs, flags=re.MULTILINE)
+    rows = {(recipe, student, tuple(re.findall(r"`(\S+)`", teachers))) for recipe, student, teachers in rows}
     expected = set()
     for slim in {published.slim for published in RECIPES.values()} - {None}:
         files = [ROOT / "configs" / name for name in (STUDENTS[slim], slim)]
-        weights = load_recipe(*map(str, files)).teachers[TEACHER].weights
-        teacher = re.fullmatch(r"https://paddledet\.bj\.bcebos\.com/models/(\w+)\.pdparams", weights)[1]
-        expected.add((files[1].stem, STUDENTS[slim].removesuffix(".yml"), teacher))
-    assert set(rows) == expected
+        urls = [spec.weights for spec in load_recipe(*map(str, files)).teachers.values()]
+        linked = r"https://paddledet\.bj\.bcebos\.com/models/(\w+)\.pdparams"
+        teachers = tuple(re.fullmatch(linked, url)[1] for url in urls)
+        expected.add((files[1].stem, STUDENTS[slim].removesuffix(".yml"), teachers))
+    assert rows == expected
 
 
 @pytest.mark.parametrize("name", ONCE)
@@ -98,10 +100,9 @@ def test_student_and_teacher_match_on_every_level(name, monkeypatch):
     # Depth is time and nothing else: channels and levels do not depend on it.
     shallow = ["depth_mult=0.33", "teacher.depth_mult=0.33"] if "ppyoloe" in name else []
     loaded = load_recipe(*files, shallow)
-    student, teacher = build_detector(loaded.student), build_detector(loaded.teachers[TEACHER].config)
-    steps = plan(loaded.method)
-    check_sources(loaded.method, steps, student, teacher)
-    labels = {term.label for term in DistillModel(student, {TEACHER: teacher}, steps).terms}
+    student = build_detector(loaded.student)
+    teachers = {name: build_detector(spec.config) for name, spec in loaded.teachers.items()}
+    labels = {term.label for term in wrap(loaded, plan(loaded.method), student, teachers).terms}
     owners = [label for part in published.parts for label in labels if f"{part}.".startswith(f"{label}.")]
     assert len(owners) == len(published.parts) and set(owners) == labels
 
