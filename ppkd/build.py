@@ -87,7 +87,7 @@ def _views(recipe):
     for name, spec in recipe.teachers.items():
         view, notes = view_for(recipe.student, spec)
         for note in notes:
-            logger().info("%s: %s", name, note)
+            logger().info("%s: %s", _called(name), note)
         if view is not None:
             found[name] = view
     return found

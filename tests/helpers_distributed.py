@@ -57,6 +57,7 @@ def train(config, slim, overrides, empty_rank=None, settled=False):
     hooks = sum(len(layer._forward_post_hooks) for model in models for layer in model.sublayers(True))
     return {
         "before": before, "after": parameters(trainer), "images": images, "fired": len(fired), "hooks": hooks,
+        "magnitudes": [[*layer.sums.tolist(), int(layer.count)] for layer in trainer.terms.magnitudes],
         "steps": trainer.step, "wrapped": type(trainer.model).__name__,
         "searches": getattr(trainer.model, "find_unused_parameters", None),
     }  # fmt: skip

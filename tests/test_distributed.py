@@ -33,6 +33,8 @@ EQUAL = ["TrainReader.shuffle=false", _ONE_SIZE, "OptimizerBuilder.clip_grad_by_
 RUNS["equal"] = ("yolov3", "fgd", [*EQUAL, "TrainReader.batch_size=2"], {"settled": True})
 IN_PARTS = [*EQUAL, "TrainReader.batch_size=1", "accumulate=2"]
 ACCUMULATED = {"accumulated": ("yolov3", "fgd", IN_PARTS, {"settled": True})}
+# Terms of its own, one of them brought to a share of the loss.
+RUNS["terms"] = ("ppyoloe", "maps", [], {"empty_rank": 1})
 RUNS["no_parameters"] = ("yolov3", "yolov3", [], {"empty_rank": 1})
 
 
@@ -99,6 +101,12 @@ def test_10_hooks_fire_once_a_step_and_rank(name, finished):
         # The student's assigner is not called where the teacher's targets are taken.
         a_step = fired(*RUNS[name][:2]) - (name == "assignment")
         assert (rank["fired"], rank["hooks"]) == (a_step * with_terms, 0)
+
+
+def test_a_magnitude_is_the_same_on_both_ranks(finished):
+    first, second = (rank["magnitudes"] for rank in finished["terms"])
+    ((mean, own, count),) = first
+    assert first == second and count == 2 and mean > 0 and own > 0
 
 
 def fired(family, method):
