@@ -134,6 +134,11 @@ def test_a_wrong_plugin_is_told_in_one_line(code, message, slim):
     assert re.search(message, train(*slim(code)))
 
 
+def test_a_plugin_that_fails_half_way_leaves_nothing(slim):
+    assert "mine.py:15: ValueError: later" in train(*slim(DOUBLE + "\nraise ValueError('later')\n"))
+    assert "double" not in LOSSES
+
+
 def test_a_plugin_that_is_not_there(slim, tmp_path):
     arguments = slim(DOUBLE)
     (tmp_path / "mine.py").unlink()
