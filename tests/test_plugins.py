@@ -135,7 +135,7 @@ def test_a_wrong_plugin_is_told_in_one_line(code, message, slim):
 
 
 def test_a_plugin_that_fails_half_way_leaves_nothing(slim):
-    assert "mine.py:15: ValueError: later" in train(*slim(DOUBLE + "\nraise ValueError('later')\n"))
+    assert "mine.py:14: ValueError: later" in train(*slim(DOUBLE + "\nraise ValueError('later')\n"))
     assert "double" not in LOSSES
 
 
