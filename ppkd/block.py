@@ -40,7 +40,8 @@ def with_users_terms(plan, method):
             raise UserError(f"{where}: {name!r} is no name for a term: letters, digits and underscores")
         if not isinstance(keys, dict):
             raise UserError(f"{where}.{name} has to be a mapping with student, teacher, loss, ...; found {keys!r}")
-        terms[name] = _term(name, _over(terms.get(name), keys), method, f"{where}.{name}")
+        hint = "" if name in terms else nearest(name, terms)
+        terms[name] = _term(name, _over(terms.get(name), keys), method, f"{where}.{name}", hint)
     return replace(plan, terms=list(terms.values()))
 
 
@@ -55,13 +56,15 @@ def _over(spec, keys):
     return merge(clone(values), keys)
 
 
-def _term(name, keys, method, where):
+def _term(name, keys, method, where, hint):
     for key in keys:
         if key not in TERM_KEYS:
             raise UserError(f"{where} has no key {key!r}{nearest(str(key), TERM_KEYS)}; it has: {', '.join(TERM_KEYS)}")
     lacking = [key for key in ("student", "loss") if keys.get(key) is None]
     if lacking:
-        raise UserError(f"{where} lacks {' and '.join(lacking)}: every term names what it compares, and by which loss")
+        raise UserError(
+            f"{where} lacks {' and '.join(lacking)}: every term names what it compares, and by which loss{hint}"
+        )
     _know(keys)
     student = _sources(keys["student"], f"{where}.student")
     teacher = _sources(keys.get("teacher", keys["student"]), f"{where}.teacher")

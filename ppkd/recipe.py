@@ -193,6 +193,9 @@ def _read_slim(path):
         raise UserError(f"{path}: no `slim: Distill` in it or its bases, so it is no slim file{hint}")
     if kind != "Distill":
         raise UserError(f"{path}: `slim: {kind}` is not distillation; ppkd handles `slim: Distill`")
+    for key in own:
+        if key in ("terms", "teachers", "plugins"):
+            raise UserError(f"{path}: `{key}:` belongs below `distill:`")
     known = set(METHOD_KEYS) | set(RUN_KEYS) | set(base) | {str(loss)}
     check_top_level(own, known, path)
     return SlimFile(own, base, layers)

@@ -177,6 +177,18 @@ def test_a_terms_key_can_be_set_on_the_command_line(built):
     assert model.terms[0].weight(0) == 7
 
 
+def test_a_mistyped_name_of_a_methods_term_is_answered_with_the_names(shapes):
+    with pytest.raises(UserError, match=r"distill\.terms\.fdg lacks student and loss: .*; nearest: fgd"):
+        plan(MethodSpec("FGD", options={"terms": {"fdg": {"weight": 3}}}, file="x.yml"))
+
+
+@pytest.mark.parametrize("key", ["terms", "teachers", "plugins"])
+def test_a_key_at_the_top_level_is_told_where_it_belongs(key, shapes, tmp_path):
+    slim = write(tmp_path / "slim.yml", f"_BASE_: [{CONFIGS}/retinanet_wide.yml]\nslim: Distill\n{key}: {{}}\n")
+    with pytest.raises(UserError, match=f"slim.yml: `{key}:` belongs below `distill:`"):
+        load_recipe(str(CONFIGS / "retinanet_tiny.yml"), slim, [f"dataset_dir={shapes}"])
+
+
 def test_slim_files_inherit_terms(shapes, tmp_path):
     write(tmp_path / "base.yml", f"_BASE_: [{CONFIGS}/retinanet_wide.yml]\nslim: Distill\ndistill:\n  terms:\n"
           "    a: {student: 'neck[*]', loss: mimic, weight: 2}\n")  # fmt: skip
