@@ -53,14 +53,16 @@ def _heading(recipe, overrides):
     yield "This is a slim file too, and gives the same losses. Behind each key stands who set it."
     rest = [pair for pair in overrides if not _stands_in_file(pair)]
     if rest:
-        yield f"To be given on the command line as before, since it is the student's: -o {' '.join(rest)}"
+        yield f"To be given on the command line as before, since no slim file can say it: -o {' '.join(rest)}"
     for note in recipe.notes:
         if note.startswith("not applied"):
             yield note
 
 
 def _stands_in_file(pair):
-    return pair.partition("=")[0].split(".")[0] in RUN_KEYS | {"teacher", "distill"}
+    """Whether the text has what this ``-o`` sets: not the student's keys, nor a teacher's that mean the run there."""
+    first, *rest = pair.partition("=")[0].split(".")
+    return first == "distill" or first in RUN_KEYS or (first == "teacher" and rest[0] not in RUN_KEYS)
 
 
 def _top(recipe, overrides, folder):
@@ -69,13 +71,14 @@ def _top(recipe, overrides, folder):
     given = parse_overrides(overrides)
     run = merge(clone(slim.run), {k: v for k, v in given.items() if k in RUN_KEYS})
     section, _ = SECTIONS.get(recipe.method.name, (None, ()))
-    teacher = merge({k: clone(v) for k, v in slim.of_teacher.items() if k != section}, given.get("teacher") or {})
+    of_teacher = {k: v for k, v in (given.get("teacher") or {}).items() if k not in RUN_KEYS}
+    teacher = merge({k: clone(v) for k, v in slim.of_teacher.items() if k != section}, of_teacher)
     top = {BASE_KEY: [_relative(base, folder) for base in _teacher_files(path)]} if slim.bases else {}
     top |= {"slim": "Distill", **teacher, **run}
     files = {key: next((file for file, own in reversed(slim.layers) if key in own), path) for key in slim.own}
     who = {key: os.path.basename(file) for key, file in files.items()}
     who |= dict.fromkeys((key for key in given if key in run), "-o")
-    return top, who | dict.fromkeys(given.get("teacher") or {}, "-o teacher")
+    return top, who | dict.fromkeys(of_teacher, "-o teacher")
 
 
 def _teacher_files(path):

@@ -86,6 +86,15 @@ def test_terms_of_the_users_own_name_their_file_and_what_is_a_default(recipe, tm
     assert re.search(r"norm: channel +# the default\n", cls)
 
 
+def test_what_no_slim_file_can_say_is_left_to_the_command_line(recipe, tmp_path):
+    """A reader among the slim file's own keys would be the run's, not the teacher's."""
+    overrides = ["teacher.TrainReader.batch_transforms=[{NormalizeImage: {}}]", "depth_mult=0.5", "teacher.act=relu"]
+    printed = explained(recipe("ppyoloe", "fgd", overrides=overrides), overrides, str(tmp_path))
+    assert f"as before, since no slim file can say it: -o {overrides[0]} {overrides[1]}\n" in printed
+    values = yaml.safe_load(printed)
+    assert "TrainReader" not in values and values["act"] == "relu"
+
+
 def test_what_stands_in_the_class_of_the_students_head_is_told_too(shapes, tmp_path):
     """PaddleDetection's LD has its parameters there, in the student's file or in the slim file."""
     student = write(tmp_path / "s.yml", f"_BASE_: [{CONFIGS}/gfl_tiny.yml]\nLDGFLHead: {{loss_kd: {{T: 3}}}}\n")
