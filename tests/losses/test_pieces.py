@@ -5,7 +5,8 @@ import paddle
 import pytest
 
 from ppkd.balance import gradient
-from ppkd.losses import CWDLoss, FGDLoss, KLLoss, common
+from ppkd.losses import CWDLoss, FGDLoss, KLLoss, PKDLoss, common
+from ppkd.losses.pkd import pkd, pkd_standardise
 
 SHAPE = (3, 10, 6, 7)
 
@@ -24,13 +25,17 @@ def _plain(kind, **options):
     return loss, lambda s, t: {"": loss(s, t)}
 
 
-LOSSES = {"fgd": _fgd, "cwd": lambda: _plain(CWDLoss, tau=2.0), "kl": lambda: _plain(KLLoss)}
+LOSSES = {
+    "fgd": _fgd, "cwd": lambda: _plain(CWDLoss, tau=2.0), "kl": lambda: _plain(KLLoss),
+    "pkd": lambda: _plain(PKDLoss), "pkd unbiased": lambda: _plain(PKDLoss, unbiased=True),
+}  # fmt: skip
 
 
 def _cut(monkeypatch, size):
     cut = common.pieces
     monkeypatch.setattr(common, "pieces", lambda x, _=None: cut(x, size))
-    monkeypatch.setattr("ppkd.losses.fgd.pieces", lambda x: cut(x, size))
+    for module in ("fgd", "pkd"):
+        monkeypatch.setattr(f"ppkd.losses.{module}.pieces", lambda x: cut(x, size))
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -78,3 +83,29 @@ def test_the_gradient_of_fgd_is_that_of_finite_differences():
     way = paddle.randn(SHAPE)
     values = [float(sum(compute((student + step * way).detach(), teacher).values())) for step in (1e-2, -1e-2)]
     assert float((student.grad * way).sum()) == pytest.approx((values[0] - values[1]) / 2e-2, rel=2e-2)
+
+
+@pytest.mark.parametrize("unbiased", [False, True])
+def test_pkd_is_the_mean_of_the_standardised_maps_differences(unbiased):
+    """Value and gradient of the formula as it stands, in float64, also of a constant channel."""
+    student, teacher = (paddle.randn(SHAPE).astype("float64") * 3 + 1 for _ in range(2))
+    student[:, 4] = 2.0
+    student.stop_gradient = False
+    gap = pkd_standardise(student, unbiased) - pkd_standardise(teacher, unbiased)
+    expected = gap.square().mean() / 2
+    (slope,) = paddle.grad(expected, [student])
+    found = pkd(student, teacher, unbiased=unbiased)
+    found.backward()
+    assert float(found) == pytest.approx(float(expected), rel=1e-12)
+    live = [c for c in range(SHAPE[1]) if c != 4]
+    np.testing.assert_allclose(student.grad.numpy()[:, live], slope.numpy()[:, live], rtol=1e-9, atol=1e-14)
+    np.testing.assert_allclose(student.grad.numpy()[:, 4], slope.numpy()[:, 4], rtol=1e-6)
+
+
+def test_pkd_of_large_maps_is_exact():
+    """Paddle's own mean over this many values is off by a thousandth of this."""
+    student, teacher = paddle.randn([2, 64, 100, 168]) * 3 + 1, paddle.randn([2, 64, 100, 168])
+    sides = [x.numpy().astype("float64") for x in (student, teacher)]
+    axes = {"axis": (0, 2, 3), "keepdims": True}
+    ours, theirs = ((x - x.mean(**axes)) / (x.std(**axes) + 1e-6) for x in sides)
+    assert float(pkd(student, teacher)) == pytest.approx(((ours - theirs) ** 2).mean() / 2, rel=1e-6)
