@@ -53,6 +53,13 @@ class GFL(_Distributions):
         scales = [name for name, _ in self.head.named_children() if name.startswith("p") and name.endswith("_feat")]
         return Tap(f"head.{scales[i]}", view=view) if i < len(scales) else None
 
+    def run_head(self, features, batch):
+        # Its own forward would go on to decode boxes in eval mode, on a grid whose size the host has to wait for.
+        for feature, scale in zip(features, self.head.scales_regs):
+            classes, edges = self.head.conv_feat(feature)
+            self.head.gfl_head_cls(classes)
+            scale(self.head.gfl_head_reg(edges))
+
 
 class PicoDet(_Distributions):
     """Adds ``head.cls[i]``, ``head.box_dist[i]``, ``head.ltrb[i]`` and the towers as `GFL` does.
