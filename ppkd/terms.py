@@ -12,6 +12,9 @@ from ppkd.loss_layers import build_loss, context_names
 from ppkd.losses import LOSSES
 from ppkd.pairing import match_levels, sources
 
+# Sources whose values are distances in cells.
+_IN_CELLS = ("head.box_dist", "head.ltrb")
+
 
 @dataclass(frozen=True)
 class Sender:
@@ -204,6 +207,12 @@ def build_terms(spec, student, sender, alone=True):
         UserError: sources that do not exist, fit or pair, or a loss that asks for what the student has not.
     """
     pairs = match_levels(spec, student, sender.detector, sender.scale)
+    for ours, theirs in ((o, t) for students, teachers in pairs for o, t in zip(students, teachers)):
+        if theirs.source.startswith(_IN_CELLS) and ours.stride != theirs.stride:
+            raise UserError(
+                f"{spec.name}: {theirs.source} is counted in cells, and the student's are of {ours.stride} pixels, "
+                f"the teacher's of {theirs.stride}: boxes need equal ones (with input_scale: 2 or 0.5 they pair)"
+            )
     together = getattr(LOSSES.get(spec.loss["name"]), "all_levels", False)
     constants = {name: getattr(student, name, None) for name in Context.STATIC if name != "strides"}
     groups = [pairs] if together else [[pair] for pair in pairs]

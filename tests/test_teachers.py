@@ -116,6 +116,17 @@ def test_sizes_stay_multiples_of_32(two):
     assert all(side % 32 == 0 and abs(side - 1.3 * was) <= 16 for side, was in zip(shape[2:], batch["image"].shape[2:]))
 
 
+def test_boxes_are_not_compared_in_cells_of_another_size(two):
+    term = "    a: {student: ['head.cls[*]', 'head.ltrb[*]'], loss: bckd, from: one}\n"
+    with pytest.raises(UserError, match=r"a: head\.ltrb\[0\] is counted in cells, .* of 32 pixels, the .* of 21\."):
+        build_model(two(terms=term, one=", input_scale: 1.5"))
+    loaded = two(terms=term, one=", input_scale: 2")
+    model = build_model(loaded)
+    assert [ours.stride for (ours, _), _ in model.terms[0].pairs] == [16, 8]
+    losses = model(training_batch(loaded))
+    assert float(losses["a.one.iou"]) > 0
+
+
 def test_a_batch_has_boxes_of_the_students_size_whatever_the_teachers(two):
     term = "    a: {student: 'neck[*]', student_connector: align, loss: fgd, from: one}\n"
     loaded = two(one=", input_scale: 2", terms=term)
