@@ -90,7 +90,7 @@ def ld(side):
 
         loss = LDLoss()
         return step(leaves, lambda: sum(loss(student, teacher, found, valid, STRIDES, 0.5).values()), loss)
-    from ppkd.losses.ld import atss_regions, square_anchors
+    from ppkd.losses.atss import atss_regions, square_anchors
 
     counts = [h * w for h, w in sizes]
     assigned, region = atss_regions(square_anchors(sizes, STRIDES, 8.0, 0.5), counts, found, valid)

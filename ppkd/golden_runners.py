@@ -8,13 +8,14 @@ import numpy as np
 import paddle
 from paddle import nn
 
+from ppkd.losses.atss import atss_regions
 from ppkd.losses.cwd import CWDLoss
 from ppkd.losses.dist import DISTLoss, dist_terms
 from ppkd.losses.dkd import DKDLoss, dkd_terms
 from ppkd.losses.fgd import FGDLoss, attention_maps, box_masks
 from ppkd.losses.kl import KLLoss
 from ppkd.losses.l2 import L2Loss
-from ppkd.losses.ld import atss_regions, ld_rows, ld_terms
+from ppkd.losses.ld import ld_rows, ld_terms
 from ppkd.losses.mgd import MGDLoss, mgd_generate
 from ppkd.losses.normalise import batch_standardise
 from ppkd.losses.pkd import PKDLoss, pkd_standardise

@@ -11,8 +11,8 @@ from paddle import nn
 from ppkd.context import Assignment, Context
 from ppkd.detectors import Level, Tap
 from ppkd.ground_truth import BOXES, VALID
+from ppkd.losses.atss import atss_regions, square_anchors
 from ppkd.losses.cwd import cwd
-from ppkd.losses.ld import atss_regions, square_anchors
 from ppkd.losses.ppyoloe import PPYOLOELoss
 from ppkd.losses.yolov3 import yolov3_terms
 from ppkd.methods import plan

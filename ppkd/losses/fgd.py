@@ -16,6 +16,8 @@ Yang et al., "Focal and Global Knowledge Distillation for Detectors", CVPR 2022 
 All four are sums divided by the batch size only; hence the tiny weights.
 """
 
+import functools
+
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
@@ -29,6 +31,7 @@ from .common import (
     cut_out,
     frozen,
     full_precision,
+    of_one_shape,
     pieces,
     up,
 )
@@ -62,9 +65,21 @@ def box_masks(boxes, boxes_valid, frame, map_size):
     weight = boxes_valid / cells.clip(min=1.0)
     rows = _inside(y_lo, y_hi, height) * weight.unsqueeze(-1)
     columns = _inside(x_lo, x_hi, width)
-    foreground = (rows.unsqueeze(-1) * columns.unsqueeze(-2)).max(axis=1)
+    foreground = _largest(rows, columns)
     empty = (foreground == 0).astype("float32")
     return foreground, empty / empty.sum(axis=[1, 2], keepdim=True).clip(min=1.0)
+
+
+def _largest(rows, columns):
+    """(N, H, W): the largest of the outer products of ``rows`` (N, M, H) and ``columns`` (N, M, W)."""
+    (batch, number, height), width = rows.shape, columns.shape[2]
+
+    def largest(images, some):
+        row, column = of_one_shape(rows[images, some, :, None], columns[images, some, None])
+        return (row * column).max(axis=1)
+
+    cuts = pieces(rows, shape=[batch, number, height * width])
+    return paddle.concat([functools.reduce(paddle.maximum, (largest(at, x) for x in cut)) for at, cut in cuts])
 
 
 def _inside(low, high, length):

@@ -15,7 +15,9 @@ def soft_quality_focal(student, teacher, beta=2.0):
     """``sum |sigma(s) - sigma(t)|^beta * BCE(sigma(s), sigma(t))`` over all elements of two tensors of logits."""
     target = F.sigmoid(teacher)
     gap = (F.sigmoid(student) - target).abs()
-    return (F.binary_cross_entropy_with_logits(student, target, reduction="none") * gap**beta).sum()
+    # Paddle's power is eighty times as slow as a square on the CPU.
+    factor = gap.square() if beta == 2 else gap**beta
+    return (F.binary_cross_entropy_with_logits(student, target, reduction="none") * factor).sum()
 
 
 def map_divisor(teacher, per):

@@ -10,12 +10,9 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from .boxes import cell_points
-from .common import COCO_CLASSES, at_least_one_box, check_same_shape, full_precision, rows
+from .atss import atss_regions, square_anchors
+from .common import COCO_CLASSES, check_same_shape, full_precision, of_index, rows_at, up, where_wanted
 from .kl import kl_rows
-
-_EPS = 1e-6
-_INSIDE = 0.01  # pixels that an anchor's centre must lie inside a box to be positive
 
 
 @full_precision
@@ -83,22 +80,22 @@ def ld_terms(
     positive, label_weights, vlr_region = (
         x.flatten().astype("float32") for x in (positive, label_weights, vlr_region)
     )
-    # Every anchor is computed and most are weighed with zero: picking some out would make shapes
-    # depend on the data, and a level without any would lose its gradient.
-    cls_rows = rows(student_cls, 1), rows(teacher_cls, 1)
-    box_rows = rows(student_box, 4), rows(teacher_box, 4)
-    score = F.sigmoid(cls_rows[0].detach().astype("float32")).max(axis=1)
+    score = F.sigmoid(up(student_cls.detach()).max(axis=1).flatten())
     share = 1 / batch if batch_average else 1.0
+    kd_weights = label_weights * positive / positive.sum().clip(min=1.0)
+    wanted = where_wanted(positive)
+    classes = [rows_at(x, wanted) for x in (student_cls, teacher_cls)]
+    kd = (ld_rows(*classes, kd_temp) * of_index(kd_weights, wanted)).sum()
 
-    def edges(temp):
-        return ld_rows(*box_rows, temp).reshape([-1, 4]).sum(axis=1)
-
-    of_positives = edges(ld_temp)
-    of_region = of_positives if vlr_temp == ld_temp else edges(vlr_temp)
-    ld = (of_positives * score * positive).sum() * (share / 4)
-    ld_vlr = (of_region * vlr_region).sum() * (share / 16)
-    kd = (ld_rows(*cls_rows, kd_temp) * label_weights * positive).sum()
-    return {"ld": ld, "ld_vlr": ld_vlr, "kd": kd / positive.sum().clip(min=1.0)}
+    wanted = where_wanted(positive + vlr_region)
+    edges = [rows_at(x, wanted).reshape([-1, x.shape[1] // 4]) for x in (student_box, teacher_box)]
+    of_positives = ld_rows(*edges, ld_temp).reshape([-1, 4]).sum(axis=1)
+    of_region = of_positives
+    if vlr_temp != ld_temp:
+        of_region = ld_rows(*edges, vlr_temp).reshape([-1, 4]).sum(axis=1)
+    ld = (of_positives * of_index(score * positive, wanted)).sum() * (share / 4)
+    ld_vlr = (of_region * of_index(vlr_region, wanted)).sum() * (share / 16)
+    return {"ld": ld, "ld_vlr": ld_vlr, "kd": kd}
 
 
 class LDLoss(nn.Layer):
@@ -181,108 +178,3 @@ class LDLoss(nn.Layer):
             for name, term in zip(total, terms.values()):
                 total[name] = total[name] + term * factors[name]
         return total
-
-
-def square_anchors(sizes, strides, scale, cell_offset):
-    """Square anchors of all levels, one after the other, row by row.
-
-    Args:
-        sizes: ``(height, width)`` of each level, in cells.
-        strides: of the levels, in pixels.
-        scale: side of an anchor in strides.
-        cell_offset: where the centre lies in its cell, from 0 (upper left corner) to 1.
-
-    Returns:
-        (A, 4) ``x1 y1 x2 y2`` in pixels.
-    """
-    anchors = []
-    for centre, stride in zip(cell_points(sizes, strides, cell_offset), strides):
-        half = scale * stride / 2
-        anchors.append(paddle.concat([centre - half, centre + half], axis=1))
-    return paddle.concat(anchors)
-
-
-def atss_regions(anchors, num_level_anchors, boxes, boxes_valid, topk=9, biased_positives=False):
-    """Positive anchors by ATSS, and the valuable localisation region (VLR) around each box.
-
-    Of each level a box takes the ``topk`` anchors with the nearest centres; its threshold is the
-    mean plus the (unbiased) standard deviation of their IoU. Positive are those of them that
-    reach the threshold and have their centre inside the box. The region holds **every** anchor
-    with ``threshold / 4 <= d < threshold``, where
-    ``d = overlap / area of the anchor - rho^2 / c^2``, rho the distance of the centres and c the
-    diagonal of the enclosing box. (The paper calls d the distance IoU, which has the area of the
-    union there; the authors' code has the anchor's.)
-
-    Args:
-        anchors: (A, 4) ``x1 y1 x2 y2``, all levels one after the other.
-        num_level_anchors: how many anchors each level has, python ints.
-        boxes: (N, M, 4) in the anchors' units; M may be 0.
-        boxes_valid: (N, M), which rows of ``boxes`` are boxes.
-        topk: anchors per level and box.
-        biased_positives: take the biased standard deviation in the threshold of positives, but not in that of the
-            region: PaddleDetection's way.
-
-    Returns:
-        ``assigned`` (N, A) int64, 0 for background, else 1 + index of the box; where several
-        boxes want an anchor, the one of largest IoU. ``vlr_region`` (N, A) float32: the largest
-        IoU with a box whose region holds the anchor, 0 where none does.
-    """
-    with paddle.no_grad():
-        boxes, boxes_valid = at_least_one_box(boxes, boxes_valid)
-        valid = boxes_valid.unsqueeze(-1) > 0
-        iou, vlr_distance, centre_distance, inside = _geometry(anchors, boxes)
-        nearest = _nearest(centre_distance, num_level_anchors, topk)
-        candidates = paddle.take_along_axis(iou, nearest, axis=2)
-        mean = candidates.mean(axis=2, keepdim=True)
-        squares, count = (candidates - mean).square().sum(axis=2, keepdim=True), candidates.shape[2]
-        threshold = mean + (squares / max(count - 1, 1)).sqrt()
-
-        region = valid & (vlr_distance >= 0.25 * threshold) & (vlr_distance < threshold)
-        vlr_region = (iou * region.astype("float32")).max(axis=1)
-
-        is_nearest = paddle.put_along_axis(
-            paddle.zeros_like(iou), nearest, paddle.ones_like(candidates), axis=2
-        )
-        if biased_positives:
-            threshold = mean + (squares / count).sqrt()
-        positive = valid & (is_nearest > 0) & (iou >= threshold) & inside
-        claim = paddle.where(positive, iou, paddle.full_like(iou, -1.0))
-        assigned = (claim.argmax(axis=1) + 1) * (claim.max(axis=1) >= 0).astype("int64")
-    return assigned, vlr_region
-
-
-def _geometry(anchors, boxes):
-    """IoU, the d of :func:`atss_regions`, centre distance and "centre inside", each (N, M, A)."""
-    ax1, ay1, ax2, ay2 = anchors.astype("float32").unbind(axis=-1)
-    x1, y1, x2, y2 = boxes.unsqueeze(2).unbind(axis=-1)
-
-    def extent(left, top, right, bottom):
-        return (right - left).clip(min=0.0), (bottom - top).clip(min=0.0)
-
-    def corners(low, high):
-        return low(ax1, x1), low(ay1, y1), high(ax2, x2), high(ay2, y2)
-
-    width, height = extent(*corners(paddle.maximum, paddle.minimum))
-    overlap = width * height
-    anchor_area = (ax2 - ax1) * (ay2 - ay1)
-    box_area = (x2 - x1) * (y2 - y1)
-    iou = overlap / (anchor_area + box_area - overlap).clip(min=_EPS)
-
-    width, height = extent(*corners(paddle.minimum, paddle.maximum))
-    diagonal = width**2 + height**2 + _EPS
-    cx, cy = (ax1 + ax2) / 2, (ay1 + ay2) / 2
-    distance = ((x1 + x2) / 2 - cx) ** 2 + ((y1 + y2) / 2 - cy) ** 2
-    vlr_distance = overlap / anchor_area.clip(min=_EPS) - distance / diagonal
-
-    margins = paddle.stack([cx - x1, cy - y1, x2 - cx, y2 - cy])
-    return iou, vlr_distance, distance.sqrt(), margins.min(axis=0) > _INSIDE
-
-
-def _nearest(centre_distance, num_level_anchors, topk):
-    """Indices (N, M, k) of the ``topk`` nearest anchors of each level."""
-    found, start = [], 0
-    for count in num_level_anchors:
-        level = centre_distance[:, :, start : start + count]
-        found.append(paddle.topk(level, min(topk, count), axis=2, largest=False)[1] + start)
-        start += count
-    return paddle.concat(found, axis=2)

@@ -5,7 +5,8 @@ import paddle
 import pytest
 
 from ppkd.losses import LDLoss
-from ppkd.losses.ld import atss_regions, ld_rows, ld_terms, square_anchors
+from ppkd.losses.atss import atss_regions, square_anchors
+from ppkd.losses.ld import ld_rows, ld_terms
 
 CLASSES, BINS, SIZE, BATCH = 3, 4, (4, 5), 2
 CELLS = SIZE[0] * SIZE[1]

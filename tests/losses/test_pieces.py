@@ -1,11 +1,16 @@
 """Maps are gone over in pieces on the CPU: whatever the pieces, values and gradients are those of the whole."""
 
+import functools
+
 import numpy as np
 import paddle
 import pytest
 
 from ppkd.balance import gradient
 from ppkd.losses import CWDLoss, FGDLoss, KLLoss, PKDLoss, common
+from ppkd.losses.atss import atss_regions, square_anchors
+from ppkd.losses.fgd import box_masks
+from ppkd.losses.ld import ld_terms
 from ppkd.losses.pkd import pkd, pkd_standardise
 
 SHAPE = (3, 10, 6, 7)
@@ -34,8 +39,8 @@ LOSSES = {
 def _cut(monkeypatch, size):
     cut = common.pieces
     monkeypatch.setattr(common, "pieces", lambda x, _=None: cut(x, size))
-    for module in ("fgd", "pkd"):
-        monkeypatch.setattr(f"ppkd.losses.{module}.pieces", lambda x: cut(x, size))
+    for module in ("atss", "fgd", "pkd"):
+        monkeypatch.setattr(f"ppkd.losses.{module}.pieces", lambda x, shape=None: cut(x, size, shape))
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -109,3 +114,59 @@ def test_pkd_of_large_maps_is_exact():
     axes = {"axis": (0, 2, 3), "keepdims": True}
     ours, theirs = ((x - x.mean(**axes)) / (x.std(**axes) + 1e-6) for x in sides)
     assert float(pkd(student, teacher)) == pytest.approx(((ours - theirs) ** 2).mean() / 2, rel=1e-6)
+
+
+def _boxes():
+    """Of two images, in which some overlap, two are the same and one row is no box."""
+    first = [[4.0, 6.0, 40.0, 37.0], [10.0, 2.0, 62.0, 46.0], [10.0, 2.0, 62.0, 46.0], [0.0, 0.0, 64.0, 48.0]]
+    boxes = paddle.to_tensor([first, [[x / 2 for x in box] for box in reversed(first)]])
+    return boxes, paddle.to_tensor([[1.0, 1, 1, 1], [1, 0, 1, 1]])
+
+
+def _regions():
+    sizes = [(6, 8), (3, 4)]
+    return atss_regions(square_anchors(sizes, (8, 16), 4.0, 0.5), [48, 12], *_boxes())
+
+
+def _masks():
+    return box_masks(*_boxes(), paddle.to_tensor([[48.0, 64.0]]), (6, 8))
+
+
+@pytest.mark.parametrize("compute", [_regions, _masks])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_boxes_in_pieces_give_what_all_boxes_give(compute, rows, monkeypatch):
+    whole = [x.numpy() for x in compute()]
+    _cut(monkeypatch, rows * {_regions: 60, _masks: 48}[compute])
+    assert all(len(np.unique(x)) > 1 for x in whole)
+    for ours, expected in zip(compute(), whole, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), expected)
+
+
+@pytest.mark.parametrize("compute", [_regions, _masks])
+def test_boxes_on_another_device_are_broadcast_and_give_the_same(compute, monkeypatch):
+    here = [x.numpy() for x in compute()]
+    monkeypatch.setattr(common, "on_cpu", lambda _: False)
+    for ours, expected in zip(compute(), here, strict=True):
+        np.testing.assert_allclose(ours.numpy(), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+@pytest.mark.parametrize("temps", [(10.0, 10.0), (10.0, 4.0)])
+def test_positions_that_do_not_count_need_not_be_computed(share, temps, monkeypatch):
+    maps = [[paddle.randn([2, channels, 4, 5]) for channels in (3, 16)] for _ in range(2)]
+    positive, region = ((paddle.rand([2, 20]) < share).astype("float32") for _ in range(2))
+    region = region * paddle.rand([2, 20])
+
+    def run():
+        for x in maps[0]:
+            x.stop_gradient = False
+            x.clear_gradient(False)
+        terms = ld_terms(*maps, positive, paddle.ones([2, 20]), region, *temps)
+        functools.reduce(paddle.add, terms.values()).backward()
+        return [*terms.values(), *(x.grad for x in maps[0])]
+
+    picked = [x.numpy() for x in run()]
+    monkeypatch.setattr(common, "on_cpu", lambda _: False)
+    assert common.where_wanted(positive) is None
+    for ours, everything in zip(picked, run(), strict=True):
+        np.testing.assert_allclose(ours, everything.numpy(), rtol=1e-5, atol=1e-7)

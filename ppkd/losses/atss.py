@@ -1,0 +1,151 @@
+"""Which anchors belong to a box: positive ones by ATSS (Zhang et al., CVPR 2020, arXiv 1912.02424), and the valuable
+localisation region of Localisation Distillation (Zheng et al., CVPR 2022, arXiv 2102.12252).
+"""
+
+import functools
+import math
+
+import paddle
+
+from .boxes import cell_points
+from .common import at_least_one_box, of_one_shape, pieces
+
+_EPS = 1e-6
+_INSIDE = 0.01  # pixels that an anchor's centre must lie inside a box to be positive
+
+
+def square_anchors(sizes, strides, scale, cell_offset):
+    """Square anchors of all levels, one after the other, row by row.
+
+    Args:
+        sizes: ``(height, width)`` of each level, in cells.
+        strides: of the levels, in pixels.
+        scale: side of an anchor in strides.
+        cell_offset: where the centre lies in its cell, from 0 (upper left corner) to 1.
+
+    Returns:
+        (A, 4) ``x1 y1 x2 y2`` in pixels.
+    """
+    anchors = []
+    for centre, stride in zip(cell_points(sizes, strides, cell_offset), strides):
+        half = scale * stride / 2
+        anchors.append(paddle.concat([centre - half, centre + half], axis=1))
+    return paddle.concat(anchors)
+
+
+def atss_regions(anchors, num_level_anchors, boxes, boxes_valid, topk=9, biased_positives=False):
+    """Positive anchors by ATSS, and the valuable localisation region (VLR) around each box.
+
+    Of each level a box takes the ``topk`` anchors with the nearest centres; its threshold is the
+    mean plus the (unbiased) standard deviation of their IoU. Positive are those of them that
+    reach the threshold and have their centre inside the box. The region holds **every** anchor
+    with ``threshold / 4 <= d < threshold``, where
+    ``d = overlap / area of the anchor - rho^2 / c^2``, rho the distance of the centres and c the
+    diagonal of the enclosing box. (The paper calls d the distance IoU, which has the area of the
+    union there; the authors' code has the anchor's.)
+
+    Args:
+        anchors: (A, 4) ``x1 y1 x2 y2``, all levels one after the other.
+        num_level_anchors: how many anchors each level has, python ints.
+        boxes: (N, M, 4) in the anchors' units; M may be 0.
+        boxes_valid: (N, M), which rows of ``boxes`` are boxes.
+        topk: anchors per level and box.
+        biased_positives: take the biased standard deviation in the threshold of positives, but not in that of the
+            region: PaddleDetection's way.
+
+    Returns:
+        ``assigned`` (N, A) int64, 0 for background, else 1 + index of the box; where several
+        boxes want an anchor, the one of largest IoU. ``vlr_region`` (N, A) float32: the largest
+        IoU with a box whose region holds the anchor, 0 where none does.
+    """
+    with paddle.no_grad():
+        boxes, boxes_valid = at_least_one_box(boxes, boxes_valid)
+        anchors = anchors.astype("float32")
+
+        def of_some(images, some):
+            claim, region = _claims(
+                anchors, num_level_anchors, boxes[images, some], boxes_valid[images, some], topk, biased_positives
+            )
+            claim, index, region = claim.max(axis=1), claim.argmax(axis=1), region.max(axis=1)
+            return claim, (index + 1 + some.start) * (claim > 0).astype("int64"), region
+
+        def larger(one, other):
+            # Of equal claims the first box's stands.
+            index = paddle.where(other[0] > one[0], other[1], one[1])
+            return paddle.maximum(one[0], other[0]), index, paddle.maximum(one[2], other[2])
+
+        cuts = pieces(boxes, shape=[*boxes.shape[:2], anchors.shape[0]])
+        found = [functools.reduce(larger, (of_some(images, some) for some in cut)) for images, cut in cuts]
+        _, assigned, vlr_region = (paddle.concat(x) for x in zip(*found))
+    return assigned, vlr_region
+
+
+def _claims(anchors, num_level_anchors, boxes, boxes_valid, topk, biased_positives):
+    """For boxes (N, M, 4), both (N, M, A): the IoU where an anchor is positive, and where it lies in the region."""
+    iou, vlr_distance, centre_distance = _geometry(anchors, boxes)
+    nearest = _nearest(centre_distance, num_level_anchors, topk)
+    candidates = paddle.take_along_axis(iou, nearest, axis=2)
+    mean = candidates.mean(axis=2, keepdim=True)
+    squares, count = (candidates - mean).square().sum(axis=2, keepdim=True), candidates.shape[2]
+    # What is no box wants no anchor.
+    mean = paddle.where(boxes_valid.unsqueeze(-1) > 0, mean, paddle.full_like(mean, math.inf))
+    threshold = mean + (squares / max(count - 1, 1)).sqrt()
+    region = (vlr_distance >= 0.25 * threshold) & (vlr_distance < threshold)
+
+    if biased_positives:
+        threshold = mean + (squares / count).sqrt()
+    positive = (candidates >= threshold) & (_margin(anchors, nearest, boxes) > _INSIDE)
+    claim = paddle.put_along_axis(
+        paddle.zeros_like(iou), nearest, candidates * positive.astype("float32"), axis=2
+    )
+    return claim, iou * region.astype("float32")
+
+
+def _geometry(anchors, boxes):
+    """IoU, the d of :func:`atss_regions` and the distance of the centres, each (N, M, A)."""
+    sides, areas, centres = zip(_outline(anchors), _outline(boxes.unsqueeze(2)))
+    areas, centres = of_one_shape(*areas), of_one_shape(*centres[0], *centres[1])
+    sides = of_one_shape(*sides[0], *sides[1])
+    overlap, distance = _overlap(*sides), _squared(centres[0] - centres[2], centres[1] - centres[3])
+    iou = overlap / (areas[0] + areas[1] - overlap).clip(min=_EPS)
+    vlr_distance = overlap / areas[0].clip(min=_EPS) - distance / _enclosing_diagonal(*sides)
+    return iou, vlr_distance, distance.sqrt()
+
+
+# Functions of their own, so that what they make is free again, and still in the cache, when the next one needs memory.
+def _outline(boxes):
+    """Corners ``(x1, y1, x2, y2)``, area and centre ``(x, y)`` of boxes (..., 4)."""
+    x1, y1, x2, y2 = boxes.unbind(axis=-1)
+    return (x1, y1, x2, y2), (x2 - x1) * (y2 - y1), ((x1 + x2) / 2, (y1 + y2) / 2)
+
+
+def _overlap(ax1, ay1, ax2, ay2, x1, y1, x2, y2):
+    width = (paddle.minimum(ax2, x2) - paddle.maximum(ax1, x1)).clip(min=0.0)
+    return width * (paddle.minimum(ay2, y2) - paddle.maximum(ay1, y1)).clip(min=0.0)
+
+
+def _enclosing_diagonal(ax1, ay1, ax2, ay2, x1, y1, x2, y2):
+    width = paddle.maximum(ax2, x2) - paddle.minimum(ax1, x1)
+    return _squared(width, paddle.maximum(ay2, y2) - paddle.minimum(ay1, y1)) + _EPS
+
+
+def _squared(x, y):
+    return x.square() + y.square()
+
+
+def _nearest(centre_distance, num_level_anchors, topk):
+    """Indices (N, M, k) of the ``topk`` nearest anchors of each level."""
+    found, start = [], 0
+    for count in num_level_anchors:
+        level = centre_distance[:, :, start : start + count]
+        found.append(paddle.topk(level, min(topk, count), axis=2, largest=False)[1] + start)
+        start += count
+    return paddle.concat(found, axis=2)
+
+
+def _margin(anchors, index, boxes):
+    """How far the centres of the anchors of ``index`` (N, M, k) lie inside the boxes (N, M, 4), in pixels."""
+    x1, y1, x2, y2 = paddle.gather(anchors, index.flatten()).reshape([*index.shape, 4]).unbind(axis=-1)
+    left, top, right, bottom = boxes.unsqueeze(2).unbind(axis=-1)
+    x, y = (x1 + x2) / 2, (y1 + y2) / 2
+    return paddle.minimum(paddle.minimum(x - left, right - x), paddle.minimum(y - top, bottom - y))
