@@ -13,6 +13,7 @@ from benchmarks import recipes
 from benchmarks.memory import peak_mb
 from benchmarks.rows import Row
 from benchmarks.timing import interleaved
+from ppkd.plan import TEACHER
 
 # Row -> recipe of benchmarks/recipes.py and the sides of its square images.
 STEPS = {
@@ -23,6 +24,26 @@ STEPS = {
     "step_yolov3": ("yolov3", 320),
 }
 SLOWDOWN = "<= 1.08"
+
+
+def _twin_of_ppyoloe(config):
+    parts = {"backbone": "CSPResNet", "neck": "CustomCSPPAN", "yolo_head": "PPYOLOEHead", "post_process": None}
+    return {"architecture": "PPYOLOE", "for_distill": True, "PPYOLOE": {**parts, "for_distill": True}}
+
+
+def _twin_of_gfl(config):
+    ld = {"name": "KnowledgeDistillationKLDivLoss", "loss_weight": 0.25, "T": 10}
+    losses = {"loss_ld": ld, "loss_ld_vlr": ld, "loss_kd": ld | {"loss_weight": 10, "T": 2}}
+    return {"GFL": {**config["GFL"], "head": "LDGFLHead"}, "LDGFLHead": {**config["GFLHead"], **losses}}
+
+
+# Method -> ppdet's model, and what it wants of a detector's file.
+UPSTREAM = {
+    "FGD": ("FGDDistillModel", lambda _: {}),
+    "CWD": ("CWDDistillModel", lambda _: {}),
+    "LD": ("LDDistillModel", _twin_of_gfl),
+    "PPYOLOEDistill": ("PPYOLOEDistillModel", _twin_of_ppyoloe),
+}
 
 
 class Steps:
@@ -46,6 +67,10 @@ class Steps:
         recipe = self._load([])
         weights = recipes.make_all_weights(recipe, self.folder, 0) if calibrated else {}
         self.recipe = self._load([f"{key}={path}" for key, path in weights.items()])
+        # What ppdet's localisation distillation wants of the reader, and ours finds itself.
+        for transform in self.recipe.student["TrainReader"]["batch_transforms"]:
+            if "Gt2GFLTarget" in transform:
+                transform["Gt2GFLTarget"]["compute_vlr_region"] = True
         with scope(self.recipe.student):
             dataset = open_dataset("TrainDataset", self.recipe.student)
             self.batch = next(TrainLoader(create("TrainReader"), dataset, 0, 0).epoch(0))
@@ -99,13 +124,12 @@ class Steps:
 
         slim = os.path.join(recipes.ROOT, "configs", recipes.RECIPES[self.recipe_name].slim)
         path = os.path.join(self.folder, "slim.yml")
+        kind, changes = UPSTREAM.get(self.recipe.method.name, ("DistillModel", lambda _: {}))
+        student, teacher = self.recipe.student, self.recipe.teachers[TEACHER].config
         with open(path, "w", encoding="utf-8") as file:
-            file.write(dump({"_BASE_": [slim], "pretrain_weights": None}))
-        method = self.recipe.method.name
-        kinds = {"FGD": "FGDDistillModel", "CWD": "CWDDistillModel", "LD": "LDDistillModel"}
-        kinds["PPYOLOEDistill"] = "PPYOLOEDistillModel"
-        with scope({**self.recipe.student, "pretrain_weights": None}) as table:
-            model = getattr(ppdet.slim, kinds.get(method, "DistillModel"))(table, path)
+            file.write(dump({"_BASE_": [slim], "pretrain_weights": None, **changes(teacher)}))
+        with scope({**student, "pretrain_weights": None, **changes(student)}) as table:
+            model = getattr(ppdet.slim, kind)(table, path)
         model.train()
         return model
 

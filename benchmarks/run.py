@@ -29,6 +29,9 @@ MODULES = {
         "step_memory",
     ),
     "rows_start": ("start",),
+    "rows_scaling": (
+        "scale_boxes", "scale_resolution", "scale_batch", "scale_levels", "scale_terms", "scale_processes",
+    ),
 }  # fmt: skip
 
 

@@ -15,8 +15,7 @@ from paddle import nn
 from ppkd.errors import UserError, nearest
 from ppkd.losses.common import up
 from ppkd.losses.mgd import check_mask, draw_mask, generation_block, mgd_generate
-from ppkd.losses.normalise import batch_standardise
-from ppkd.losses.pkd import pkd_standardise
+from ppkd.losses.normalise import batch_standardise, pkd_standardise
 
 
 class Identity(nn.Layer):

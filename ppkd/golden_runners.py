@@ -17,8 +17,8 @@ from ppkd.losses.kl import KLLoss
 from ppkd.losses.l2 import L2Loss
 from ppkd.losses.ld import ld_rows, ld_terms
 from ppkd.losses.mgd import MGDLoss, mgd_generate
-from ppkd.losses.normalise import batch_standardise
-from ppkd.losses.pkd import PKDLoss, pkd_standardise
+from ppkd.losses.normalise import batch_standardise, pkd_standardise
+from ppkd.losses.pkd import PKDLoss
 
 # Largest relative errors allowed; of float32 against the float64 run of the reference.
 VALUE = 1e-5

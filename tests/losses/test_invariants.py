@@ -35,7 +35,7 @@ from ppkd.losses import (
 from ppkd.losses.cwd import cwd
 from ppkd.losses.kl import kl
 from ppkd.losses.l2 import l2, mimic
-from ppkd.losses.normalise import batch_standardise
+from ppkd.losses.normalise import batch_standardise, pkd_standardise
 from ppkd.losses.pkd import pkd
 
 CHANNELS, HEIGHT, WIDTH = 8, 6, 7
@@ -250,7 +250,7 @@ def test_half_precision_inputs_are_computed_in_float32(name, dtype):
 
 
 def _levels_of_products(monkeypatch, function, *args, **kwargs):
-    """The mixed-precision levels that ``function``'s matrix products and convolutions are run at.
+    """The mixed-precision levels that ``function``'s matrix products, convolutions and norms are run at.
 
     On CPU ``paddle.amp.auto_cast`` has no effect, so the level is set by hand and only looked at.
     """
@@ -263,7 +263,7 @@ def _levels_of_products(monkeypatch, function, *args, **kwargs):
 
         return wrapped
 
-    for module, name in ((paddle, "bmm"), (paddle, "matmul"), (F, "conv2d")):
+    for module, name in ((paddle, "bmm"), (paddle, "matmul"), (F, "conv2d"), (F, "batch_norm")):
         monkeypatch.setattr(module, name, recording(getattr(module, name)))
     before = tracer._amp_level, tracer._amp_dtype
     tracer._amp_level, tracer._amp_dtype = core.AmpLevel.O1, "bfloat16"
@@ -282,9 +282,10 @@ def test_mixed_precision_is_off_where_it_would_cast_down(name, monkeypatch):
     assert levels == {core.AmpLevel.O0}
 
 
-def test_mixed_precision_is_off_in_a_standardising_connector(monkeypatch):
+@pytest.mark.parametrize("standardise", [batch_standardise, pkd_standardise])
+def test_mixed_precision_is_off_in_a_standardising_connector(standardise, monkeypatch):
     x = paddle.randn(MAP)
-    assert _levels_of_products(monkeypatch, batch_standardise, x) == {core.AmpLevel.O0}
+    assert _levels_of_products(monkeypatch, standardise, x) == {core.AmpLevel.O0}
 
 
 @every_loss

@@ -11,7 +11,8 @@ from ppkd.losses import CWDLoss, FGDLoss, KLLoss, PKDLoss, common
 from ppkd.losses.atss import atss_regions, square_anchors
 from ppkd.losses.fgd import box_masks
 from ppkd.losses.ld import ld_terms
-from ppkd.losses.pkd import pkd, pkd_standardise
+from ppkd.losses.normalise import batch_standardise, pkd_standardise
+from ppkd.losses.pkd import pkd
 
 SHAPE = (3, 10, 6, 7)
 
@@ -39,7 +40,7 @@ LOSSES = {
 def _cut(monkeypatch, size):
     cut = common.pieces
     monkeypatch.setattr(common, "pieces", lambda x, _=None: cut(x, size))
-    for module in ("atss", "fgd", "pkd"):
+    for module in ("atss", "fgd", "normalise"):
         monkeypatch.setattr(f"ppkd.losses.{module}.pieces", lambda x, shape=None: cut(x, size, shape))
 
 
@@ -90,13 +91,53 @@ def test_the_gradient_of_fgd_is_that_of_finite_differences():
     assert float((student.grad * way).sum()) == pytest.approx((values[0] - values[1]) / 2e-2, rel=2e-2)
 
 
+def _standardised(x, unbiased=False, eps=1e-6, inside=False):
+    """The formula as it stands; `eps` is added to the deviation, or inside of its root."""
+    centred = x - x.mean(axis=[0, 2, 3], keepdim=True)
+    count = x.size // x.shape[1] - int(unbiased)
+    variance = centred.square().sum(axis=[0, 2, 3], keepdim=True) / count
+    constant = (variance < 1e-20).astype(x.dtype)
+    if inside:
+        return centred / (variance + eps).sqrt()
+    return centred / ((variance + constant).sqrt() - constant + eps)
+
+
+@pytest.mark.parametrize("size", [1, 42 * 4, None])
+@pytest.mark.parametrize(
+    "ours, slow",
+    [
+        (pkd_standardise, _standardised),
+        (lambda x: pkd_standardise(x, unbiased=True), lambda x: _standardised(x, unbiased=True)),
+        (batch_standardise, lambda x: _standardised(x, eps=1e-5, inside=True)),
+    ],
+)
+def test_standardised_maps_have_the_values_and_gradients_of_their_formula(ours, slow, size, monkeypatch):
+    x, weight = (paddle.randn(SHAPE).astype("float64") * 3 + 1 for _ in range(2))
+    x[:, 4] = 2.0
+    x.stop_gradient = False
+    if size:
+        _cut(monkeypatch, size)
+    (expected,) = paddle.grad((slow(x) * weight).sum(), [x])
+    (found,) = paddle.grad((ours(x) * weight).sum(), [x])
+    np.testing.assert_allclose(ours(x).numpy(), slow(x).numpy(), rtol=1e-9, atol=1e-9)
+    live = [c for c in range(SHAPE[1]) if c != 4]
+    np.testing.assert_allclose(found.numpy()[:, live], expected.numpy()[:, live], rtol=1e-8, atol=1e-11)
+    np.testing.assert_allclose(found.numpy()[:, 4], expected.numpy()[:, 4], rtol=1e-6)
+
+
+def test_a_constant_channel_is_zero_without_rounding_when_standardised():
+    x = paddle.full([2, 3, 40, 40], 1000.1)
+    for standardise in (pkd_standardise, batch_standardise):
+        assert float(standardise(x).abs().max()) == 0
+
+
 @pytest.mark.parametrize("unbiased", [False, True])
 def test_pkd_is_the_mean_of_the_standardised_maps_differences(unbiased):
     """Value and gradient of the formula as it stands, in float64, also of a constant channel."""
     student, teacher = (paddle.randn(SHAPE).astype("float64") * 3 + 1 for _ in range(2))
     student[:, 4] = 2.0
     student.stop_gradient = False
-    gap = pkd_standardise(student, unbiased) - pkd_standardise(teacher, unbiased)
+    gap = _standardised(student, unbiased) - _standardised(teacher, unbiased)
     expected = gap.square().mean() / 2
     (slope,) = paddle.grad(expected, [student])
     found = pkd(student, teacher, unbiased=unbiased)
