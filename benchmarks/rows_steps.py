@@ -241,7 +241,8 @@ def _teacher_and_maps(name, size):
     ppkd.build.load_teacher = load
     (teacher,) = model.teachers.values()
     weights = sum(x.size * 4 for x in [*teacher.parameters(), *teacher.buffers()])
-    recorder, _ = model._run_teacher(dict(steps.batch), model.active_terms(), False)
+    recorded, _ = model._run_teachers(dict(steps.batch), model.active_terms(), None)
+    (recorder,) = recorded.values()
     taps = {tap for term in model.terms for tap in term.taps(1)}
     maps = sum(recorder.take(tap).size * 4 for tap in taps)
     return float(weights) / 1e6, float(maps) / 1e6

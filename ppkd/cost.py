@@ -32,13 +32,18 @@ def gflops(model, size):
         model: ppdet detector.
         size: ``(height, width)`` in pixels.
     """
+    return gflops_of(model, lambda: model(example_batch(size)))
+
+
+def gflops_of(model, run):
+    """10^9 operations of the convolutions and linear layers of `model` while ``run()`` runs, in eval mode."""
     counted = {n: layer for n, layer in model.named_sublayers() if isinstance(layer, (nn.Conv2D, nn.Linear))}
     with _evaluating(model), Recorder(model, counted) as recorder:
-        model(example_batch(size))
+        run()
     total = 0
     for name, layer in counted.items():
         per_output = layer.weight.size / layer.weight.shape[0 if isinstance(layer, nn.Conv2D) else 1]
-        total += sum(2 * per_output * output.size for output in recorder.outputs[name])
+        total += sum(2 * per_output * output.size for output in recorder.outputs.get(name, ()))
     return float(total) / 1e9
 
 
