@@ -5,6 +5,7 @@ PYTHON ?= python3.11
 PADDLE2ONNX := $(if $(filter 2.%,$(PADDLE)),1.3.1,2.1.0)
 VENV := $(if $(filter 2.6.2,$(PADDLE)),.venv,.venv-$(PADDLE))
 PY := $(VENV)/bin/python
+JOBS ?= 2
 READY := $(VENV)/installed-$(PADDLE)
 
 .PHONY: install test demo support support-here clean
@@ -19,8 +20,9 @@ $(READY): constraints.txt setup.py
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
+# Tests in JOBS processes, each on one core; a file's tests stay together and share what they have built.
 test: $(READY)
-	$(PY) -m pytest
+	$(PY) -m pytest -n $(JOBS) --dist loadfile
 
 demo: $(READY)
 	$(PY) tools/demo.py --teacher $(or $(TEACHER),shipped)
