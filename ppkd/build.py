@@ -45,8 +45,7 @@ def build_model(recipe, load=True):
     for name, spec in recipe.teachers.items():
         _load_teacher(name, teachers[name], spec, model)
     if steps.inherit and load:
-        source = _heritage(steps, teachers)
-        taken = inherit(student, teachers[source], steps.inherit)
+        source, taken = inherit_parts(steps, student, teachers)
         logger().info(
             "student: %d tensors of its %s start from the %s's (distill.inherit=false turns this off)",
             len(taken), " and ".join(steps.inherit), source,
@@ -75,11 +74,24 @@ def wrap(recipe, steps, student, teachers):
         raise UserError(f"{recipe.method.file}: {error}") from error
 
 
-def _heritage(steps, teachers):
+def inherit_parts(steps, student, teachers):
+    """Let the student start from a teacher's weights, in the parts that a plan says.
+
+    Args:
+        steps: `plan.Plan` whose ``inherit`` names any.
+        student: ppdet model.
+        teachers: name -> ppdet model.
+
+    Returns:
+        ``(the teacher's name, names of the tensors that were taken)``.
+
+    Raises:
+        UserError: there is no such teacher.
+    """
     name = steps.inherit_from or next(iter(teachers))
     if name not in teachers:
         raise UserError(f"distill.inherit: there is no teacher {name!r}{nearest(name, teachers)}")
-    return name
+    return name, inherit(student, teachers[name], steps.inherit)
 
 
 def _views(recipe):
@@ -106,9 +118,13 @@ def _load_teacher(name, teacher, spec, model):
             f"{spec.file}: the {_called(name)} has no weights (pretrain_weights is null); an untrained teacher teaches "
             f"nothing. Give them with {how}"
         )
+    logger().info("%s: %s", _called(name), load_teacher(teacher, spec.weights, needed_parts(model, name)))
+
+
+def needed_parts(model, name):
+    """The parts of the teacher `name` that the terms of a DistillModel run: first components of module paths."""
     taps = [tap for term in model.terms if term.teacher == name for tap in term.taps(1)]
-    needed = {"backbone", "neck"} | {tap.path.split(".")[0] for tap in taps}
-    logger().info("%s: %s", _called(name), load_teacher(teacher, spec.weights, needed))
+    return {"backbone", "neck"} | {tap.path.split(".")[0] for tap in taps}
 
 
 def _called(name):

@@ -43,6 +43,22 @@ def explain_parser():
     return parser
 
 
+def doctor_parser():
+    """Arguments of ``ppkd doctor``."""
+    parser = _common("Examine a distillation before it is run; nothing is trained or written.")
+    parser.add_argument("--slim_config", required=True, help="the teacher's and method's file")
+    parser.add_argument("--json", help="write everything that was found and measured into this file")
+    parser.add_argument("--images", type=_positive, default=48, help="validation images to detect on (default 48)")
+    return parser
+
+
+def layers_parser():
+    """Arguments of ``ppkd layers``."""
+    parser = _common("Print a detector's modules with the shapes and strides of their outputs, and its sources.")
+    parser.add_argument("--depth", type=_positive, default=2, help="levels of modules to print (default 2)")
+    return parser
+
+
 def eval_parser():
     """Arguments of ``tools/eval.py``."""
     parser = _common("Evaluate the detector of -c with the weights of -o weights=PATH_OR_URL.")
@@ -113,6 +129,8 @@ COMMANDS = {
     "export": (export_parser, "export", "write a detector for Paddle Inference, and as ONNX"),
     "convert": (convert_parser, "convert", "take the student out of a checkpoint of PaddleDetection's"),
     "explain": (explain_parser, "explain", "print what a slim file comes to, and who set which key"),
+    "doctor": (doctor_parser, "doctor", "examine a distillation before it is run"),
+    "layers": (layers_parser, "layers", "print a detector's modules, shapes and sources"),
     "demo": (demo_parser, "demo", "train a student alone and with a teacher on generated images"),
 }
 

@@ -1,13 +1,12 @@
 """What the tools do, given their parsed arguments."""
 
-import contextlib
 import glob
 import json
 import os
 import sys
 
 from ppkd.errors import UserError
-from ppkd.log import logger
+from ppkd.log import logger, quiet
 from ppkd.recipe import load_recipe
 
 
@@ -42,16 +41,11 @@ def explain(args):
     recipe = load_recipe(args.config, args.slim_config, args.opt)
     _check_writable("--output", args.output and (os.path.dirname(args.output) or "."))
     # What building the models logs would stand in the middle of the file.
-    level = logger().level
-    logger().setLevel("WARNING")
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            start_device(recipe.student)
-            from ppkd.explain import explained
+    with quiet(to=sys.stderr):
+        start_device(recipe.student)
+        from ppkd.explain import explained
 
-            text = explained(recipe, args.opt, os.path.dirname(args.output or "") or ".")
-    finally:
-        logger().setLevel(level)
+        text = explained(recipe, args.opt, os.path.dirname(args.output or "") or ".")
     if not args.output:
         print(text)
         return
@@ -59,6 +53,38 @@ def explain(args):
     with open(args.output, "w", encoding="utf-8") as file:
         file.write(text + "\n")
     print(f"written to {args.output}")
+
+
+def doctor(args):
+    """``ppkd doctor``: examine a distillation before it is run."""
+    recipe = load_recipe(args.config, args.slim_config, args.opt)
+    _check_writable("--json", args.json and (os.path.dirname(args.json) or "."))
+    for key in ("epoch", "TrainReader", "EvalReader", "LearningRate", "OptimizerBuilder"):
+        if recipe.student.get(key) is None:
+            raise UserError(f"{args.config}: no `{key}`, which training needs (is a _BASE_ missing?)")
+    start_device(recipe.student)
+    from ppkd.doctor import as_json, as_text, examine
+
+    found = examine(recipe, args.images)
+    print("\n" + as_text(found, recipe), flush=True)
+    if args.json:
+        os.makedirs(os.path.dirname(args.json) or ".", exist_ok=True)
+        with open(args.json, "w", encoding="utf-8") as file:
+            file.write(as_json(found, recipe) + "\n")
+    if errors := found.findings.ids("error"):
+        raise UserError(f"doctor: do not start this run: {', '.join(errors)} (docs/doctor.md)")
+
+
+def layers(args):
+    """``ppkd layers``: the modules of a detector, and what can be a source."""
+    recipe = load_recipe(args.config, None, args.opt)
+    start_device(recipe.student)
+    from ppkd.build import build_student
+    from ppkd.layers import layers_text
+
+    with quiet():
+        text = layers_text(build_student(recipe, load=False), args.depth)
+    print(text)
 
 
 def evaluate(args):

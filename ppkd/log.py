@@ -1,5 +1,7 @@
 """The log: plain lines on standard output, from rank 0 alone; errors from every rank."""
 
+import contextlib
+import io
 import logging
 import os
 import sys
@@ -17,6 +19,27 @@ def logger():
         log.propagate = False
         log.setLevel(logging.INFO if os.environ.get("PADDLE_TRAINER_ID", "0") == "0" else logging.ERROR)
     return log
+
+
+@contextlib.contextmanager
+def quiet(progress=False, to=None):
+    """A block in which ppdet and this log say nothing but warnings, and what is printed goes elsewhere.
+
+    Args:
+        progress: let this log speak.
+        to: a stream for what is printed; None drops it.
+    """
+    theirs = [log for name, log in logging.root.manager.loggerDict.items() if name.startswith("ppdet")]
+    loud = [*([] if progress else [logger()]), *(log for log in theirs if isinstance(log, logging.Logger))]
+    levels = [(log, log.level) for log in loud]
+    for log, level in levels:
+        log.setLevel(max(level, logging.WARNING))
+    try:
+        with contextlib.redirect_stdout(to or io.StringIO()):
+            yield
+    finally:
+        for log, level in levels:
+            log.setLevel(level)
 
 
 def duration(seconds):

@@ -31,6 +31,7 @@ class DistillModel(nn.Layer):
             both are 1.
 
     Attributes:
+        views: name of a teacher -> view, as given.
         epoch: current epoch, set by `enter`; schedules read it.
         timed: whether the next step measures `teacher_seconds`, for which a GPU has to be waited for.
         teacher_seconds: time of all teachers in the last step that was measured, or None if none ran.
@@ -43,7 +44,7 @@ class DistillModel(nn.Layer):
     def __init__(self, student, teachers, plan, views=None, specs=None):
         super().__init__()
         self.student = student
-        self._views = dict(views or {})
+        self.views = dict(views or {})
         self.epoch = 0
         self.timed, self.teacher_seconds = False, None
         self.alpha = plan.alpha if any(spec.weight for spec in plan.terms) else 1.0
@@ -158,7 +159,7 @@ class DistillModel(nn.Layer):
             taps += detector.outputs() if name == assigner else []
             if not taps:
                 continue
-            view = self._views.get(name)
+            view = self.views.get(name)
             with paddle.no_grad(), Recorder(detector.model, [tap.path for tap in taps]) as recorder:
                 detector.run(view(batch) if view else batch, {tap.path.split(".")[0] for tap in taps})
             recorded[name] = recorder

@@ -15,6 +15,8 @@ TOOLS = {
     "export_model": (cli.export_parser, commands.export),
     "convert": (cli.convert_parser, commands.convert),
     "explain": (cli.explain_parser, commands.explain),
+    "doctor": (cli.doctor_parser, commands.doctor),
+    "layers": (cli.layers_parser, commands.layers),
 }
 
 # Wherever a test runs, nothing answers there: downloads fail as they do without a network.

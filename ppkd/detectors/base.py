@@ -230,13 +230,13 @@ class Detector:
             while (tap := make(count)) is not None and find_or_none(self.model, tap.path) is not None:
                 count += 1
             return count
-        calls = self._dry_run([first.path]).outputs[first.path]
+        calls = self.dry_run([first.path]).outputs[first.path]
         if first.call != second.call:
             return len(calls)
         return len(calls[0]) if isinstance(calls[0], (list, tuple)) else 1
 
     def _probe(self, name, taps):
-        recorder = self._dry_run([tap.path for tap in taps])
+        recorder = self.dry_run([tap.path for tap in taps])
         levels = []
         for i, tap in enumerate(taps):
             shape = recorder.take(tap).shape
@@ -247,7 +247,7 @@ class Detector:
             levels.append(Level(source, tap, int(shape[1]) if len(shape) > 1 else 0, stride, cells))
         return levels
 
-    def _dry_run(self, paths):
+    def dry_run(self, paths):
         """A `Recorder` of the modules at `paths` for one empty image; the model is left as it was."""
         size = float(PROBE_SIZE)
         batch = {
