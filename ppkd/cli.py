@@ -113,6 +113,33 @@ def demo_parser():
     return parser
 
 
+def _of_runs(description):
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="output folder of a training")
+    parser.add_argument("--weights", choices=("model_final", "best_model", "last"), default="model_final",
+                        help="which of a run's weights (default model_final)")  # fmt: skip
+    parser.add_argument("--images", type=_positive, help="look at the first so many validation images only")
+    parser.add_argument("-o", "--opt", nargs="*", action="extend", default=[], metavar="KEY=VALUE",
+                        help="over what the runs recorded, where data or weights have been moved")  # fmt: skip
+    return parser
+
+
+def report_parser():
+    """Arguments of ``ppkd report``."""
+    parser = _of_runs("Write one HTML page, and Markdown beside it, about runs with and without a teacher.")
+    parser.add_argument("--output", default="output/report", help="a folder, or a file that ends in .html")
+    return parser
+
+
+def compare_parser():
+    """Arguments of ``ppkd compare``."""
+    parser = _of_runs("Compare methods over seeds, with intervals that tell a gain from chance.")
+    parser.add_argument("--against", metavar="NAME", help="the group to compare with; the runs without a teacher")
+    parser.add_argument("--resamples", type=_positive, default=2000, help="resampled sets of images (default 2000)")
+    parser.add_argument("--json", help="also write the comparison into this file")
+    return parser
+
+
 def halve_parser():
     """Arguments of ``tools/halve_weights.py``."""
     parser = argparse.ArgumentParser(description="Store weights in float16.")
@@ -131,6 +158,8 @@ COMMANDS = {
     "explain": (explain_parser, "explain", "print what a slim file comes to, and who set which key"),
     "doctor": (doctor_parser, "doctor", "examine a distillation before it is run"),
     "layers": (layers_parser, "layers", "print a detector's modules, shapes and sources"),
+    "report": (report_parser, "report", "write a page about runs with and without a teacher"),
+    "compare": (compare_parser, "compare", "tell methods apart over seeds and images, or say that they cannot be"),
     "demo": (demo_parser, "demo", "train a student alone and with a teacher on generated images"),
 }
 

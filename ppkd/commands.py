@@ -189,6 +189,37 @@ def convert(args):
     logger().info("written to %s: %d tensors", args.output, len(tensors))
 
 
+def report(args):
+    """``ppkd report``: a page about runs."""
+    runs = _opened(args)
+    from ppkd.report import write_report
+
+    for path in write_report(runs, args.output, args.images):
+        logger().info("written to %s", path)
+
+
+def compare(args):
+    """``ppkd compare``: methods and seeds with intervals."""
+    _check_writable("--json", args.json and os.path.dirname(args.json))
+    runs = _opened(args)
+    from ppkd.compare import compare, comparison_table
+
+    found = compare(runs, args.against, args.images, args.resamples)
+    print("\n" + comparison_table(found), flush=True)
+    if args.json:
+        os.makedirs(os.path.dirname(args.json) or ".", exist_ok=True)
+        with open(args.json, "w", encoding="utf-8") as file:
+            json.dump(found, file, indent=1)
+
+
+def _opened(args):
+    from ppkd.runs import open_runs
+
+    runs = open_runs(args.runs, args.opt, args.weights)
+    start_device(runs[0].recipe.student)
+    return runs
+
+
 def demo(args):
     """``tools/demo.py``: the whole demo."""
     from ppkd.demo import run

@@ -255,7 +255,8 @@ def _detections(folder):
 
 
 def _show(results, runs, output, data_dir):
-    from ppkd.picture import demo_picture, pick_samples
+    from ppkd.picture import demo_picture
+    from ppkd.samples import pick_samples
     from ppkd.table import result_table
 
     names = {"teacher": "teacher", "plain": "plain student", "distilled": "distilled student"}

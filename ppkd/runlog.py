@@ -5,7 +5,7 @@ import os
 
 from ppkd.checkpoint import remove_leftovers
 from ppkd.errors import UserError
-from ppkd.yaml_io import dump
+from ppkd.record import FILE, record
 
 
 class RunLog:
@@ -28,8 +28,8 @@ class RunLog:
         try:
             os.makedirs(folder, exist_ok=True)
             remove_leftovers(folder)
-            with open(os.path.join(folder, "recipe.yml"), "w", encoding="utf-8") as file:
-                file.write(dump({"run": recipe.student} | {k: t.config for k, t in recipe.teachers.items()}))
+            with open(os.path.join(folder, FILE), "w", encoding="utf-8") as file:
+                file.write(record(recipe))
         except OSError as error:
             raise UserError(
                 f"the output folder {folder} is not writable: {error}. Choose another with -o save_dir=..."

@@ -11,6 +11,8 @@ from ppkd.yaml_io import Tagged, clone, merge, read_with_bases
 
 # Keys of an entry of distill.teachers; all others are keys of that teacher's config.
 _OWN = ("config", "weight", "input_scale")
+# What no teacher may be called: recipe.yml has these beside the teachers, and -o means the student by the first.
+RESERVED = ("student", "run", "distill", "versions")
 _NAME = re.compile(r"^[A-Za-z_]\w*$")
 
 
@@ -97,8 +99,10 @@ def read_teachers(bases, own, overrides, named, student, path):
 
 def _named(name, entry, student, path, found):
     where = f"{path}: distill.teachers.{name}"
-    if not isinstance(name, str) or not _NAME.match(name) or name == "student":
-        raise UserError(f"{where}: no name for a teacher: letters, digits and underscores, and not student")
+    if not isinstance(name, str) or not _NAME.match(name) or name in RESERVED:
+        raise UserError(
+            f"{where}: no name for a teacher: letters, digits and underscores, and not {', '.join(RESERVED)}"
+        )
     if name in found:
         raise UserError(f"{where}: the teacher of _BASE_ has this name; give this one another")
     if not isinstance(entry, dict) or not isinstance(entry.get("config"), str):

@@ -124,29 +124,40 @@ class Term(nn.Layer):
         Returns:
             As `forward`.
         """
-        s, t = (
+        return self(*self.take(student, teacher), context)
+
+    def take(self, student, teacher):
+        """The student's and the teacher's tensors as `forward` takes them, from the `recorders.Recorder` of each."""
+        return [
             [[recorder.take(level.tap) for level in pair[side]] for pair in self.pairs]
             for side, recorder in enumerate((student, teacher))
-        )
-        return self(s, t, context)
+        ]
 
-    def forward(self, student, teacher, context):
-        """Compare the tensors of the term's pairs.
+    def connected(self, student, teacher):
+        """What the loss gets of each side: the tensors after their connectors, in the sizes in which they are compared.
 
         Args:
             student: list (pairs) of lists (sources) of the student's tensors.
             teacher: the teacher's, without gradient.
-            context: `Context` of the batch.
-
-        Returns:
-            Dict from the part's name (``""`` for a loss of one part) to a scalar, before `weight`.
         """
         if len(self.connect_student):
             recorded = [(s, t) for (s,), (t,) in zip(student, teacher)]
             student = [[connect(*pair)] for connect, pair in zip(self.connect_student, recorded)]
             teacher = [[connect(t, s)] for connect, (s, t) in zip(self.connect_teacher, recorded)]
         teacher = [[_match(s, t) for s, t in zip(*sides)] for sides in zip(student, teacher)]
-        inputs = [self._arrange(side) for side in (student, teacher)]
+        return [self._arrange(side) for side in (student, teacher)]
+
+    def forward(self, student, teacher, context):
+        """Compare the tensors of the term's pairs.
+
+        Args:
+            student, teacher: as for `connected`.
+            context: `Context` of the batch.
+
+        Returns:
+            Dict from the part's name (``""`` for a loss of one part) to a scalar, before `weight`.
+        """
+        inputs = self.connected(student, teacher)
         result = self.loss(*inputs, **self._constants, **context.pick(self._from_batch))
         return result if isinstance(result, dict) else {"": result}
 

@@ -17,6 +17,8 @@ TOOLS = {
     "explain": (cli.explain_parser, commands.explain),
     "doctor": (cli.doctor_parser, commands.doctor),
     "layers": (cli.layers_parser, commands.layers),
+    "report": (cli.report_parser, commands.report),
+    "compare": (cli.compare_parser, commands.compare),
 }
 
 # Wherever a test runs, nothing answers there: downloads fail as they do without a network.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ppkd import picture
+from ppkd import cells, picture, samples
 
 ROOT = Path(__file__).resolve().parents[1]
 CURVES = {"plain": [(1, 0.1), (2, 0.2), (3, 0.25)], "distilled": [(1, 0.2), (2, 0.3), (3, 0.35)]}
@@ -114,9 +114,9 @@ def test_labels_keep_apart():
     taken = []
     # four detections of one place, then two that begin or end outside the picture
     for box in [(50, 50, 120, 120)] * 4 + [(-20, -9, -2, 20), (190, 190, 260, 230)]:
-        picture._draw_label(Axes(), "found", box, "disc 0.90", 1.0, (200, 200), taken)
+        cells._draw_label(Axes(), "found", box, "disc 0.90", 1.0, (200, 200), taken)
     assert len(taken) == 6
-    assert all(picture._iou(a, b) == 0 for i, a in enumerate(taken) for b in taken[:i])
+    assert all(samples.iou(a, b) == 0 for i, a in enumerate(taken) for b in taken[:i])
     assert all(x1 >= 0 and y1 >= 0 and x2 <= 200 and y2 <= 200 for x1, y1, x2, y2 in taken)
 
 
@@ -126,12 +126,12 @@ def test_labels_keep_apart():
 def test_an_object_is_found_once_and_by_the_best_score():
     truth = [(0, 0, 10, 10, "disc")]
     boxes = [(0, 0, 10, 10, "disc", 0.5), (0, 0, 10, 9, "disc", 0.8)]
-    assert picture._match(truth, boxes) == ([True], [False, True])
+    assert samples.match(truth, boxes) == ([True], [False, True])
 
 
 def test_a_detection_takes_the_object_it_covers_best():
     truth = [(0, 0, 10, 10, "disc"), (2, 0, 12, 10, "disc")]
-    found, correct = picture._match(truth, [(2, 0, 12, 10, "disc", 0.9)])
+    found, correct = samples.match(truth, [(2, 0, 12, 10, "disc", 0.9)])
     assert found == [False, True] and correct == [True]
 
 
@@ -145,7 +145,7 @@ def test_a_detection_takes_the_object_it_covers_best():
     ],
 )
 def test_class_and_overlap_must_fit(box, good):
-    assert picture._match([(0, 0, 10, 10, "disc")], [box]) == ([good], [good])
+    assert samples.match([(0, 0, 10, 10, "disc")], [box]) == ([good], [good])
 
 
 # ---- choice of samples -------------------------------------------------------------------------
@@ -189,23 +189,23 @@ def test_pictures_with_the_greatest_difference_come_first(truth):
         "distilled": results({1: 3, 2: 2, 3: 3, 4: 1, 5: 2}),
     }
     # differences 0, 1, 3, -2 and 0: the fourth is better without distillation and counts as well
-    assert chosen(picture.pick_samples(truth, "d", models)) == [3, 4, 2, 1]
-    assert chosen(picture.pick_samples(truth, "d", models, count=9)) == [3, 4, 2, 1, 5]
+    assert chosen(samples.pick_samples(truth, "d", models)) == [3, 4, 2, 1]
+    assert chosen(samples.pick_samples(truth, "d", models, count=9)) == [3, 4, 2, 1, 5]
     backwards = {name: found[::-1] for name, found in reversed(models.items())}
-    assert chosen(picture.pick_samples(truth, "d", backwards)) == [3, 4, 2, 1]
+    assert chosen(samples.pick_samples(truth, "d", backwards)) == [3, 4, 2, 1]
 
 
 def test_low_scores_do_not_count(truth):
     models = {"plain": results({2: 1}, 0.3), "distilled": results({1: 3}, 0.29)}
-    found = picture.pick_samples(truth, "d", models, count=1)
+    found = samples.pick_samples(truth, "d", models, count=1)
     assert chosen(found) == [2] and len(found[0]["detections"]["plain"]) == 1
-    found = picture.pick_samples(truth, "d", models, count=1, score=0.2)
+    found = samples.pick_samples(truth, "d", models, count=1, score=0.2)
     assert chosen(found) == [1] and len(found[0]["detections"]["distilled"]) == 3
 
 
 def test_a_sample_has_corners_names_and_no_crowd(truth):
     models = {"plain": [], "distilled": results({5: 2}), "teacher": results({5: 1})}
-    (found,) = picture.pick_samples(truth, Path("d"), models, count=1)
+    (found,) = samples.pick_samples(truth, Path("d"), models, count=1)
     assert Path(found["image"]) == Path("d/5.jpg")
     assert found["truth"] == [(40.0 * k, 0, 40.0 * k + 30, 30, "disc") for k in range(3)]
     assert list(found["detections"]) == ["teacher", "plain", "distilled"]
@@ -214,14 +214,14 @@ def test_a_sample_has_corners_names_and_no_crowd(truth):
 
 def test_wrong_models_and_results_are_refused(truth):
     with pytest.raises(ValueError, match="distilled"):
-        picture.pick_samples(truth, "d", {"plain": []})
+        samples.pick_samples(truth, "d", {"plain": []})
     with pytest.raises(ValueError, match="other"):
-        picture.pick_samples(truth, "d", {"plain": [], "distilled": [], "other": []})
+        samples.pick_samples(truth, "d", {"plain": [], "distilled": [], "other": []})
     with pytest.raises(ValueError, match="image 6"):
-        picture.pick_samples(truth, "d", {"plain": [], "distilled": results({6: 1})})
+        samples.pick_samples(truth, "d", {"plain": [], "distilled": results({6: 1})})
 
 
 def test_picked_samples_can_be_drawn(tmp_path, truth):
     Image.new("RGB", (200, 160), (150, 150, 150)).save(tmp_path / "1.jpg")
     models = {"plain": results({1: 1}), "distilled": results({1: 3})}
-    draw(tmp_path, picture.pick_samples(truth, tmp_path, models, count=1), CURVES)
+    draw(tmp_path, samples.pick_samples(truth, tmp_path, models, count=1), CURVES)
