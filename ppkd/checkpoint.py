@@ -3,11 +3,9 @@
 import glob
 import os
 
-import paddle
-
 from ppkd.errors import UserError
 from ppkd.log import logger
-from ppkd.weights import refuse_code
+from ppkd.tensor_files import read_tensors, write_tensors
 
 RESUME_SUFFIX = ".resume"
 # The checkpoint that is written again and again, inside of epochs and when a run is stopped.
@@ -16,14 +14,14 @@ _FORMAT = 2
 
 
 def write(path, content):
-    """Save with Paddle under a temporary name, flush to disk, then rename: `path` is whole or as it was.
+    """Save as `tensor_files` does under a temporary name, flush to disk, then rename: `path` is whole or as it was.
 
     Raises:
         UserError: the disk is full or the folder is not writable.
     """
     temporary = f"{path}.tmp{os.getpid()}"
     try:
-        paddle.save(content, temporary)
+        write_tensors(temporary, content, os.path.splitext(path)[1])
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -91,11 +89,7 @@ def load(path):
     file = path if suffix == RESUME_SUFFIX else (stem if suffix == ".pdparams" else path) + RESUME_SUFFIX
     if not os.path.isfile(file):
         raise UserError(f"-r {path}: no resume file {file}")
-    try:
-        refuse_code(file)
-        state = paddle.load(file)
-    except Exception as error:
-        raise UserError(f"{file}: not readable as a resume file: {type(error).__name__}: {error}") from error
+    state = read_tensors(file, keep_tensors=True)
     if not isinstance(state, dict) or state.get("format") != _FORMAT:
         raise UserError(f"{file}: not a resume file that this version of ppkd wrote")
     return state

@@ -98,8 +98,8 @@ def export_parser():
 def convert_parser():
     """Arguments of ``tools/convert.py``."""
     parser = _common("Take the student out of a checkpoint of PaddleDetection's distillation, as a plain detector's.")
-    parser.add_argument("--checkpoint", required=True, help="a .pdparams or .pdema file, or a URL")
-    parser.add_argument("--output", required=True, help="the .pdparams file to write")
+    parser.add_argument("--checkpoint", required=True, help="a .pdparams, .pdema or .safetensors file, or a URL")
+    parser.add_argument("--output", required=True, help="the .pdparams or .safetensors file to write")
     return parser
 
 
@@ -143,7 +143,7 @@ def compare_parser():
 def halve_parser():
     """Arguments of ``tools/halve_weights.py``."""
     parser = argparse.ArgumentParser(description="Store weights in float16.")
-    parser.add_argument("weights", help="a .pdparams file or URL")
+    parser.add_argument("weights", help="a .pdparams or .safetensors file or URL")
     parser.add_argument("output", help="the file to write")
     return parser
 

@@ -8,6 +8,7 @@ import sys
 from ppkd.errors import UserError
 from ppkd.log import logger, quiet
 from ppkd.recipe import load_recipe
+from ppkd.tensor_files import SUFFIXES
 
 
 def train(args):
@@ -120,6 +121,7 @@ def infer(args):
     start_device(recipe.student)
     _check_readable(images)
     _check_writable("--output_dir", args.output_dir)
+    _check_not_over(images, args.output_dir)
     from ppkd.build import build_student
     from ppkd.workspace import scope
 
@@ -171,13 +173,13 @@ def export(args):
 def convert(args):
     """``tools/convert.py``: the student of a checkpoint of PaddleDetection's distillation, alone."""
     recipe = load_recipe(args.config, None, args.opt)
-    if not args.output.endswith(".pdparams"):
-        raise UserError(f"--output {args.output}: has to end in .pdparams, or ppdet does not find it")
+    if not args.output.endswith(SUFFIXES):
+        raise UserError(f"--output {args.output}: has to end in .pdparams, or ppdet does not find it, or .safetensors")
     _check_writable("--output", os.path.dirname(args.output) or ".")
     from ppkd.build import build_student
     from ppkd.checkpoint import write
     from ppkd.convert import take_student
-    from ppkd.weights import find_weights
+    from ppkd.locate import find_weights
 
     path = find_weights(args.checkpoint, "--checkpoint")
     if os.path.realpath(args.output) == os.path.realpath(path):
@@ -230,7 +232,8 @@ def demo(args):
 def halve(args):
     """``tools/halve_weights.py``: store weights in float16."""
     from ppkd.checkpoint import write
-    from ppkd.weights import find_weights, read_weights
+    from ppkd.locate import find_weights
+    from ppkd.weights import read_weights
 
     path = find_weights(args.weights, "weights")
     arrays = read_weights(path)
@@ -294,6 +297,13 @@ def _check_readable(images):
     for path in images:
         if not cv2.haveImageReader(path):
             raise UserError(f"{path}: not an image that OpenCV can read")
+
+
+def _check_not_over(images, folder):
+    """Check that no image is drawn over itself: results have their images' names."""
+    for path in images:
+        if os.path.realpath(os.path.join(folder, os.path.basename(path))) == os.path.realpath(path):
+            raise UserError(f"--output_dir {folder}: {path} lies there and would be overwritten; give another folder")
 
 
 def _check_writable(option, folder):

@@ -4,6 +4,7 @@ import os
 
 from ppkd.errors import UserError
 from ppkd.own_data import read_annotations
+from ppkd.paths import Folder
 from ppkd.workspace import create
 
 _COCO = (
@@ -28,18 +29,21 @@ def open_dataset(section, config):
         A parsed ppdet data set.
 
     Raises:
-        UserError: folder or annotation file missing, annotation file broken, no image found, more categories than
-            ``num_classes``.
+        UserError: folder or annotation file missing, annotation file broken, no image found, names in it that lead out
+            of the data set's folder (unless ``allow_outside``), more categories than ``num_classes``.
     """
     check_files(section, config)
     dataset = create(section)()
     path = dataset.get_anno()
+    if type(dataset).__name__ == "VOCDataSet":  # whose list names files that parsing opens
+        _check_inside(section, dataset, _listed(dataset), config)
     try:
         dataset.parse_dataset()
     except (ValueError, KeyError, TypeError, AssertionError, IndexError) as error:
         raise UserError(f"{section}: {_why(dataset, path, error)}") from error
     if not len(dataset.roidbs):
         raise UserError(f"{section}: no image of {path} was found under {dataset.dataset_dir}/{dataset.image_dir}")
+    _check_inside(section, dataset, [record["im_file"] for record in dataset.roidbs if "im_file" in record], config)
     categories, classes = len(getattr(dataset, "catid2clsid", ())), config.get("num_classes")
     if isinstance(classes, int) and categories > classes:
         raise UserError(
@@ -47,6 +51,38 @@ def open_dataset(section, config):
             f"set -o num_classes={categories}"
         )
     return dataset
+
+
+def _listed(dataset):
+    """The paths that a list of PASCAL VOC names: an image and its annotation a line."""
+    path = os.path.join(dataset.dataset_dir, dataset.anno_path)
+    try:
+        with open(path, encoding="utf-8") as file:
+            return [os.path.join(_images(dataset), name) for line in file for name in line.split()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
+
+
+def _images(dataset):
+    return os.path.join(dataset.dataset_dir, dataset.image_dir or "") or "."
+
+
+def _check_inside(section, dataset, paths, config):
+    """Refuse paths of an annotation file that lead out of the data set's folder, by ``..``, absolute or by a link."""
+    allowed = config.get("allow_outside", False)
+    if not isinstance(allowed, bool):
+        raise UserError(f"allow_outside has to be true or false, found {allowed!r}")
+    if allowed:
+        return
+    # The folder of images may be a link to another disk; that link is not of the annotation file's making.
+    folders = [Folder(dataset.dataset_dir or "."), Folder(_images(dataset))]
+    outside = [path for path in paths if not any(folder.holds(path) for folder in folders)]
+    if outside:
+        raise UserError(
+            f"{section}: {len(outside)} of {len(paths)} names in {dataset.anno_path} lead out of the data set's folder "
+            f"{dataset.dataset_dir}, the first to {os.path.realpath(outside[0])}; if that is as you want it, set "
+            "-o allow_outside=true"
+        )
 
 
 def _why(dataset, path, error):

@@ -11,7 +11,8 @@ _FREE = frozenset(
         "save_dir", "log_iter", "snapshot_epoch", "snapshot_steps", "keep", "worker_num", "use_gpu", "use_npu",
         "use_xpu", "use_mlu", "use_vdl", "vdl_log_dir", "weights", "print_flops", "print_params", "profiler_options",
         "export", "EvalReader", "TestReader", "EvalDataset", "TestDataset", "metric", "map_type", "classwise",
-        "save_prediction_only", "output_eval", "find_unused_parameters", "use_fused_allreduce_gradients",
+        "save_prediction_only", "output_eval", "allow_outside", "find_unused_parameters",
+        "use_fused_allreduce_gradients",
     }
 )  # fmt: skip
 

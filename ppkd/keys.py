@@ -15,7 +15,7 @@ RUN_KEYS = frozenset(
         "ema_black_list", "ema_filter_no_grad", "cycle_epoch", "find_unused_parameters",
         "use_fused_allreduce_gradients", "print_flops", "print_params", "profiler_options", "custom_black_list",
         "custom_white_list", "init_loss_scaling", "amp", "amp_level", "to_static", "dataset_dir",
-        "train_images", "train_annotations", "val_images", "val_annotations", "allow_empty", "seed",
+        "train_images", "train_annotations", "val_images", "val_annotations", "allow_empty", "allow_outside", "seed",
         "eval_height", "eval_width", "eval_size",
         # ppkd's own
         "keep", "snapshot_steps", "accumulate", "total_batch_size", "scale_lr", "stages", "amp_dtype"

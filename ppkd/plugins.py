@@ -28,6 +28,7 @@ from paddle import nn
 
 from ppkd.connectors import CONNECTORS
 from ppkd.errors import UserError
+from ppkd.log import logger
 from ppkd.loss_layers import context_names
 from ppkd.losses import LOSSES
 
@@ -93,6 +94,8 @@ def load_plugins(paths, where):
     Raises:
         UserError: a file that is not there, fails, or registers nothing.
     """
+    if not isinstance(paths, list | tuple):
+        raise UserError(f"{where}: distill.plugins has to be a path or a list of paths, found {paths!r}")
     for path in paths:
         real = os.path.realpath(path)
         if real in _loaded:
@@ -100,6 +103,7 @@ def load_plugins(paths, where):
         if not os.path.isfile(real):
             raise UserError(f"{where}: distill.plugins: no such file: {path}")
         before = set(LOSSES) | set(CONNECTORS)
+        logger().info("%s: distill.plugins: running %s", where, path)
         _run(real, path, where)
         if before == set(LOSSES) | set(CONNECTORS):
             raise UserError(f"{where}: {path} registers neither a loss nor a connector (ppkd.plugins.register_loss)")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from ppkd.errors import UserError
 from ppkd.keys import METHOD_KEYS, RUN_KEYS, check_top_level
 from ppkd.own_data import expand_own_data
+from ppkd.paths import safe_name
 from ppkd.plan import SCHEDULE_KEYS
 from ppkd.teachers import check_fields, read_teachers, resolve_paths
 from ppkd.yaml_io import clone, merge, parse_value, read_with_bases
@@ -49,7 +50,7 @@ class Recipe:
     """Everything that a command needs, validated.
 
     Attributes:
-        name: stem of the student's file; names the output folder.
+        name: stem of the student's file, as `paths.safe_name` has it; names the output folder.
         student: the student's and the run's merged ppdet config.
         teachers: teachers by name (usually one, ``teacher``); empty without a slim file.
         method: the distillation method, or None.
@@ -115,7 +116,7 @@ def load_recipe(config, slim_config=None, overrides=()):
     student, origin = _merged(layers)
     if "slim" in student:
         raise UserError(f"{config}: has `slim:` in it, so it is a slim file, which goes to --slim_config")
-    recipe = Recipe(os.path.splitext(os.path.basename(config))[0], student, origin=origin)
+    recipe = Recipe(_name_of(config), student, origin=origin)
     if slim_config is not None:
         recipe.slim = slim = _read_slim(slim_config)
         run, method, of_teacher = slim.run, slim.method, slim.of_teacher
@@ -141,6 +142,10 @@ def load_recipe(config, slim_config=None, overrides=()):
         named = recipe.method.options.get("teachers")
         recipe.teachers = read_teachers(slim.bases, of_teacher, for_teacher, named, student, slim_config)
     return recipe
+
+
+def _name_of(config):
+    return safe_name(os.path.splitext(os.path.basename(config))[0]) or "model"
 
 
 @dataclass
@@ -213,7 +218,7 @@ def _apply_bases(recipe, values, path):
         raise UserError(f"{path}: distill.upstream_merge has to be true or false, found {wanted!r}")
     if wanted:
         _override(recipe, clone(values), path)
-        recipe.name = os.path.splitext(os.path.basename(path))[0]
+        recipe.name = _name_of(path)
         recipe.notes += [f"{key}: set by the bases of {path} (distill.upstream_merge)" for key in differing]
     elif differing:
         recipe.notes.append(
@@ -250,6 +255,8 @@ _EXAMPLES = {"teacher": "teacher.pretrain_weights=PATH", "distill": "distill.sto
 def _method(own, overrides, path):
     loss = own.get("distill_loss")
     block = own.get("distill") or {}
+    if not isinstance(loss, str | None):
+        raise UserError(f"{path}: distill_loss has to be the name of a loss, found {loss!r}")
     if not isinstance(block, dict):
         raise UserError(f"{path}: distill has to be a mapping of options, found {block!r}")
     terms = block.get("terms") or overrides.get("terms")

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 STEPS = 50
-_SHARE = re.compile(r"^\s*(\d+(\.\d*)?|\.\d+)\s*%\s*$")
+_SHARE = re.compile(r"^\s*((\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?)\s*%\s*$")
 
 
 @dataclass(frozen=True)
@@ -41,4 +41,4 @@ class Target:
     @property
     def text(self):
         """What `parse` reads."""
-        return f"{round(100 * self.value, 10):g}%" if self.relative else self.value
+        return f"{100 * self.value:.12g}%" if self.relative else self.value

@@ -1,11 +1,10 @@
 """Loads weights into ppdet models and says what fitted."""
 
-import os
-import pickle
 from dataclasses import dataclass
 
 from ppkd.errors import UserError
-from ppkd.workspace import import_ppdet
+from ppkd.locate import find_weights
+from ppkd.tensor_files import read_tensors
 
 
 @dataclass
@@ -38,89 +37,16 @@ class Match:
         return text
 
 
-def find_weights(weights, what):
-    """The local file for a path (with or without ``.pdparams``) or a URL, downloading the latter to ppdet's cache.
-
-    Args:
-        weights: as in ``pretrain_weights`` or ``weights``.
-        what: for messages, for example ``teacher weights``.
-
-    Raises:
-        UserError: there is no such file, or the download failed.
-    """
-    import_ppdet()
-    from ppdet.utils import download
-    from ppdet.utils.checkpoint import is_url
-
-    weights = str(weights)
-    if is_url(weights):
-        try:
-            return download.get_weights_path(weights)
-        except (Exception, SystemExit) as error:  # ppdet raises whatever its download met
-            # It asks the server for a checksum even if it has the file: without a network the copy has to do.
-            copy = download.map_path(download.parse_url(weights), download.WEIGHTS_HOME)
-            if os.path.isfile(copy):
-                return copy
-            raise UserError(
-                f"{what}: {weights} could not be downloaded ({type(error).__name__}). Is there a network? Otherwise "
-                "download it elsewhere and give the file's path instead"
-            ) from error
-    for path in (weights, weights + ".pdparams"):
-        if os.path.isfile(path):
-            return path
-    raise UserError(
-        f"{what}: no file {weights}{'' if weights.endswith('.pdparams') else ' or ' + weights + '.pdparams'} "
-        f"(looked in {os.path.dirname(os.path.abspath(weights))}). Give a path or a URL"
-    )
-
-
-class _TensorsOnly(pickle.Unpickler):
-    """Unpickles arrays and plain containers, what Paddle's files consist of, and calls nothing else."""
-
-    _KNOWN = frozenset(
-        ["numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct", "numpy.core.multiarray.scalar"]
-        + ["numpy._core.multiarray.scalar", "numpy.ndarray", "numpy.dtype", "collections.OrderedDict", "_codecs.encode"]
-        + ["builtins.tuple", "__builtin__.tuple"]
-    )
-
-    def find_class(self, module, name):
-        if f"{module}.{name}" not in self._KNOWN:
-            raise UserError(f"it calls {module}.{name}, which tensors do not need, so it is not opened")
-        return super().find_class(module, name)
-
-
-def refuse_code(path):
-    """Refuse a file of `paddle.save` that would run code: `paddle.load` unpickles whatever the file names.
-
-    Raises:
-        UserError: it names a function or class that arrays and containers do not need.
-    """
-    with open(path, "rb") as file:
-        _TensorsOnly(file, encoding="latin1").load()
-
-
 def read_weights(path):
-    """Read a ``.pdparams`` file into a dict of name -> array.
+    """Read a ``.pdparams`` or ``.safetensors`` file into a dict of name -> array. Nothing in it is run.
 
     Raises:
-        UserError: the file is not readable as Paddle weights.
+        UserError: the file is not readable as weights, or asks for what tensors do not need.
     """
-    import paddle
-
-    try:
-        refuse_code(path)
-        state = paddle.load(path, return_numpy=True)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-    except Exception as error:
-        raise UserError(f"{path}: not a Paddle weight file, or a damaged one ({_one_line(error)})") from error
+    state = read_tensors(path)
     if not isinstance(state, dict) or not any(hasattr(v, "shape") for v in state.values()):
         raise UserError(f"{path}: not a Paddle weight file: there are no named tensors in it")
     return state
-
-
-def _one_line(error):
-    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def load_into(model, weights, what):

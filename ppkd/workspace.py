@@ -7,6 +7,7 @@ import contextlib
 import io
 import re
 
+from ppkd.compat.safe_load import restricted
 from ppkd.compat.twin_config import without_twin
 from ppkd.errors import UserError, nearest
 from ppkd.yaml_io import Tagged
@@ -46,7 +47,8 @@ def scope(config):
     _reset(table, _classes, {})
     try:
         workspace.merge_config(_materialise(config))
-        yield table
+        with restricted():
+            yield table
     finally:
         _remember_classes(table)
         registered_inside = {name: schema for name, schema in _classes.items() if name not in contents}
@@ -143,10 +145,7 @@ def build_detector(config):
 def _materialise(value):
     """Deep-copy a config with every `Tagged` mapping turned into the ppdet object it names."""
     if isinstance(value, Tagged):
-        import yaml
-
-        constructors = yaml.FullLoader.yaml_constructors
-        known = {k[1:] for k in constructors if isinstance(k, str) and k.startswith("!")} - _FORBIDDEN_TAGS
+        known = _tags()
         if value.tag not in known:
             raise UserError(f"{value.where}: unknown tag !{value.tag}{nearest(value.tag, known)}")
         fields = {k: _materialise(v) for k, v in value.items()}
@@ -159,6 +158,18 @@ def _materialise(value):
     if isinstance(value, (list, tuple)):
         return [_materialise(v) for v in value]
     return value
+
+
+def _tags():
+    """Tags of the classes that ppdet has registered; other packages in this process may have registered theirs."""
+    import yaml
+
+    ours = {
+        name[1:]
+        for name, make in yaml.FullLoader.yaml_constructors.items()
+        if isinstance(name, str) and name.startswith("!") and make.__module__ == "ppdet.core.config.yaml_helpers"
+    }
+    return ours - _FORBIDDEN_TAGS
 
 
 def _class_of(tag):

@@ -10,65 +10,11 @@ import re
 import yaml
 
 from ppkd.errors import UserError, nearest
+from ppkd.yaml_loader import EXPONENT, Loader, Tagged, line_of, reason_of
 
 BASE_KEY = "_BASE_"
-
-
-class Tagged(dict):
-    """A mapping that carried a tag: ``!COCODataSet {image_dir: train}`` has tag ``COCODataSet``.
-
-    Attributes:
-        tag: class name without the exclamation mark.
-        args: positional arguments, for the rare ``!PiecewiseDecay [..]`` form.
-        where: ``file:line`` for messages.
-    """
-
-    def __init__(self, tag, values=(), args=(), where=""):
-        super().__init__(values)
-        self.tag, self.args, self.where = tag, list(args), where
-
-
-class _Loader(yaml.SafeLoader):
-    """yaml.SafeLoader with tags kept as `Tagged` and duplicate keys refused."""
-
-
-def _construct_tagged(loader, suffix, node):
-    where = f"{node.start_mark.name}:{node.start_mark.line + 1}"
-    if isinstance(node, yaml.SequenceNode):
-        return Tagged(suffix, args=loader.construct_sequence(node, deep=True), where=where)
-    if isinstance(node, yaml.MappingNode):
-        return Tagged(suffix, _construct_mapping(loader, node), where=where)
-    return Tagged(suffix, where=where)
-
-
-def _construct_mapping(loader, node):
-    seen = set()
-    for key_node, _ in node.value:
-        if key_node.tag == "tag:yaml.org,2002:merge":  # `<<: *anchor`
-            continue
-        key = loader.construct_object(key_node, deep=True)
-        if isinstance(key, str) and key in seen:
-            mark = key_node.start_mark
-            raise UserError(f"{mark.name}:{mark.line + 1}: the key {key!r} stands twice in the same mapping")
-        seen.add(key if isinstance(key, str) else None)
-    return loader.construct_mapping(node, deep=True)
-
-
-def _refuse_python(loader, suffix, node):
-    where = f"{node.start_mark.name}:{node.start_mark.line + 1}"
-    raise UserError(f"{where}: the tag !!python/{suffix} is refused: a config file builds no Python objects")
-
-
-_Loader.add_multi_constructor("!", _construct_tagged)
-_Loader.add_multi_constructor("tag:yaml.org,2002:python/", _refuse_python)
-# YAML 1.1 reads 1e-3 (no dot) and 1.0e3 (no sign) as text; nobody who writes them means text.
-_EXPONENT = (
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
-_Loader.add_implicit_resolver(*_EXPONENT)
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _construct_mapping)
+# A detector's config has ten; bases that double with each file would have no end.
+_MOST_LAYERS = 1000
 
 
 def parse_value(text):
@@ -80,11 +26,11 @@ def parse_value(text):
     if text.strip() in ("null", "None", "~"):
         return None
     try:
-        loader = _Loader(text)
+        loader = Loader(text)
         loader.name = "-o"
         return loader.get_single_data()
-    except yaml.YAMLError as error:
-        raise UserError(f"-o: {text!r} is not a YAML value: {_reason(error)}") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise UserError(f"-o: {text!r} is not a YAML value: {reason_of(error)}") from None
 
 
 def read_yaml(path):
@@ -97,13 +43,13 @@ def read_yaml(path):
         raise UserError(f"{path}: a config file ends in .yml or .yaml")
     try:
         with open(path, encoding="utf-8") as file:
-            content = yaml.load(file, Loader=_Loader)
+            content = yaml.load(file, Loader=Loader)
     except FileNotFoundError:
         raise UserError(f"{path}: no such config file{_siblings(path)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}{_line(error)}: broken YAML: {_reason(error)}{_of_a_source(path, error)}") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise UserError(f"{path}{line_of(error)}: broken YAML: {reason_of(error)}{_of_a_source(path, error)}") from None
     if content is None:
         content = {}
     if not isinstance(content, dict):
@@ -122,21 +68,36 @@ def read_with_bases(path, _chain=()):
         UserError: as `read_yaml`; a missing base names the file that asked for it; a cycle of bases.
     """
     real = os.path.realpath(path)
-    if real in _chain:
-        raise UserError(f"{path}: _BASE_ files lead back to this file: " + " -> ".join([*_chain, real]))
     own = read_yaml(path)
-    bases = own.pop(BASE_KEY, None) or []
-    bases = bases if isinstance(bases, list) else [bases]
-    layers = []
-    for base in bases:
-        base_path = os.path.join(os.path.dirname(path), os.path.expanduser(str(base)))
+    bases = own.pop(BASE_KEY, None)
+    bases, layers = [] if bases is None else bases, []
+    for base in bases if isinstance(bases, list) else [bases]:
+        if not isinstance(base, str):
+            raise UserError(f"{_place(path, base)}: _BASE_ lists paths of config files, this is {base!r}")
+        base_path = os.path.normpath(os.path.join(os.path.dirname(path), os.path.expanduser(base)))
         if not os.path.isfile(base_path):
             raise UserError(
-                f"{path}: its _BASE_ {base!r} does not exist (looked for {os.path.normpath(base_path)})"
+                f"{_place(path, base)}: its _BASE_ {base!r} does not exist (looked for {base_path})"
                 + _siblings(base_path)
             )
-        layers += read_with_bases(os.path.normpath(base_path), (*_chain, real))[1]
+        chain = (*_chain, real)
+        if os.path.realpath(base_path) in chain:
+            circle = " -> ".join([*chain[chain.index(os.path.realpath(base_path)) :], os.path.realpath(base_path)])
+            raise UserError(f"{_place(path, base)}: its _BASE_ {base!r} leads back to where it came from: {circle}")
+        layers += read_with_bases(base_path, chain)[1]
+        if len(layers) > _MOST_LAYERS:
+            raise UserError(f"{path}: its _BASE_ files, and theirs, come to more than {_MOST_LAYERS}")
     return own, [*layers, (path, own)]
+
+
+def _place(path, base):
+    """``file:line`` of a value of ``_BASE_``."""
+    with open(path, encoding="utf-8") as file:
+        top = yaml.compose(file, Loader=Loader)
+    values = next(value for key, value in top.value if key.value == BASE_KEY)
+    nodes = values.value if isinstance(values, yaml.SequenceNode) else [values]
+    line = next((node.start_mark.line for node in nodes if node.value == base), values.start_mark.line)
+    return f"{path}:{line + 1}"
 
 
 def merge(into, over):
@@ -189,21 +150,7 @@ def _represent_tagged(dumper, value):
 
 
 _Dumper.add_representer(Tagged, _represent_tagged)
-_Dumper.add_implicit_resolver(*_EXPONENT)  # so that a text which looks like such a number is quoted
-
-
-def _line(error):
-    mark = getattr(error, "problem_mark", None)
-    return f":{mark.line + 1}" if mark is not None else ""
-
-
-def _reason(error):
-    """PyYAML's reason in one line, without its own way to name the place."""
-    problem, context = getattr(error, "problem", None), getattr(error, "context", None)
-    if problem is None:
-        return " ".join(str(error).split())
-    begun = getattr(error, "context_mark", None)
-    return problem + (f" ({context}{f' that begins in line {begun.line + 1}' if begun else ''})" if context else "")
+_Dumper.add_implicit_resolver(*EXPONENT)  # so that a text which looks like such a number is quoted
 
 
 def _of_a_source(path, error):

@@ -315,7 +315,7 @@ def test_files_that_are_none(tmp_path):
     assert error("no").startswith(f"--checkpoint: no file {tmp_path}/no or ")
     bad = tmp_path / "bad.pdparams"
     bad.write_bytes(b"no weights")
-    assert f"{bad}: not a Paddle weight file" in error("bad")
+    assert f"{bad}: not a Paddle file" in error("bad")
 
     class Touch:
         def __reduce__(self):

@@ -1,4 +1,4 @@
-"""Loading weights: what fits, what does not, and files that would run code."""
+"""Loading weights: what fits and what does not."""
 
 import os
 import pickle
@@ -9,8 +9,7 @@ import pytest
 from paddle import nn
 
 from ppkd.errors import UserError
-from ppkd.weights import find_weights, inherit, load_exactly, load_into, load_teacher, read_weights, refuse_code
-from tests.helpers_tools import OFFLINE
+from ppkd.weights import inherit, load_exactly, load_into, load_teacher, read_weights
 
 
 def net(channels=4, classes=3):
@@ -40,37 +39,6 @@ def save(tmp_path):
 
 def same(a, b):
     return all(np.array_equal(a[k], b[k]) for k in b)
-
-
-def test_weights_are_found_with_and_without_suffix(save, tmp_path):
-    path = save(net().state_dict())
-    assert find_weights(path, "weights") == path
-    assert find_weights(tmp_path / "w", "weights") == path
-    with pytest.raises(UserError, match=r"teacher weights: no file \S*/v or \S*/v\.pdparams \(looked in .*\)\. Give"):
-        find_weights(tmp_path / "v", "teacher weights")
-
-
-@pytest.fixture
-def offline(monkeypatch, tmp_path):
-    """No network, and an empty cache of downloaded weights."""
-    from ppdet.utils import download
-
-    for name, value in OFFLINE.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(download, "WEIGHTS_HOME", str(tmp_path))
-
-
-def test_a_failed_download_says_what_to_do_instead(offline):
-    url = "https://paddledet.bj.bcebos.com/models/none.pdparams"
-    with pytest.raises(UserError, match=f"weights: {url} could not be downloaded.*give the file's path instead"):
-        find_weights(url, "weights")
-
-
-def test_weights_that_were_downloaded_before_need_no_network(offline, save):
-    """ppdet itself asks the server for their checksum and fails."""
-    path = save({"a": paddle.ones([1])}, "cached.pdparams")
-    assert find_weights("https://paddledet.bj.bcebos.com/models/cached.pdparams", "weights") == path
-    assert find_weights("ppdet://models/cached.pdparams", "weights") == path
 
 
 def test_a_whole_model_loads_exactly(save):
@@ -151,52 +119,12 @@ def test_inherit_copies_neck_and_head_where_shapes_agree_and_never_the_backbone(
 @pytest.mark.parametrize("content", [b"", b"just text\n" * 20, b"\x80\x04", pickle.dumps({}), pickle.dumps({"a": 1})])
 def test_a_file_that_holds_no_tensors(tmp_path, content):
     (tmp_path / "w.pdparams").write_bytes(content)
-    with pytest.raises(UserError, match=r"w\.pdparams: not a Paddle weight file"):
+    with pytest.raises(UserError, match=r"w\.pdparams: not a Paddle (weight )?file"):
         read_weights(str(tmp_path / "w.pdparams"))
 
 
 def test_a_damaged_file(save):
     path = save(net().state_dict())
     os.truncate(path, os.path.getsize(path) // 2)
-    with pytest.raises(UserError, match="not a Paddle weight file, or a damaged one"):
+    with pytest.raises(UserError, match="not a Paddle file, or a damaged one"):
         read_weights(path)
-
-
-class _Runs:
-    """What pickle calls a function for; `paddle.load` does so without asking."""
-
-    def __init__(self, function, *args):
-        self.call = (function, args)
-
-    def __reduce__(self):
-        return self.call
-
-
-@pytest.mark.parametrize("name", ["system", "exec", "eval"])
-def test_weights_that_would_run_code_are_refused_and_run_nothing(tmp_path, name):
-    canary = tmp_path / "canary"
-    python = f"open({str(canary)!r}, 'w').close()"
-    calls = {"system": _Runs(os.system, f"touch {canary}"), "exec": _Runs(exec, python), "eval": _Runs(eval, python)}
-    path = tmp_path / "w.pdparams"
-    path.write_bytes(pickle.dumps({"a": np.ones(2), "b": calls[name]}, protocol=2))
-    with pytest.raises(UserError, match=r"w\.pdparams: it calls \w+\.\w+, which tensors do not need"):
-        read_weights(str(path))
-    assert not canary.exists()
-    paddle.load(str(path))
-    assert canary.exists(), "paddle.load no longer runs code: refuse_code has had its day"
-
-
-def test_what_paddle_saves_is_not_refused(save):
-    """Weights, nested states with tensors, scalars and names: protocols 2 to 4."""
-    model = net()
-    optimizer = paddle.optimizer.AdamW(parameters=model.parameters())
-    model.backbone(paddle.ones([1, 3, 4, 4])).sum().backward()
-    optimizer.step()
-    state = {"epoch": 1, "student": model.state_dict(), "optimizer": optimizer.state_dict(), "ema": None}
-    for protocol in (2, 3, 4):
-        path = save(state)
-        paddle.save(state, path, protocol=protocol)
-        refuse_code(path)
-        paddle.save(model.state_dict(), path, protocol=protocol)
-        refuse_code(path)
-        assert same(read_weights(path), model.state_dict())

@@ -126,13 +126,13 @@ def test_one_base_may_stand_without_a_list(write):
 def test_a_missing_base_names_the_file_that_asked_for_it_and_the_nearest(write):
     write("sub/runtime.yml", "a: 1\n")
     path = write("top.yml", "_BASE_: [sub/runtim.yml]\n")
-    with pytest.raises(UserError, match=r"top\.yml: its _BASE_ 'sub/runtim\.yml' does not.*nearest: runtime\.yml"):
+    with pytest.raises(UserError, match=r"top\.yml:1: its _BASE_ 'sub/runtim\.yml' does not.*nearest: runtime\.yml"):
         read_with_bases(path)
 
 
 def test_a_cycle_of_bases_is_named(write):
-    write("b.yml", "_BASE_: [a.yml]\n")
-    with pytest.raises(UserError, match=r"lead back to this file: .*a\.yml -> .*b\.yml -> .*a\.yml"):
+    write("b.yml", "_BASE_:\n  [a.yml]\n")
+    with pytest.raises(UserError, match=r"b\.yml:2: .*leads back to where .*: (\S*a\.yml) -> \S*b\.yml -> \1$"):
         read_with_bases(write("a.yml", "_BASE_: [b.yml]\n"))
 
 
@@ -207,6 +207,67 @@ def test_a_source_that_has_to_be_quoted_is_told(text, source, tmp_path):
     path.write_text(f"b: 1\n{text}\n")
     with pytest.raises(UserError, match=re.escape(f'in brackets or braces a source is quoted: "{source}"')):
         read_yaml(str(path))
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("a: 1\nb:\n\tc: 2\n", r":3: broken YAML: .*indented with spaces, never with tabs"),
+        ("a: 1\nb: [1,\n\t2]\nc: !X\n\t d: 1\n", r":3: broken YAML: .*never with tabs"),
+        ("a: 1\nb: *elsewhere\n", r":2: broken YAML: found undefined alias 'elsewhere'; an anchor is known .*own file"),
+        ("a: 1\nb: &x [1, *x]\n", r":2: broken YAML: found unconstructable recursive node: an alias inside"),
+        ("a: &x {b: *x}\n", r":1: broken YAML: found unconstructable recursive node"),
+        ("a: &x\n  b: !T {c: *x}\n", r":[12]: broken YAML: found unconstructable recursive node"),
+        ("a: 1\nb: 2001-99-99\n", r":2: broken YAML: a value that cannot be \(ValueError: month must be"),
+        ("a: 1\nb: !!int x\n", r":2: broken YAML: a value that cannot be \(ValueError"),
+        ("a: 1\nb: !!bool x\n", r":2: broken YAML: a value that cannot be \(KeyError"),
+        ("a: 1\nb: !!timestamp x\n", r":2: broken YAML: a value that cannot be \(AttributeError"),
+        ("a: 1\n? [1, 2]\n: 3\n", r":2: broken YAML: a key has to be a plain value"),
+        ("a: 1\n7: 1\nb: 2\n7: 3\n", r":4: the key 7 stands twice"),
+        ("a: 1\nb: !Decay 3\n", r":2: broken YAML: !Decay stands before a plain value"),
+        ("a: " + "[" * 1500 + "\n", r": broken YAML: nested too deeply"),
+        ("a: 1\n--- \nb: 2\n", r":2: broken YAML: .*another document"),
+        ("a: 1\nb: !!unknown 2\n", r":2: broken YAML: could not determine a constructor"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_line(write, text, message):
+    with pytest.raises(UserError, match=rf"wrong\.yml{message}"):
+        read_yaml(write("wrong.yml", text))
+
+
+@pytest.mark.parametrize("kind", ["[{0}, {0}]", "{{x: {0}, y: {0}}}", "!T {{x: {0}, y: {0}}}", "!T [{0}, {0}]"])
+def test_anchors_that_repeat_without_end_are_refused(write, kind):
+    """Thirty lines that come to a thousand million values; a config's own few anchors are no matter."""
+    lines = ["a0: &a0 [1, 2]", *(f"a{n}: &a{n} " + kind.format(f"*a{n - 1}") for n in range(1, 30))]
+    assert "a5" in read_yaml(write("few.yml", "\n".join(lines[:6])))
+    with pytest.raises(UserError, match=r"bomb\.yml:1: broken YAML: anchors repeat so much"):
+        read_yaml(write("bomb.yml", "\n".join(lines)))
+    merged = ["a0: &a0 {k: 1}", *(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}" for n in range(1, 30))]
+    with pytest.raises(UserError, match=r"bomb\.yml:18: broken YAML: `<<` brings more than"):
+        read_yaml(write("bomb.yml", "\n".join(merged)))
+
+
+def test_a_python_tag_under_another_handle_is_refused(write):
+    for text in ("%TAG !e! tag:yaml.org,2002:python/\n---\na: !e!object/apply:os.getcwd []\n",
+                 "a: !<tag:yaml.org,2002:python/object/apply:os.getcwd> []\n",
+                 "%TAG ! tag:yaml.org,2002:python/\n---\na: !name:os.getcwd ''\n"):  # fmt: skip
+        with pytest.raises(UserError, match=r"a\.yml:\d: the tag !!python/.* is refused"):
+            read_yaml(write("a.yml", text))
+
+
+@pytest.mark.parametrize("base", ["{x: 1}", "3", "[low.yml, {x: 1}]", "[[low.yml]]", "!T [low.yml]"])
+def test_a_base_that_is_no_path(write, base):
+    write("low.yml", "a: 1\n")
+    with pytest.raises(UserError, match=r"top\.yml:2: _BASE_ lists paths of config files, this is"):
+        read_with_bases(write("top.yml", f"a: 1\n_BASE_: {base}\n"))
+
+
+def test_bases_that_double_with_each_file_are_refused(write):
+    write("0.yml", "a: 1\n")
+    for n in range(1, 30):
+        write(f"{n}.yml", f"_BASE_: [{n - 1}.yml, {n - 1}.yml]\n")
+    with pytest.raises(UserError, match=r"come to more than 1000"):
+        read_with_bases(write("top.yml", "_BASE_: [29.yml]\n"))
 
 
 def test_other_broken_yaml_says_nothing_of_sources(tmp_path):

@@ -9,13 +9,17 @@ def cure_ppdet():
         ld_head,
         loader_errors,
         neck_scales,
+        no_eval,
         pillow_textsize,
         repvgg_alpha,
+        safe_load,
         type_promotion,
         yolox_sizes,
         zero_dim,
     )
 
+    no_eval.look_names_up()
+    safe_load.read_cached_images_as_arrays()
     loader_errors.raise_errors_of_the_loading_thread()
     pillow_textsize.give_textsize_back()
     few_cells.take_what_cells_there_are()

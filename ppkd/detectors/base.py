@@ -17,7 +17,9 @@ PROBE_SIZE = 256
 # exponential; and targets that can be read and given.
 ANCHORS, TARGETS = "boxes on anchors", "a target assignment"
 
-_SOURCE = re.compile(r"^(?P<name>[A-Za-z_][\w.]*?)(\[(?P<index>\d+|\*|s\d+(, *s\d+)*)\])?$")
+_SOURCE = re.compile(
+    r"(?P<name>[A-Za-z_][\w.]*?)(\[(?P<index>[0-9]{1,6}|\*|s[0-9]{1,6}(, *s[0-9]{1,6})*)\])?\Z", re.ASCII
+)
 _LAYER = re.compile(r"^(?P<tower>head\.\w+_tower)\.(?P<layer>\w+)$")
 
 
@@ -239,7 +241,9 @@ class Detector:
         recorder = self.dry_run([tap.path for tap in taps])
         levels = []
         for i, tap in enumerate(taps):
-            shape = recorder.take(tap).shape
+            shape = getattr(recorder.take(tap), "shape", None)
+            if shape is None:
+                raise UserError(f"{name}: {tap.path} returns no tensor, nor several; take one of the modules in it")
             is_map = len(shape) == 4 and shape[2] > 0
             stride = PROBE_SIZE // shape[2] if is_map and not tap.grid else None
             cells = (int(shape[2]), int(shape[3])) if is_map and tap.grid else None
