@@ -152,6 +152,18 @@ RECIPES = {
         "slim/distill/picodet_l_distill_s_rtmdet.yml",
         _levels("neck", (8, 16, 32, 64)),
     ),
+    "rtmdet_tiny": Published(
+        "rtmdet/rtmdet_tiny_300e_coco.yml", "slim/distill/rtmdet_s_distill_tiny.yml", _levels("neck", (8, 16, 32))
+    ),
+    "rtmdet_s": Published(
+        "rtmdet/rtmdet_s_300e_coco.yml", "slim/distill/rtmdet_m_distill_s.yml", _levels("neck", (8, 16, 32))
+    ),
+    "rtmdet_m": Published(
+        "rtmdet/rtmdet_m_300e_coco.yml", "slim/distill/rtmdet_l_distill_m.yml", _levels("neck", (8, 16, 32))
+    ),
+    "rtmdet_l": Published(
+        "rtmdet/rtmdet_l_300e_coco.yml", "slim/distill/rtmdet_x_distill_l.yml", _levels("neck", (8, 16, 32))
+    ),
     "gfl_crosskd": Published(
         "gfl/gfl_r50_fpn_1x_coco.yml", "slim/distill/gfl_r101vd_fpn_coco_crosskd.yml", ("cls", "box")
     ),
@@ -339,7 +351,7 @@ def shrunk(value):
     if isinstance(value, list):
         return [shrunk(item) for item in value]
     if isinstance(value, dict):
-        sizes = ("target_size", "input_dim")
+        sizes = ("target_size", "input_dim", "size")
         return {key: _small(item) if key in sizes else shrunk(item) for key, item in value.items()}
     return value
 
@@ -353,7 +365,8 @@ def _small(size):
         return SIZE
     if isinstance(size[0], list):
         return [[SIZE, 2 * SIZE]]
-    return {(800, 1333): [SIZE, 2 * SIZE], (640, 640): [SIZE, SIZE]}.get(tuple(size), [SIZE])
+    known = {(800, 1333): [SIZE, 2 * SIZE], (640, 640): [SIZE, SIZE], (1280, 1280): [2 * SIZE, 2 * SIZE]}
+    return known.get(tuple(size), [SIZE])
 
 
 def make_all_weights(recipe, folder, seed):

@@ -4,6 +4,7 @@ Ideal is the plain student's step plus the needed part of the teacher's forward.
 `random_weights`), the learning rate is 0, and the batch is the same in every step.
 """
 
+import dataclasses
 import os
 import tempfile
 
@@ -171,7 +172,7 @@ def idle():
     for term in off.terms:
         term.spec.weight = 0.0
     for term in over.terms:
-        term.spec.schedule.stop_epoch = 1
+        term.spec.schedule = dataclasses.replace(term.spec.schedule, stop_epoch=1)
     over.enter(1)
     found = {"zero": off, "after": over, "plain": off.student, "plain too": over.student}
     seconds = interleaved({key: steps.step(model) for key, model in found.items()}, repeats=9, warmup=1)

@@ -1,13 +1,21 @@
 """ppkd: knowledge distillation for object detectors on PaddlePaddle.
 
-Importing it cures ppdet's defects on today's Paddle (`compat`) in this process, whenever ppdet is imported.
+Importing it cures ppdet's defects on today's Paddle (`compat`) and adds detectors to ppdet's (`models`) in this
+process, whenever ppdet is imported.
 """
 
-from ppkd.compat import cure_ppdet
 from ppkd.compat.on_import import after_import
 from ppkd.compat.zlib_order import load_zlib_before_paddle
 
+
+def _extend_ppdet():
+    from ppkd import compat, models
+
+    compat.cure_ppdet()
+    models.register()
+
+
 load_zlib_before_paddle()
-after_import("ppdet", cure_ppdet)
+after_import("ppdet", _extend_ppdet)
 
 __version__ = "0.1.0"

@@ -97,8 +97,12 @@ def export_parser():
 
 def convert_parser():
     """Arguments of ``tools/convert.py``."""
-    parser = _common("Take the student out of a checkpoint of PaddleDetection's distillation, as a plain detector's.")
-    parser.add_argument("--checkpoint", required=True, help="a .pdparams, .pdema or .safetensors file, or a URL")
+    parser = _common(
+        "Turn weights into those of the detector of -c: the student of PaddleDetection's distillation, RTMDet of "
+        "MMYOLO, MMDetection or MMRazor, or torchvision's ResNet for its backbone."
+    )
+    parser.add_argument("--checkpoint", required=True, help="a .pdparams, .pdema, .safetensors or .pth file, or a URL")
+    parser.add_argument("--part", choices=["student", "teacher"], default="student", help="of MMRazor's distillation")
     parser.add_argument("--output", required=True, help="the .pdparams or .safetensors file to write")
     return parser
 
@@ -154,7 +158,7 @@ COMMANDS = {
     "eval": (eval_parser, "evaluate", "evaluate a detector"),
     "infer": (infer_parser, "infer", "detect objects in images and draw them"),
     "export": (export_parser, "export", "write a detector for Paddle Inference, and as ONNX"),
-    "convert": (convert_parser, "convert", "take the student out of a checkpoint of PaddleDetection's"),
+    "convert": (convert_parser, "convert", "turn weights of others into a detector's"),
     "explain": (explain_parser, "explain", "print what a slim file comes to, and who set which key"),
     "doctor": (doctor_parser, "doctor", "examine a distillation before it is run"),
     "layers": (layers_parser, "layers", "print a detector's modules, shapes and sources"),

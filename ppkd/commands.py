@@ -171,7 +171,7 @@ def export(args):
 
 
 def convert(args):
-    """``tools/convert.py``: the student of a checkpoint of PaddleDetection's distillation, alone."""
+    """``tools/convert.py``: a detector's weights out of a file of PaddleDetection's distillation, or of PyTorch's."""
     recipe = load_recipe(args.config, None, args.opt)
     if not args.output.endswith(SUFFIXES):
         raise UserError(f"--output {args.output}: has to end in .pdparams, or ppdet does not find it, or .safetensors")
@@ -179,14 +179,22 @@ def convert(args):
     from ppkd.build import build_student
     from ppkd.checkpoint import write
     from ppkd.convert import take_student
+    from ppkd.foreign import TEACHER, take_weights
     from ppkd.locate import find_weights
+    from ppkd.torch_files import is_torch_file
 
     path = find_weights(args.checkpoint, "--checkpoint")
     if os.path.realpath(args.output) == os.path.realpath(path):
         raise UserError(f"--output {args.output}: is the checkpoint itself, which stays as it is; give another file")
     start_device(recipe.student)
     model = build_student(recipe, load=False)
-    tensors = take_student(path, model, recipe.student.get("num_classes"))
+    classes = recipe.student.get("num_classes")
+    if is_torch_file(path):
+        tensors = take_weights(path, model, args.part, classes)
+    elif args.part == TEACHER:
+        raise UserError(f"--part teacher: {path} is no file of PyTorch's; give the teacher's own weights")
+    else:
+        tensors = take_student(path, model, classes)
     write(args.output, tensors)
     logger().info("written to %s: %d tensors", args.output, len(tensors))
 

@@ -111,10 +111,15 @@ def take_student(path, model, num_classes=None):
     if not fit.complete:
         whose = "its student does" if part else f"no {STUDENT}.* in it, and as a plain detector's its tensors do"
         swapped = parts[TEACHER] and compare(parts[TEACHER], model).complete
-        reason = "its teacher does: is -c the teacher's file?" if swapped else _reason(fit, num_classes)
-        raise UserError(f"{path}: {whose} not fit the detector of -c: {fit} ({reason})")
+        found = f"{fit} (its teacher does: is -c the teacher's file?)" if swapped else misfit(fit, num_classes)
+        raise UserError(f"{path}: {whose} not fit the detector of -c: {found}")
     _tell(path, parts)
     return {name: parts[part][name] for name in model.state_dict()}
+
+
+def misfit(fit, num_classes):
+    """What of a `Fit` does not, with the likeliest reason."""
+    return f"{fit} ({_reason(fit, num_classes)})"
 
 
 def _reason(fit, num_classes):

@@ -12,8 +12,9 @@ from ppkd.datasets import open_dataset
 from ppkd.errors import UserError
 from ppkd.evaluation import check_reader, evaluate
 from ppkd.keys import RUN_KEYS
+from ppkd.locate import find_weights
 from ppkd.log import logger
-from ppkd.weights import find_weights, load_exactly
+from ppkd.weights import load_exactly
 from ppkd.workspace import build_detector, scope
 from ppkd.yaml_io import clone
 

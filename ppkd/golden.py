@@ -34,7 +34,7 @@ class _Hyper(dict):
 
 
 class Case:
-    """One fixture file: arrays by name, and its hyper-parameters in ``hyper``.
+    """One fixture file: arrays by name, what stands in ``meta``, and of that the hyper-parameters in ``hyper``.
 
     Raises:
         GoldenError: the file, one of its arrays or ``meta`` cannot be read.
@@ -44,11 +44,10 @@ class Case:
         self.path = path
         self._arrays = _read_arrays(path)
         try:
-            self.hyper = _Hyper(path, json.loads(str(self["meta"][0]))["hyper"])
-        except (ValueError, KeyError, TypeError, IndexError) as error:
-            raise GoldenError(
-                f"{path}: array 'meta' is not one JSON object with 'hyper' ({error!r})"
-            ) from None
+            self.meta = json.loads(str(self["meta"][0]))
+            self.hyper = _Hyper(path, self.meta.get("hyper", {}))
+        except (ValueError, AttributeError, TypeError, IndexError) as error:
+            raise GoldenError(f"{path}: array 'meta' is not one JSON object ({error!r})") from None
 
     def __getitem__(self, name):
         if name not in self._arrays:
@@ -57,6 +56,11 @@ class Case:
 
     def __contains__(self, name):
         return name in self._arrays
+
+    @property
+    def names(self):
+        """The names of all arrays."""
+        return list(self._arrays)
 
     def numbered(self, prefix):
         """The arrays ``prefix0``, ``prefix1``, ... up to the first that does not exist."""

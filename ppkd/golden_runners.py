@@ -8,6 +8,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
+from ppkd.golden_rtmdet import rtmdet
 from ppkd.losses.atss import atss_regions
 from ppkd.losses.cwd import CWDLoss
 from ppkd.losses.dist import DISTLoss, dist_terms
@@ -328,5 +329,6 @@ RUNNERS = {
         ld_vlr,
         mgd_masked,
         pkd,
+        rtmdet,
     )
 }

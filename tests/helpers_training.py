@@ -19,6 +19,7 @@ families = pytest.mark.parametrize("family", FAMILIES)
 PAIRS = (
     ("retinanet", "fgd"), ("ppyoloe", "fgd"), ("retinanet", "cwd"), ("gfl", "cwd"), ("gfl", "ld"), ("picodet", "ld"),
     ("ppyoloe", "ld"), ("ppyoloe", "ppyoloe"), ("yolov3", "yolov3"), ("gfl", "heads"), ("ppyoloe", "maps"),
+    ("rtmdet", "neck"),
 )  # fmt: skip
 
 
@@ -39,6 +40,7 @@ _STRONG = {
     "yolov3": ["distill.weight=10"],
     "heads": ["distill.terms.dkd.weight=10", "distill.terms.cross_box.weight=10"],
     "maps": [],
+    "neck": [],
 }
 
 

@@ -139,6 +139,14 @@ def test_a_ppyoloe_teaches_a_yolox_from_the_coarsest_level_to_the_finest(step):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("student, teacher", [("picodet", "rtmdet"), ("rtmdet", "ppyoloe")])
+def test_an_rtmdet_teaches_and_is_taught_by_others(student, teacher, step):
+    terms, _, log = step(student, "CWD", teacher, "distill.places=[neck, head.cls]")
+    assert set(terms) == {f"cwd_{place}.s{stride}" for place in ("neck", "cls") for stride in (8, 16, 32)}
+    assert all(value > 0 for name, value in terms.items() if not name.endswith("s32"))
+    assert any("its images are normalised otherwise than the student's" in line for line in log)
+
+
 def test_a_teacher_gets_a_yoloxs_resized_images_normalised_in_its_own_way(recipe):
     """This YOLOX reads pixels from 0 to 255 and grows them to 96 x 96; PP-YOLOE wants them from 0 to 1."""
     unscaled = "{NormalizeImage: {mean: [0, 0, 0], std: [1, 1, 1], is_scale: false}}"

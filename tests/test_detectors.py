@@ -13,6 +13,7 @@ from ppkd.detectors.gfl import GFL, PicoDet
 from ppkd.detectors.ppyoloe import PPYOLOE
 from ppkd.detectors.rcnn import RCNN
 from ppkd.detectors.retinanet import RetinaNet
+from ppkd.detectors.rtmdet import RTMDet
 from ppkd.detectors.solov2 import SOLOv2
 from ppkd.detectors.tood import TOOD
 from ppkd.detectors.yolov3 import YOLOv3
@@ -26,6 +27,7 @@ from tests.test_recorders import hooks_on
 KINDS = {
     "retinanet": RetinaNet, "ppyoloe": PPYOLOE, "gfl": GFL, "picodet": PicoDet, "yolov3": YOLOv3, "fcos": FCOS,
     "tood": TOOD, "yolox": YOLOX, "faster_rcnn": RCNN, "mask_rcnn": RCNN, "cascade_rcnn": RCNN, "solov2": SOLOv2,
+    "rtmdet": RTMDet,
 }  # fmt: skip
 # Variants of a family: overrides of its tiny config.
 VARIANTS = {
@@ -36,21 +38,23 @@ RCNNS = ("faster_rcnn", "mask_rcnn", "cascade_rcnn")
 FROM_STRIDE_4 = (*RCNNS, "solov2")
 STRIDES = {
     "retinanet": [8, 16, 32, 64, 128], "ppyoloe": [32, 16, 8], "yolov3": [32, 16, 8],
-    **dict.fromkeys(("picodet", "yolox"), [8, 16, 32]), **dict.fromkeys(("gfl", "fcos", "tood"), [8, 16, 32, 64]),
+    **dict.fromkeys(("picodet", "yolox", "rtmdet"), [8, 16, 32]),
+    **dict.fromkeys(("gfl", "fcos", "tood"), [8, 16, 32, 64]),
     **dict.fromkeys(FROM_STRIDE_4, [4, 8, 16, 32, 64]),
 }  # fmt: skip
 # Where a head's levels lie, if not where the neck's do: grids of so many cells, or strides.
 GRIDS = [(n, n) for n in (10, 8, 6, 4, 3)]
 PLACES = {("solov2", "head.cls"): GRIDS, ("solov2", "head.kernel"): GRIDS, ("solov2", "head.mask"): [4]}
 NECK = {family: [16] * len(STRIDES[family]) for family in KINDS}
-NECK |= {"ppyoloe": [96, 48, 24], "yolov3": [16, 12, 8], "yolox": [32, 64, 128]}
+NECK |= {"ppyoloe": [96, 48, 24], "yolov3": [16, 12, 8], "yolox": [32, 64, 128], "rtmdet": [32, 32, 32]}
 BODY = dict.fromkeys(KINDS, [(8, 16), (16, 32), (32, 32)])
-BODY |= dict.fromkeys(("ppyoloe", "yolox"), [(8, 32), (16, 64), (32, 128)])
+BODY |= dict.fromkeys(("ppyoloe", "yolox", "rtmdet"), [(8, 32), (16, 64), (32, 128)])
 BODY |= dict.fromkeys(FROM_STRIDE_4, [(4, 16), (8, 16), (16, 32), (32, 32)])
 MODULE = dict.fromkeys(KINDS, ("neck.fpn_res4_sum", (16, 16)))
 MODULE |= {
     "ppyoloe": ("neck.pan_stages.0", (32, 96)), "picodet": ("neck.bottom_up_blocks.1", (32, 16)),
     "yolov3": ("neck.yolo_block.1", (16, 12)), "yolox": ("neck.pan_blocks.0", (16, 64)),
+    "rtmdet": ("neck.bottom_up_layers.0", (16, 64)),
 }  # fmt: skip
 # Source -> channels a class or a box takes: three anchors a place; four edges of so many bins.
 HEADS = {
@@ -74,6 +78,7 @@ HEADS = {
         "head.box": lambda classes: 4,
         "head.objectness": lambda classes: 1,
     },
+    "rtmdet": {"head.cls": lambda classes: classes, "head.box": lambda classes: 4},
     **dict.fromkeys(RCNNS, {"head.objectness": lambda classes: 3, "head.box": lambda classes: 3 * 4}),
     "solov2": {
         "head.cls": lambda classes: classes,
@@ -279,6 +284,7 @@ HEADS_IN_ORDER = {
     FCOS: ("head.cls", "head.box", "head.centerness"),
     TOOD: ("head.cls", "head.box"),
     YOLOX: ("head.cls", "head.box", "head.objectness"),
+    RTMDet: ("head.cls", "head.box"),
     RCNN: ("head.objectness", "head.box"),
     SOLOv2: ("head.cls", "head.kernel", "head.mask"),
 }

@@ -35,6 +35,8 @@ IN_PARTS = [*EQUAL, "TrainReader.batch_size=1", "accumulate=2"]
 ACCUMULATED = {"accumulated": ("yolov3", "fgd", IN_PARTS, {"settled": True})}
 # Terms of its own, one of them brought to a share of the loss.
 RUNS["terms"] = ("ppyoloe", "maps", [], {"empty_rank": 1})
+# Convolutions that three levels share, and losses divided by a sum over all ranks.
+RUNS["shared"] = ("rtmdet", "neck", [], {"empty_rank": 1})
 RUNS["no_parameters"] = ("yolov3", "yolov3", [], {"empty_rank": 1})
 
 

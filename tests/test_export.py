@@ -28,7 +28,7 @@ from tests.helpers_training import PADDLE, fit
 
 DETECTORS = (
     "retinanet", "fcos", "gfl", "picodet", "tood", "ppyoloe", "yolov3", "yolox", "faster_rcnn", "mask_rcnn",
-    "cascade_rcnn", "solov2",
+    "cascade_rcnn", "solov2", "rtmdet",
 )  # fmt: skip
 GRAPH = "model.json" if PADDLE >= 3 else "model.pdmodel"
 
@@ -47,7 +47,7 @@ def detector(recipe, known):
         loaded = recipe(family, distil=False, overrides=overrides)
         model = build_detector(loaded.student)
         if family not in known:
-            lively(model, loaded, noise=0.25 if family == "solov2" else 0.5)
+            lively(model, loaded, noise={"solov2": 0.25, "rtmdet": 2.0}.get(family, 0.5))
             batch = evaluation_batch(loaded)
             if family == "cascade_rcnn":  # ppdet's graph of it does not tell the images of a batch apart
                 batch = first_image(batch)
@@ -125,8 +125,9 @@ def test_the_exported_student_of_a_distillation_is_the_plain_detector(recipe, sh
     assert [step["type"] for step in settings["Preprocess"]] == ["Resize", "NormalizeImage", "Permute", "PadStride"]
 
 
-def test_height_and_width_may_be_left_open(detector, tmp_path):
-    loaded, model, batch, _ = detector("yolov3", ["TestReader.inputs_def.image_shape=[3,-1,-1]"])
+@pytest.mark.parametrize("family", ["yolov3", "rtmdet"])
+def test_height_and_width_may_be_left_open(family, detector, tmp_path):
+    loaded, model, batch, _ = detector(family, ["TestReader.inputs_def.image_shape=[3,-1,-1]"])
     batch = dict(batch, image=paddle.concat([batch["image"], batch["image"][:, :, :, :32]], axis=3))
     expected = dynamic_outputs(model, batch)
     folder = write_static(model, loaded, str(tmp_path))

@@ -46,7 +46,7 @@ TEACHER = "teacher"
 SINGLE_CELL = ("s64", "s128")
 STRIDES = {
     "retinanet": (8, 16, 32, 64, 128), "gfl": (8, 16, 32, 64), "picodet": (8, 16, 32), "ppyoloe": (8, 16, 32),
-    "yolov3": (8, 16, 32),
+    "yolov3": (8, 16, 32), "rtmdet": (8, 16, 32),
 }  # fmt: skip
 FGD = ("fg", "bg", "attention", "relation")
 # What is logged: term -> parts (none: the term itself); terms in ALL_LEVELS are one for all strides.
@@ -63,6 +63,7 @@ TERMS = {
     "maps": dict.fromkeys(
         ("absolute", "squared", "normalised", "pattern", "always", "smaller", "projected", "generated", "masked"), ()
     ),
+    "neck": {"neck": (), "plain": ()},
 }  # fmt: skip
 ALL_LEVELS = ("ld", "logits", "dkd", "bckd", "bckd_cls", "cross_cls", "cross_box", "cross_giou")
 ONE_LEVEL = {"smaller": 8}
@@ -74,6 +75,7 @@ _CONVOLVED = ("always", "smaller", "projected", "generated", "masked")
 OFF = {
     (1, "maps"): _CONVOLVED, (6, "maps"): ("generated", "masked", "normalised", "projected"),
     (11, "maps"): (*_CONVOLVED, "normalised"),
+    (1, "neck"): ("neck",), (11, "neck"): ("neck",),
     (11, "heads"): ("cross_cls", "cross_box", "cross_giou"),
 }  # fmt: skip
 # Parts that compare with a soft target and do not subtract its entropy: no zero at equality, but no gradient either.
@@ -184,7 +186,7 @@ NO_WEIGHT = {
     "ld": ["distill.loss_weight=0"],
     "ppyoloe": ["distill.loss_weight.logits=0", "distill.loss_weight.feat=0"],
     "yolov3": ["distill.weight=0"],
-    **{method: [f"distill.terms.{name}.weight=0" for name in TERMS[method]] for method in ("heads", "maps")},
+    **{method: [f"distill.terms.{name}.weight=0" for name in TERMS[method]] for method in ("heads", "maps", "neck")},
 }
 
 
@@ -233,6 +235,7 @@ def test_3_teacher_is_untouched_by_training_and_eval(family, method, recipe):
 
 LEARNED = {"fgd": {"connect_student", "loss"}, "cwd": {"connect_student"}, "ld": set(), "yolov3": set()}
 LEARNED |= {"ppyoloe": LEARNED["fgd"], "heads": {"connect_student"}, "maps": LEARNED["fgd"]}
+LEARNED["neck"] = {"connect_student"}
 
 
 @pairs
@@ -372,6 +375,7 @@ ALL_OF_THEM = {
     "ppyoloe": ["PPYOLOEHead.nms.score_threshold=0.0"],
     "gfl": ["GFLHead.nms.score_threshold=0.0"],
     "picodet": ["PicoHead.nms.score_threshold=0.0"],
+    "rtmdet": ["RTMDetHead.nms.score_threshold=0.0"],
     "yolov3": ["BBoxPostProcess.nms.score_threshold=0.0", "BBoxPostProcess.decode.conf_thresh=0.0"],
 }
 

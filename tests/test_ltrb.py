@@ -30,6 +30,8 @@ CASES = {
     "retinanet weighted": ("retinanet", [*_WEIGHTED, "RetinaHead.anchor_generator.scales_per_octave=2"]),
     "tood unaligned": ("tood", ["TOODHead.use_align_head=false"]),
     "yolox": ("yolox", []),
+    "rtmdet": ("rtmdet", []),
+    "rtmdet exponential": ("rtmdet", ["RTMDetHead.exp_on_reg=true"]),
     "yolov3": ("yolov3", _YOLO),
     "ppyolo": (
         "yolov3",
@@ -170,7 +172,7 @@ def test_it_can_be_pickled_and_differentiated_and_has_all_levels(case, detector)
     assert all(bool(paddle.isfinite(g).all()) for g in gradients)
 
 
-@pytest.mark.parametrize("case", ["gfl", "fcos pixels", "retinanet", "yolox", "ppyolo"])
+@pytest.mark.parametrize("case", ["gfl", "fcos pixels", "retinanet", "yolox", "ppyolo", "rtmdet"])
 def test_it_is_computed_in_float32(case, detector):
     (level, *_) = detector(case).levels("head.ltrb")
     channels = {"gfl": 36, "retinanet": 12, "ppyolo": 3 * (6 + 1)}.get(case, 4)
@@ -189,7 +191,7 @@ def test_a_head_that_cannot_tell_does_not_offer_it(case, detector):
 
 CLASSES = {
     "gfl": 1, "picodet": 1, "picodet apart": 1, "picodet v2": 1, "ppyoloe": 1, "fcos": 1, "tood": 1, "yolox": 1,
-    "solov2": 1, "retinanet": 3, "retinanet weighted": 6, "yolov3": 3, "ppyolo": 3,
+    "rtmdet": 1, "solov2": 1, "retinanet": 3, "retinanet weighted": 6, "yolov3": 3, "ppyolo": 3,
 }  # fmt: skip
 
 

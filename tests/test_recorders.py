@@ -140,6 +140,7 @@ FIRED = {
     ("retinanet", "fgd"): (1, 1), ("ppyoloe", "fgd"): (1, 1), ("retinanet", "cwd"): (1, 1), ("gfl", "cwd"): (5, 5),
     ("gfl", "ld"): (8, 8), ("picodet", "ld"): (3, 6), ("ppyoloe", "ld"): (6, 6), ("ppyoloe", "ppyoloe"): (8, 7),
     ("yolov3", "yolov3"): (3, 3), ("gfl", "heads"): (17, 8), ("ppyoloe", "maps"): (2, 2),
+    ("rtmdet", "neck"): (3, 3),
 }  # fmt: skip
 
 

@@ -43,6 +43,7 @@ CASES = {
     "yolox": ("yolox", [], {"head.cls": 3, "head.box": 3, "head.objectness": 3}),
     "yolox depthwise": ("yolox", ["YOLOXHead.depthwise=true"], {"head.cls": 3, "head.box": 3, "head.objectness": 3}),
     "tood": ("tood", [], {"head.cls": 1, "head.box": 1}),
+    "rtmdet": ("rtmdet", [], {"head.cls": 2, "head.box": 2}),
 }  # fmt: skip
 NONE = ("yolov3", "faster_rcnn", "solov2")
 each = pytest.mark.parametrize("case", CASES)
@@ -164,7 +165,7 @@ def test_a_wrong_skip_level_layer_or_source_names_what_there_is(case, detector):
         with pytest.raises(UserError, match=r"layers of towers: head\.\w+_tower\.0"):
             adapter.levels(wrong)
     with pytest.raises(
-        UserError, match=r"named sources: backbone\[i\], neck\[i\], head\.cls.*, head\.box_tower\.K\[i\]"
+        UserError, match=r"named sources: backbone\[i\], neck\[i\],.* head\.cls.*, head\.box_tower\.K\[i\]"
     ):
         adapter.levels("head.klass")
 
@@ -172,7 +173,7 @@ def test_a_wrong_skip_level_layer_or_source_names_what_there_is(case, detector):
 @pytest.mark.parametrize("case", NONE)
 def test_a_head_without_known_layers_says_so(case, detector):
     adapter = detector(case)
-    known = "known are those of FCOS, GFL, PicoDet, PP-YOLOE, RetinaNet, TOOD, YOLOX"
+    known = "known are those of FCOS, GFL, PicoDet, PP-YOLOE, RetinaNet, RTMDet, TOOD, YOLOX"
     for call in (lambda: adapter.remaining("head.cls", 0, 0), lambda: adapter.tower("head.cls")):
         with pytest.raises(UserError, match=f"head before 'head.cls' are not known; {known}"):
             call()
@@ -190,7 +191,7 @@ def test_the_families_that_the_error_names_are_those_that_there_are():
 def type_of(family):
     return {
         "gfl": "GFL", "fcos": "FCOS", "retinanet": "RetinaNet", "picodet": "PicoDet", "picodet_v2": "PicoDet",
-        "ppyoloe": "PPYOLOE", "yolox": "YOLOX", "tood": "TOOD",
+        "ppyoloe": "PPYOLOE", "yolox": "YOLOX", "tood": "TOOD", "rtmdet": "RTMDet",
     }[family]  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from ppkd.detectors.gfl import GFL, PicoDet
 from ppkd.detectors.ppyoloe import PPYOLOE
 from ppkd.detectors.rcnn import RCNN
 from ppkd.detectors.retinanet import RetinaNet
+from ppkd.detectors.rtmdet import RTMDet
 from ppkd.detectors.solov2 import SOLOv2
 from ppkd.detectors.tood import TOOD
 from ppkd.detectors.yolov3 import YOLOv3
@@ -13,7 +14,7 @@ from ppkd.detectors.yolox import YOLOX
 
 __all__ = ["ANCHORS", "TARGETS", "Detector", "Level", "Tap", "detector_for"]
 
-_ADAPTERS = (FCOS, GFL, PicoDet, PPYOLOE, RCNN, RetinaNet, SOLOv2, TOOD, YOLOv3, YOLOX)
+_ADAPTERS = (FCOS, GFL, PicoDet, PPYOLOE, RCNN, RetinaNet, RTMDet, SOLOv2, TOOD, YOLOv3, YOLOX)
 
 
 def detector_for(model):

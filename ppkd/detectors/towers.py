@@ -15,7 +15,7 @@ from ppkd.detectors.taps import Tap
 from ppkd.recorders import find_module
 
 # What the error says where there is nothing; a test keeps it equal to the adapters that describe their towers.
-SUPPORTED = ("FCOS", "GFL", "PicoDet", "PP-YOLOE", "RetinaNet", "TOOD", "YOLOX")
+SUPPORTED = ("FCOS", "GFL", "PicoDet", "PP-YOLOE", "RetinaNet", "RTMDet", "TOOD", "YOLOX")
 
 
 def apply(model, tap, x):

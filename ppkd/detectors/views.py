@@ -53,6 +53,11 @@ def rectified_distances(x):
     return F.relu(_up(x))
 
 
+def raw_distances(x):
+    """(N, 4, H, W) distances in strides as a head gives them, of either sign."""
+    return _up(x)
+
+
 def exponential_distances(x, stride):
     """(N, 4, H, W) distances in strides of logarithms of distances in pixels, as of the first FCOS."""
     return _up(x).exp() / stride

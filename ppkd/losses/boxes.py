@@ -55,6 +55,25 @@ def giou_loss(a, b):
     return 1 - overlap / union + (enclosing - union) / enclosing
 
 
+def corner_giou_loss(boxes, targets, eps=1e-6):
+    """1 - GIoU of boxes given by their corners x1 y1 x2 y2 (..., 4), as MMDetection computes it.
+
+    A predicted box may be turned inside out. It overlaps with nothing, and its area is the product of its sides with
+    their signs: the loss stays finite, for union and enclosing box are at least `eps`, and pulls the corners back.
+    """
+    low, high = boxes[..., :2], boxes[..., 2:]
+    wanted_low, wanted_high = targets[..., :2], targets[..., 2:]
+    overlap = _product((paddle.minimum(high, wanted_high) - paddle.maximum(low, wanted_low)).clip(min=0))
+    enclosing = _product((paddle.maximum(high, wanted_high) - paddle.minimum(low, wanted_low)).clip(min=0))
+    union = (_product(high - low) + _product(wanted_high - wanted_low) - overlap).clip(min=eps)
+    enclosing = enclosing.clip(min=eps)
+    return 1 - overlap / union + (enclosing - union) / enclosing
+
+
+def _product(sides):
+    return sides[..., 0] * sides[..., 1]  # the gradient of Paddle's prod divides by what may be zero
+
+
 def _areas(a, b):
     """Overlap, union and enclosing box; the latter two above zero."""
 

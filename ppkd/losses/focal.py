@@ -11,13 +11,17 @@ from .common import check_levels, frozen, full_precision, up
 PER = ("object", "cell", "image")
 
 
-def soft_quality_focal(student, teacher, beta=2.0):
-    """``sum |sigma(s) - sigma(t)|^beta * BCE(sigma(s), sigma(t))`` over all elements of two tensors of logits."""
-    target = F.sigmoid(teacher)
-    gap = (F.sigmoid(student) - target).abs()
+def quality_focal(logits, target, beta=2.0):
+    """``|sigma(x) - t|^beta * BCE(sigma(x), t)`` of each element of logits and of targets from 0 to 1 (eq. 5)."""
+    gap = (F.sigmoid(logits) - target).abs()
     # Paddle's power is eighty times as slow as a square on the CPU.
     factor = gap.square() if beta == 2 else gap**beta
-    return (F.binary_cross_entropy_with_logits(student, target, reduction="none") * factor).sum()
+    return F.binary_cross_entropy_with_logits(logits, target, reduction="none") * factor
+
+
+def soft_quality_focal(student, teacher, beta=2.0):
+    """The sum of :func:`quality_focal` over all elements of two tensors of logits."""
+    return quality_focal(student, F.sigmoid(teacher), beta).sum()
 
 
 def map_divisor(teacher, per):
