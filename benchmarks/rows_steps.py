@@ -167,12 +167,12 @@ def whole(group, repeats=5):
 
 def idle():
     """Wrapper with all weights 0, and after the stop epoch, beside the plain student."""
-    steps = opened("gfl_cwd", 320)
+    steps = opened("gfl_cwd", 160)
     off, over = steps.build(), steps.build()
     for term in off.terms:
         term.spec.weight = 0.0
     for term in over.terms:
-        term.spec.schedule = dataclasses.replace(term.spec.schedule, stop_epoch=1)
+        term.spec.schedule = dataclasses.replace(term.spec.schedule, stop=1)
     over.enter(1)
     found = {"zero": off, "after": over, "plain": off.student, "plain too": over.student}
     seconds = interleaved({key: steps.step(model) for key, model in found.items()}, repeats=9, warmup=1)
