@@ -1,5 +1,6 @@
 # make install | test | demo        PADDLE=3.3.1 takes another Paddle, in an environment of its own
 # make support                       tries every detector on both versions and writes docs/support.md
+# make docs                          builds the documentation as a site, without a warning, into site/
 PADDLE ?= 2.6.2
 PYTHON ?= python3.11
 PADDLE2ONNX := $(if $(filter 2.%,$(PADDLE)),1.3.1,2.1.0)
@@ -8,7 +9,7 @@ PY := $(VENV)/bin/python
 JOBS ?= 2
 READY := $(VENV)/installed-$(PADDLE)
 
-.PHONY: install test demo support support-here clean
+.PHONY: install test demo docs support support-here clean
 
 install: $(READY)
 
@@ -27,6 +28,9 @@ test: $(READY)
 demo: $(READY)
 	$(PY) tools/demo.py --teacher $(or $(TEACHER),shipped)
 
+docs: $(READY)
+	$(PY) -m mkdocs build --strict
+
 support:
 	$(MAKE) support-here PADDLE=2.6.2
 	$(MAKE) support-here PADDLE=3.3.1
@@ -35,4 +39,4 @@ support-here: $(READY)
 	$(PY) tools/support_table.py
 
 clean:
-	rm -rf .venv .venv-* output dataset build *.egg-info
+	rm -rf .venv .venv-* output dataset build site *.egg-info

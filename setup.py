@@ -35,6 +35,7 @@ setup(
         "cpu": ["paddlepaddle==2.6.2"],
         "gpu": ["paddlepaddle-gpu==2.6.2"],
         "onnx": ["paddle2onnx==1.3.1"],  # with Paddle 3: paddle2onnx==2.1.0, without its dependencies
-        "test": ["pytest", "pytest-timeout", "hypothesis", "ruff", "paddle2onnx==1.3.1", "onnxruntime"],
+        "test": ["pytest", "pytest-timeout", "hypothesis", "ruff", "mkdocs", "paddle2onnx==1.3.1", "onnxruntime"],
+        "docs": ["mkdocs==1.6.1"],
     },
 )

@@ -6,6 +6,7 @@ import sys
 import warnings
 
 from ppkd.errors import UserError, nearest
+from ppkd.log import coloured
 from ppkd.stopping import Stopped
 
 _UNUSED_SLIM = "accepted as PaddleDetection does, and not read: a distilled student is a plain detector"
@@ -195,7 +196,7 @@ def run(parser, command, argv=None):
     try:
         command(args)
     except UserError as error:
-        print(f"ppkd: error: {error}", file=sys.stderr)
+        print(f"{coloured('ppkd: error:', 'red', sys.stderr)} {error}", file=sys.stderr)
         # Under paddle.distributed.launch a rank that stops must not leave the others waiting.
         sys.stderr.flush()
         if int(os.environ.get("PADDLE_TRAINERS_NUM", "1")) > 1:

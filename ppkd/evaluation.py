@@ -9,6 +9,7 @@ import paddle
 from ppkd.errors import UserError
 from ppkd.log import duration, logger
 from ppkd.own_data import finds_masks
+from ppkd.progress import progress
 
 # Order of pycocotools' summary.
 _COCO_STATS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -51,9 +52,8 @@ def evaluate(model, table, output_dir=None):
             os.makedirs(output_dir, exist_ok=True)
         config["model"], config["output_eval"] = model, output_dir or scratch
         engine = Trainer(config, "eval")
-        watch = _Watch(engine)
-        engine._compose_callback = watch
-        with paddle.no_grad():
+        with progress("evaluating", len(engine.loader)) as bar, paddle.no_grad():
+            watch = engine._compose_callback = _Watch(engine, bar)
             engine._eval_with_loader(engine.loader)
     if training:
         model.train()
@@ -61,16 +61,25 @@ def evaluate(model, table, output_dir=None):
 
 
 class _Watch:
-    """In place of ppdet's callbacks: reports progress and keeps the metric's values, which ppdet clears at the end."""
+    """In place of ppdet's callbacks: reports progress and keeps the metric's values, which ppdet clears at the end.
 
-    def __init__(self, engine):
-        self._engine = engine
+    Args:
+        engine: ppdet's trainer.
+        bar: what `progress.progress` yields; without one there is a line every ten seconds.
+    """
+
+    def __init__(self, engine, bar):
+        self._engine, self._bar = engine, bar
         self._begin = self._shown = time.time()
         self.results = {}
 
     def on_step_end(self, status):
         done, total, now = status["step_id"] + 1, len(self._engine.loader), time.time()
-        if now - self._shown > 10:
+        if self._bar is not None:
+            self._bar.update()
+            if done == total:
+                self._bar.close()  # the metric prints what it does
+        elif now - self._shown > 10:
             self._shown = now
             left = (now - self._begin) / done * (total - done)
             logger().info("evaluating: batch %d of %d, %s left", done, total, duration(left))

@@ -16,6 +16,8 @@ def layers_text(model, depth=2):
         depth: levels of modules in the tree, lists not counted.
     """
     detector = detector_for(model)
+    recorder = detector.dry_run(list(_paths(model)))
+    detector.dry_run = lambda paths: recorder  # one run tells of every name; each would take its own
     tree = [("module", "class", "output", "stride"), *module_rows(detector, depth)]
     named = [("source", "module", "channels", "place"), *source_rows(detector)]
     size = f"{PROBE_SIZE} x {PROBE_SIZE}"
@@ -44,7 +46,7 @@ def module_rows(detector, depth):
     Returns:
         List of ``(indented path, class, shapes, strides)``; what is deeper is counted in the class column.
     """
-    recorder = detector.dry_run([path for path, _ in detector.model.named_sublayers()])
+    recorder = detector.dry_run(list(_paths(detector.model)))
     rows = []
     for path, level, layer in _walk(detector.model, depth, recorder.outputs):
         calls = recorder.outputs[path]
@@ -68,6 +70,13 @@ def source_rows(detector):
             place = f"stride {level.stride:g}" if level.stride else "x".join(map(str, level.cells or ())) or "-"
             rows.append((level.source, level.tap.path, str(level.channels), place))
     return rows
+
+
+def _paths(layer, prefix=""):
+    """The names of all modules; one that stands in two places (PicoDet's shared branches) has two."""
+    for name, child in layer.named_children():
+        yield f"{prefix}{name}"
+        yield from _paths(child, f"{prefix}{name}.")
 
 
 def _walk(layer, depth, outputs, prefix="", level=1):

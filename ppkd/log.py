@@ -1,4 +1,4 @@
-"""The log: plain lines on standard output, from rank 0 alone; errors from every rank."""
+"""The log: lines on standard output, from rank 0 alone; errors from every rank. Colours are for terminals."""
 
 import contextlib
 import io
@@ -7,18 +7,65 @@ import os
 import sys
 
 _NAME = "ppkd"
+_COLOURS = {"red": 31, "yellow": 33}
 
 
 def logger():
     """ppkd's logger, set up at the first call."""
     log = logging.getLogger(_NAME)
     if not log.handlers:
-        handler = logging.StreamHandler(sys.stdout)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname).1s %(message)s", "%H:%M:%S"))
-        log.addHandler(handler)
+        lines = _Lines(sys.stdout)
+        lines.setFormatter(logging.Formatter("%(asctime)s %(levelname).1s %(message)s", "%H:%M:%S"))
+        log.addHandler(lines)
         log.propagate = False
         log.setLevel(logging.INFO if os.environ.get("PADDLE_TRAINER_ID", "0") == "0" else logging.ERROR)
     return log
+
+
+def handler():
+    """The log's own handler: its ``stream``, and ``above(bar)`` for a bar that stays below the lines."""
+    return next(each for each in logger().handlers if isinstance(each, _Lines))
+
+
+class _Lines(logging.StreamHandler):
+    _bar = _process = None
+
+    @contextlib.contextmanager
+    def above(self, bar):
+        """Within the ``with`` block `bar` gives way to each line: it has ``clear()`` and ``refresh()``."""
+        former = self._bar, self._process
+        # A process that loads images is forked with the bar in it, and must not draw it.
+        self._bar, self._process = bar, os.getpid()
+        try:
+            yield
+        finally:
+            self._bar, self._process = former
+
+    def emit(self, record):
+        if self._bar is None or self._process != os.getpid():
+            super().emit(record)
+            return
+        self._bar.clear()
+        super().emit(record)
+        self._bar.refresh()
+
+    def format(self, record):
+        text = super().format(record)
+        if record.levelno >= logging.WARNING:
+            return coloured(text, "red" if record.levelno >= logging.ERROR else "yellow", self.stream)
+        return text
+
+
+def is_terminal(stream):
+    """Whether a person looks at `stream`, on something that can move its cursor."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def coloured(text, colour, stream):
+    """`text` in ``red`` or ``yellow`` if `stream` is a terminal and ``NO_COLOR`` (no-color.org) is not set."""
+    if not is_terminal(stream) or os.environ.get("NO_COLOR"):
+        return text
+    return f"\033[{_COLOURS[colour]}m{text}\033[0m"
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from ppkd.log import logger
 from ppkd.meters import Meters
 from ppkd.parallel import distribute, without_exchange
 from ppkd.precision import Precision
+from ppkd.progress import follow
 from ppkd.runlog import RunLog
 from ppkd.stages import Stages
 from ppkd.stopping import Stopped, StopRequest
@@ -155,7 +156,8 @@ class Trainer:
             if paddle.get_device().startswith("gpu"):
                 paddle.device.cuda.empty_cache()
         meters.start()
-        for batch in self.loader.epoch(self.epoch, self.batch):
+        batches = self.loader.epoch(self.epoch, self.batch)
+        for batch in follow(batches, f"epoch {self.epoch + 1}/{epochs}", self.batches, self.batch):
             meters.data_ready()
             batch["epoch_id"] = self.epoch
             seed_step(self.seed, self.epoch, self.batch, self.rank)

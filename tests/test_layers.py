@@ -1,5 +1,7 @@
 """``ppkd layers``: every line is true, and every name that it gives is a source."""
 
+from unittest import mock
+
 import pytest
 
 from ppkd.build import build_student
@@ -12,7 +14,7 @@ from tests.helpers_training import differing, everything_in
 from tests.test_recorders import hooks_on
 
 
-@pytest.fixture(params=["retinanet", "ppyoloe", "faster_rcnn", "solov2", "yolox"])
+@pytest.fixture(params=["retinanet", "ppyoloe", "faster_rcnn", "solov2", "yolox", "picodet"])
 def model(request, shapes):
     return build_student(load_recipe(str(CONFIGS / f"{request.param}_tiny.yml"), overrides=[f"dataset_dir={shapes}"]))
 
@@ -42,6 +44,13 @@ def test_the_model_is_left_as_it_was(model):
     layers_text(model, 3)
     assert not differing(before, everything_in(model)) and not hooks_on(model)
     assert [layer.training for layer in model.sublayers()] == modes
+
+
+def test_one_run_of_the_model_is_enough(model):
+    kind = type(detector_for(model))
+    with mock.patch.object(kind, "run", autospec=True, side_effect=kind.run) as run:
+        layers_text(model)
+    assert run.call_count == 1
 
 
 def test_the_command_prints_the_tree(shapes, capsys):
