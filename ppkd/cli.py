@@ -47,7 +47,8 @@ def explain_parser():
 def doctor_parser():
     """Arguments of ``ppkd doctor``."""
     parser = _common("Examine a distillation before it is run; nothing is trained or written.")
-    parser.add_argument("--slim_config", required=True, help="the teacher's and method's file")
+    parser.add_argument("--slim_config", help="the teacher's and method's file; not needed with --data")
+    parser.add_argument("--data", action="store_true", help="look at every image and annotation instead")
     parser.add_argument("--json", help="write everything that was found and measured into this file")
     parser.add_argument("--images", type=_positive, default=48, help="validation images to detect on (default 48)")
     return parser

@@ -57,9 +57,13 @@ def explain(args):
 
 
 def doctor(args):
-    """``ppkd doctor``: examine a distillation before it is run."""
+    """``ppkd doctor``: examine a distillation, or with ``--data`` the data, before it is run."""
+    if not args.slim_config and not args.data:
+        raise UserError("doctor: give --slim_config FILE, or --data to look at images and annotations alone")
     recipe = load_recipe(args.config, args.slim_config, args.opt)
     _check_writable("--json", args.json and (os.path.dirname(args.json) or "."))
+    if args.data:
+        return _doctor_data(args, recipe)
     for key in ("epoch", "TrainReader", "EvalReader", "LearningRate", "OptimizerBuilder"):
         if recipe.student.get(key) is None:
             raise UserError(f"{args.config}: no `{key}`, which training needs (is a _BASE_ missing?)")
@@ -69,11 +73,26 @@ def doctor(args):
     found = examine(recipe, args.images)
     print("\n" + as_text(found, recipe), flush=True)
     if args.json:
-        os.makedirs(os.path.dirname(args.json) or ".", exist_ok=True)
-        with open(args.json, "w", encoding="utf-8") as file:
-            file.write(as_json(found, recipe) + "\n")
+        _write_text(args.json, as_json(found, recipe))
     if errors := found.findings.ids("error"):
         raise UserError(f"doctor: do not start this run: {', '.join(errors)} (docs/doctor.md)")
+
+
+def _doctor_data(args, recipe):
+    from ppkd.doctor import data
+
+    scans = data.scan_data(recipe.student)
+    print("\n" + data.as_text(scans), flush=True)
+    if args.json:
+        _write_text(args.json, data.as_json(scans, recipe.student))
+    if wrong := data.verdict(scans, recipe.student):
+        raise UserError(f"doctor: do not start a run on this data: {wrong}")
+
+
+def _write_text(path, text):
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text + "\n")
 
 
 def layers(args):

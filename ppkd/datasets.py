@@ -2,7 +2,9 @@
 
 import os
 
+from ppkd.bad_images import missing_images
 from ppkd.errors import UserError
+from ppkd.log import logger
 from ppkd.own_data import read_annotations
 from ppkd.paths import Folder
 from ppkd.workspace import create
@@ -26,7 +28,7 @@ def open_dataset(section, config):
         config: the run's config.
 
     Returns:
-        A parsed ppdet data set.
+        A parsed ppdet data set; ``missing_images`` are the paths of those that it leaves out because there is no file.
 
     Raises:
         UserError: folder or annotation file missing, annotation file broken, no image found, names in it that lead out
@@ -38,12 +40,16 @@ def open_dataset(section, config):
     if type(dataset).__name__ == "VOCDataSet":  # whose list names files that parsing opens
         _check_inside(section, dataset, _listed(dataset), config)
     try:
-        dataset.parse_dataset()
+        with missing_images() as missing:
+            dataset.parse_dataset()
     except (ValueError, KeyError, TypeError, AssertionError, IndexError) as error:
         raise UserError(f"{section}: {_why(dataset, path, error)}") from error
     if not len(dataset.roidbs):
         raise UserError(f"{section}: no image of {path} was found under {dataset.dataset_dir}/{dataset.image_dir}")
     _check_inside(section, dataset, [record["im_file"] for record in dataset.roidbs if "im_file" in record], config)
+    dataset.missing_images = missing
+    if missing and section != "TrainDataset":  # those are told and counted by the training
+        logger().warning("%s: %d images of %s are missing, the first is %s", section, len(missing), path, missing[0])
     categories, classes = len(getattr(dataset, "catid2clsid", ())), config.get("num_classes")
     if isinstance(classes, int) and categories > classes:
         raise UserError(

@@ -1,18 +1,21 @@
 """Feeds ppdet's readers so that a batch depends on seed, epoch and index only."""
 
 import itertools
+import json
 import random
 
 import numpy as np
 import paddle
+from paddle import distributed as dist
 from paddle.io import DataLoader, Dataset, DistributedBatchSampler
 from paddle.io.dataloader.dataloader_iter import _DataLoaderIterSingleProcess
 
+from ppkd.bad_images import STAND_IN, BadImage, BadImages, Checked
 from ppkd.compat import yolox_sizes
 from ppkd.errors import UserError
 from ppkd.ground_truth import keep_ground_truth
 
-_SEED_KEY = "ppkd_seed"
+_SEED_KEY, _BAD = "ppkd_seed", "ppkd_bad"
 
 
 class TrainLoader:
@@ -22,18 +25,30 @@ class TrainLoader:
     and on the number of workers. Here every sample has a seed of its own: the same batch comes out whatever the
     workers do, and a run can start in any epoch.
 
+    An image that cannot be read is left out of its batch, which is smaller by it: neither the order of the others nor
+    the number of batches depends on it, on any rank. A batch of which nothing is left comes as an empty dict; or, with
+    several ranks, which wait for each other in every step, as one image in its place, marked with `STAND_IN` so that it
+    counts nothing.
+
     Args:
         reader: ppdet's TrainReader (transforms, batch size, shuffling).
         dataset: a parsed ppdet data set.
         workers: loading processes; 0 loads in the training process.
         seed: seed of the run.
+        bad: `bad_images.BadImages` of the run, which counts those that are left out.
+
+    Raises:
+        UserError: fewer images than one batch has; too many of them missing. The same from `epoch` for unreadable ones.
     """
 
-    def __init__(self, reader, dataset, workers, seed):
+    def __init__(self, reader, dataset, workers, seed, bad=None):
         keep_ground_truth(reader._batch_transforms)
-        dataset.set_transform(reader._sample_transforms)
+        dataset.set_transform(Checked(reader._sample_transforms))
         dataset.set_kwargs(**reader.kwargs)
-        self._dataset = dataset
+        self._dataset, self._bad = dataset, bad or BadImages()
+        missing = getattr(dataset, "missing_images", [])
+        self._images = len(dataset.roidbs) + len(missing)
+        self._bad.add([(file, "missing") for file in missing], self._images)
         self._seeded = _Seeded(dataset, seed)
         self._sampler = _Rest(
             self._seeded, batch_size=reader.batch_size, shuffle=reader.shuffle, drop_last=reader.drop_last
@@ -46,7 +61,7 @@ class TrainLoader:
         self._loader = DataLoader(
             dataset=self._seeded,
             batch_sampler=self._sampler,
-            collate_fn=_SeededCollate(reader._batch_transforms),
+            collate_fn=_SeededCollate(reader._batch_transforms, self._seeded),
             num_workers=workers,
             return_list=False,
             use_shared_memory=bool(reader.use_shared_memory) and workers > 0,
@@ -63,17 +78,24 @@ class TrainLoader:
         self._sampler.begin = begin
         batches = iter(self._loader)
         try:
-            yield from batches
+            for batch in batches:
+                self._count_bad(batch)
+                yield batch
         except SystemError as error:
             if "Blocking queue is killed" not in str(error):
                 raise
             # The worker process has printed what it met; only that it ended reaches this one.
             raise UserError(
-                "a loading process failed: a training image cannot be read or transformed. Its message stands above; "
-                "with -o worker_num=0 the message names the file"
+                "a loading process failed: a training batch cannot be made. Its message stands above; with "
+                "-o worker_num=0 the message names the images"
             ) from error
         finally:
             _end(batches)
+
+    def _count_bad(self, batch):
+        if _BAD in batch:
+            told = json.loads(batch.pop(_BAD).numpy().tobytes())
+            self._bad.add([tuple(pair) for pair in told], self._images)
 
 
 def _end(batches):
@@ -111,21 +133,44 @@ class _Seeded(Dataset):
         _seed_augmentation(seed)
         try:
             sample = self._dataset[index]
-        except Exception as error:
-            file = self._dataset.roidbs[index % len(self._dataset.roidbs)].get("im_file")
-            raise UserError(f"training image {file} cannot be read or transformed: {error!r}") from error
+        except BadImage as bad:
+            return {_SEED_KEY: seed, _BAD: (str(bad.file), bad.reason)}
         sample[_SEED_KEY] = seed
         return sample
 
+    def stand_in(self):
+        """The first image of the data set that can be read, as a sample."""
+        for index in range(len(self)):
+            sample = self[index]
+            if _BAD not in sample:
+                del sample[_SEED_KEY]
+                return sample
+        raise UserError("not one training image can be read")
+
 
 class _SeededCollate:
-    def __init__(self, transforms):
-        self._transforms = transforms
+    def __init__(self, transforms, images):
+        self._transforms, self._images = transforms, images
 
     def __call__(self, samples):
         seeds = [sample.pop(_SEED_KEY) for sample in samples]
         _seed_augmentation(seeds[0] ^ 0x5EED)
-        return self._transforms(samples)
+        bad = [sample[_BAD] for sample in samples if _BAD in sample]
+        samples = [sample for sample in samples if _BAD not in sample]
+        alone = not samples and dist.get_world_size() > 1
+        if alone:
+            samples = [self._images.stand_in()]
+        images = [int(np.ravel(sample["im_id"])[0]) for sample in samples if "im_id" in sample]
+        try:
+            batch = self._transforms(samples) if samples else {}
+        except Exception as error:
+            raise UserError(
+                f"a training batch cannot be made of the images with the ids {images}: {type(error).__name__}: {error}"
+            ) from error
+        if alone:
+            batch[STAND_IN] = np.zeros([1], "float32")
+        # As bytes, for nothing but arrays comes through; absent if there is none, for reading it would cost a wait.
+        return {**batch, _BAD: np.frombuffer(json.dumps(bad).encode(), "uint8").copy()} if bad else batch
 
 
 def _seed_augmentation(seed):
@@ -141,9 +186,14 @@ def seed_everything(seed):
 
 def seed_step(seed, epoch, step, rank):
     """Seed what a step draws (dropout, random masks, YOLOX's sizes), so that no state is needed to resume."""
-    paddle.seed(_number(seed, epoch, step, rank))
+    paddle.seed(step_seed(seed, epoch, step, rank))
     # Python's own generator belongs to the loading thread. Sizes are those of all ranks, or one would wait for others.
     yolox_sizes.GENERATOR.seed(_number(seed, epoch, step))
+
+
+def step_seed(seed, epoch, step, rank):
+    """The number that Paddle's generator is seeded with for a step."""
+    return _number(seed, epoch, step, rank)
 
 
 def _number(*place):

@@ -9,7 +9,7 @@ from ppkd.log import duration
 
 _NO_LOSS = (
     "kind", "epoch", "step", "seconds_per_step", "data_seconds", "images_per_second", "seconds_left", "memory_gb",
-    "teacher_seconds", "student_seconds",
+    "teacher_seconds", "student_seconds", "skipped_steps", "bad_images",
 )  # fmt: skip
 
 
@@ -25,7 +25,8 @@ class Meters:
     def __init__(self, total_steps, every, batch_size):
         self._total, self._every, self._batch_size = total_steps, every, batch_size
         self._done = 0
-        self._sums, self._steps, self._batches, self._data_time, self._teacher_times = {}, 0, 0, 0.0, []
+        self._sums, self._steps, self._batches, self._counted = {}, 0, 0, 0
+        self._data_time, self._teacher_times = 0.0, []
         self._begin = self._mark = time.time()
         self._spent = 0.0
 
@@ -41,15 +42,15 @@ class Meters:
         """A batch is done.
 
         Args:
-            losses: scalar tensors by name, summed on the device.
+            losses: list, one entry a batch that counts, of scalar tensors by name, which are summed on the device.
             teacher_seconds: time of the teacher's part, if it was measured.
             whole: whether a step of the optimizer ends with it.
         """
         self._batches += 1
         if teacher_seconds is not None:
             self._teacher_times.append(teacher_seconds)
-        for name, value in losses.items():
-            value = value.detach()
+        self._counted += len(losses)
+        for name, value in ((name, value.detach()) for batch in losses for name, value in batch.items()):
             self._sums[name] = self._sums[name] + value if name in self._sums else value
         self._steps += whole
         self._done += whole
@@ -64,7 +65,7 @@ class Meters:
     def read(self):
         """Averages of the interval as plain numbers, and start a new one."""
         steps = max(self._steps, 1)
-        values = {name: float(value) / max(self._batches, 1) for name, value in self._sums.items()}
+        values = {name: float(value) / max(self._counted, 1) for name, value in self._sums.items()}
         per_step = self._spent / steps
         values |= {
             "seconds_per_step": round(per_step, 4),
@@ -79,7 +80,8 @@ class Meters:
             values["teacher_seconds"], rest = round(teacher, 4), rest - teacher * self._batches / steps
         # Forward, backward, terms and the optimizer.
         values["student_seconds"] = round(max(rest, 0.0), 4)
-        self._sums, self._steps, self._batches, self._data_time, self._teacher_times = {}, 0, 0, 0.0, []
+        self._sums, self._steps, self._batches, self._counted = {}, 0, 0, 0
+        self._data_time, self._teacher_times = 0.0, []
         self._spent = 0.0
         return values
 
@@ -94,7 +96,8 @@ class Meters:
         plain = {k: v for k, v in record.items() if "." not in k and k not in _NO_LOSS}
         lr = plain.pop("lr")
         teacher = f", teacher {record['teacher_seconds']:.2f}" if "teacher_seconds" in record else ""
-        head = "  ".join([f"loss {plain.pop('loss'):.4f}"] + [f"{k} {v:.4f}" for k, v in plain.items()])
+        loss = f"{plain.pop('loss'):.4f}" if "loss" in plain else "none, all steps were skipped"
+        head = "  ".join([f"loss {loss}"] + [f"{k} {v:.4f}" for k, v in plain.items()])
         yield (
             f"{where}  {head}  lr {lr:.2e}  {record['seconds_per_step']:.2f} s/step (data {record['data_seconds']:.2f}"
             f"{teacher}, student {record['student_seconds']:.2f})  {record['images_per_second']:.1f} images/s  "

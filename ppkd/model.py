@@ -125,6 +125,21 @@ class DistillModel(nn.Layer):
         with self._student.prepared(batch) as batch:
             return self._scaled(self._distilled(batch, active))
 
+    def broken_sources(self, batch):
+        """Which of the teachers' sources are not finite for a batch: names such as ``teacher neck[0] (fgd.s8)``."""
+        active = self.active_terms()
+        if not active or "image" not in batch:
+            return []
+        with self._student.prepared(dict(batch)) as prepared:
+            recorded, _ = self._run_teachers(dict(prepared), active, None)
+        return [
+            f"{term.teacher} {level.source} ({term.label})"
+            for term, _ in active
+            for _, teachers in term.pairs
+            for level in teachers
+            if not bool(paddle.isfinite(recorded[term.teacher].take(level.tap)).all())
+        ]
+
     def _distilled(self, batch, active):
         # Models write into the batch dict that they get; the teacher has to see what the student saw.
         for_teacher = dict(batch)

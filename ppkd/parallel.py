@@ -6,13 +6,17 @@ import paddle
 from paddle import distributed as dist
 from paddle import nn
 
+from ppkd.bad_images import STAND_IN
+
 
 class Connected(nn.Layer):
     """A model whose every trained parameter gets a gradient in every step, if it is only zero.
 
     Which parameters a step reaches changes: terms have epochs, a box branch idles without a box, and it may idle on one
     process alone. Paddle's reducer waits for all of them, or searches the graph in every step
-    (``find_unused_parameters``).
+    (``find_unused_parameters``). A batch whose images were all bad holds a stand-in, with which this process takes part
+    in what heads and terms exchange, and whose loss counts nothing. A loss that is not finite makes every gradient NaN,
+    so that all processes see it after the exchange.
 
     Args:
         model: returns a dict with ``loss`` in train mode.
@@ -27,7 +31,9 @@ class Connected(nn.Layer):
         if not self.training:
             return losses
         reached = [p.sum().astype("float32") for p in self.model.parameters() if not p.stop_gradient]
-        return {**losses, "loss": losses["loss"] + paddle.add_n(reached) * 0.0}
+        nothing = losses["loss"].detach().astype("float32").reshape([]) * 0.0
+        own = losses["loss"] * 0.0 if STAND_IN in batch else losses["loss"]
+        return {**losses, "loss": own + paddle.add_n(reached) * nothing}
 
 
 def distribute(model):

@@ -1,5 +1,6 @@
 """Later parts of a run with a reader of their own: ``stages: [{epoch: 280, TrainReader: {...}}]``."""
 
+from ppkd.bad_images import BadImages
 from ppkd.datasets import open_dataset
 from ppkd.errors import UserError, nearest
 from ppkd.loader import TrainLoader
@@ -16,6 +17,9 @@ class Stages:
         config: the run's config. What a stage's ``TrainReader`` says is merged over the run's own.
         seed: seed of the run.
 
+    Attributes:
+        bad: `bad_images.BadImages`, those of all stages.
+
     Raises:
         UserError: a stage with an unknown key, no epoch, epochs out of order, or another batch size.
     """
@@ -24,6 +28,7 @@ class Stages:
         self._config, self._seed = config, seed
         self._stages = _checked(config)
         self._open, self._loader = None, None
+        self.bad = BadImages(config)
 
     def loader(self, epoch):
         """The `TrainLoader` of an epoch."""
@@ -39,7 +44,8 @@ class Stages:
             merge(config, {"TrainReader": clone(stage.get("TrainReader") or {})})
         with scope(config):
             dataset = open_dataset("TrainDataset", config)
-            return TrainLoader(create("TrainReader"), dataset, int(config.get("worker_num") or 0), self._seed)
+            workers = int(config.get("worker_num") or 0)
+            return TrainLoader(create("TrainReader"), dataset, workers, self._seed, self.bad)
 
 
 def _checked(config):

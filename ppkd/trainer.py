@@ -1,11 +1,9 @@
 """The training loop: ppdet's readers, optimizers and metrics around a plain or a distilled student."""
 
-import math
 import os
 
 import paddle
 from paddle import distributed as dist
-from paddle.utils import unique_name
 
 from ppkd import checkpoint
 from ppkd.averaging import Averaging
@@ -19,11 +17,13 @@ from ppkd.evaluation import check_reader, evaluate, summary
 from ppkd.loader import seed_everything, seed_step
 from ppkd.log import logger
 from ppkd.meters import Meters
-from ppkd.parallel import distribute, without_exchange
+from ppkd.numerics import Numerics
+from ppkd.parallel import distribute
 from ppkd.precision import Precision
 from ppkd.progress import follow
 from ppkd.runlog import RunLog
 from ppkd.stages import Stages
+from ppkd.step import Step
 from ppkd.stopping import Stopped, StopRequest
 from ppkd.weights import read_weights
 from ppkd.workspace import create, scope
@@ -44,6 +44,7 @@ class Trainer:
         vdl_dir: folder for VisualDL logs, or None.
 
     Attributes:
+        accumulate, batches: batches of a step, and of an epoch.
         epoch: epochs that are complete.
         batch: batches of the epoch after these that are done.
         step: steps of the optimizer that are done.
@@ -61,7 +62,7 @@ class Trainer:
         self.rank, self.ranks = dist.get_rank(), dist.get_world_size()
         self.output_dir = recipe.output_dir
         self.seed = int(self.config.get("seed") or 0)
-        self._accumulate, self._images = batch_size.accumulate, batch_size.real
+        self.accumulate, self._images = batch_size.accumulate, batch_size.real
         self._snapshot_steps, self._keep = (count(self.config, key, 0) for key in ("snapshot_steps", "keep"))
         self.digest = digest(recipe, self.ranks)
         state = self._found(resume, force)
@@ -74,7 +75,7 @@ class Trainer:
         model = build_model(recipe, load=state is None)
         self.student, self.terms = student_of(model), terms_of(model)
         self._detector = detector_for(self.student)
-        self.batches, self.steps = len(loader), -(-len(loader) // self._accumulate)
+        self.batches, self.steps = len(loader), -(-len(loader) // self.accumulate)
         self.lr = create("LearningRate", self.steps)
         _warn_of_short_decay(self.config)
         self.optimizer = create("OptimizerBuilder", self.lr, model)
@@ -83,11 +84,15 @@ class Trainer:
         self.precision.prepare(self.student, self.optimizer, self.distill.teachers.values() if self.distill else ())
         self.averaging = Averaging(self.student, self.config)
         self.epoch = self.batch = self.step = 0
-        self._best, self._to_evaluate, self._resumed = -1.0, None, None
+        self._best, self._to_evaluate, self._step = -1.0, None, Step(self)
+        self.numerics = Numerics(
+            self.config, model, self._detector, self.output_dir, self.seed, self.rank, self.precision.scaler.is_enable()
+        )
         if state is not None:
             self._restore(state)
         self._log = RunLog(self.output_dir, recipe, self.rank == 0, vdl_dir)
         self._log.rewind(self.step if state is not None else -1)
+        self._stages.bad.keep_in(self.output_dir if self.rank == 0 else None)
         if self._uses_sync_bn():
             paddle.nn.SyncBatchNorm.convert_sync_batchnorm(self.student)
         self.model = distribute(model)
@@ -145,7 +150,7 @@ class Trainer:
 
     def _left(self, epochs):
         """Steps that this run has still to take."""
-        left = (epochs - self.epoch) * self.steps - self.batch // self._accumulate
+        left = (epochs - self.epoch) * self.steps - self.batch // self.accumulate
         return min(left, self._max_steps - self.step) if self._max_steps else left
 
     def _train_epoch(self, epochs, meters):
@@ -165,7 +170,7 @@ class Trainer:
                 self.distill.timed = meters.due(ahead=1)
             losses = self._train_batch(batch)
             self.batch += 1
-            whole = self.batch % self._accumulate == 0 or self.batch == self.batches
+            whole = self.batch % self.accumulate == 0 or self.batch == self.batches
             self.step += whole
             meters.add(losses, self.distill and self.distill.teacher_seconds, whole)
             if whole and self._after_step(meters, epochs):
@@ -182,39 +187,23 @@ class Trainer:
         return self._reached_max() or self._stop.signal is not None
 
     def _train_batch(self, batch):
-        """Add the gradients of a batch to those of the step that it is part of and, at its end, take the step."""
-        first = self.batch - self.batch % self._accumulate
-        parts = min(self._accumulate, self.batches - first)
-        last = self.batch + 1 == first + parts
-        with without_exchange(self.model, last):
-            with self.precision.context():
-                losses = self.model(batch)
-            self.precision.backward(losses["loss"] if parts == 1 else losses["loss"] / parts)
-        if last:
-            # Paddle numbers an optimizer's tensors, made in its first step, through the whole process; counted afresh,
-            # the state that resuming reads has the same names whatever was trained before in either process.
-            with unique_name.guard():
-                self.precision.step(self.optimizer)
-            self._resumed = None
-            self.optimizer.clear_grad()
-            self.lr.step()
-            self.averaging.update()
-        return losses
+        return self._step.train(batch)
 
     def _report(self, meters, epochs):
         record = {"kind": "train", "epoch": self.epoch, "step": self.step, "lr": float(self.optimizer.get_lr())}
-        record.update(meters.read())
-        step = -(-self.batch // self._accumulate)
+        record |= meters.read()
+        counts = {"skipped_steps": self.numerics.skipped, "bad_images": len(self._stages.bad.found)}
+        record |= {name: number for name, number in counts.items() if number}
+        step = -(-self.batch // self.accumulate)
         if self.rank == 0:
             for line in meters.lines(record, f"epoch {self.epoch + 1}/{epochs} step {step}/{self.steps}"):
                 logger().info(line)
         self._log.add(record)
-        broken = [k for k, v in record.items() if not math.isfinite(v if isinstance(v, (int, float)) else 0)]
-        if broken:
-            raise UserError(
-                f"step {self.step}: not finite any more: {', '.join(broken)}. Checkpoints in {self.output_dir} are "
-                "as they were. Lower the learning rate or the terms' weights, or set OptimizerBuilder.clip_grad_by_norm"
-            )
+        self.numerics.check(self.reload)
+
+    def reload(self, epoch, batch):
+        """A batch once more."""
+        return next(self._stages.loader(epoch).epoch(epoch, batch))
 
     def _save_last(self):
         """Write the checkpoint `checkpoint.LAST`."""
@@ -233,7 +222,10 @@ class Trainer:
             return self._evaluate() if self._validate else {}
 
     def _write(self, name, raw):
-        checkpoint.save(self.output_dir, name, self.student.state_dict(), self.state(raw))
+        state, resume = self.student.state_dict(), self.state(raw)
+        self.numerics.check(self.reload)
+        self.numerics.check_weights((state, resume["student"], resume["terms"]), name)
+        checkpoint.save(self.output_dir, name, state, resume)
         logger().info("saved %s", os.path.join(self.output_dir, name + ".pdparams"))
 
     def _evaluate(self):
@@ -278,32 +270,37 @@ class Trainer:
             "student": raw if raw is not None else self.student.state_dict(),
             "detector": self._detector.training_state(),
             "terms": self.terms.state_dict() if self.terms is not None else None,
-            # Paddle's optimizer does not have what it was given to resume with before its first step.
-            "optimizer": self._resumed or self.optimizer.state_dict(),
-            "moving": [p.name for p in self._learned() if p.grad is not None],
+            "optimizer": self._step.resumed or self.optimizer.state_dict(),
+            "moving": [p.name for p in self.learned() if p.grad is not None],
             "ema": self.averaging.state(),
             "scaler": self.precision.state(),
+            "numerics": self.numerics.state(),
+            "bad_images": dict(self._stages.bad.found),
         }
 
     def _restore(self, state):
         _restore_exactly(self.student, state["student"], "student (-c)")
         if self.terms is not None:
             _restore_exactly(self.terms, state["terms"], "method or teacher (--slim_config)")
-        self._resumed = state["optimizer"]
-        self.optimizer.set_state_dict(self._resumed)
+        self._step.resumed = state["optimizer"]
+        self.optimizer.set_state_dict(self._step.resumed)
         # Clearing leaves zeros for a gradient, and with them a parameter goes on by momentum and decay through steps
         # that do not reach it; without any it would stand still.
-        for p in self._learned():
+        for p in self.learned():
             if p.name in state["moving"]:
                 p.grad = paddle.zeros_like(p)
         self.averaging.restore(state["ema"])
         self._detector.restore_training_state(state["detector"])
         self.precision.restore(state["scaler"])
+        # Files of before had neither.
+        self.numerics.restore(state.get("numerics") or {"skipped": 0, "row": 0})
+        self._stages.bad.found |= state.get("bad_images") or {}
         self.epoch, self.batch, self.step = (int(state[key]) for key in ("epoch", "batch", "step"))
         self._best, self._to_evaluate = float(state["best"]), state["to_evaluate"]
         logger().info("resumed after epoch %d, batch %d, step %d", self.epoch, self.batch, self.step)
 
-    def _learned(self):
+    def learned(self):
+        """All that is trained: the student's parameters and the terms'."""
         return [*self.student.parameters(), *(self.terms.parameters() if self.terms is not None else [])]
 
     def _reached_max(self):

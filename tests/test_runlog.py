@@ -74,9 +74,9 @@ def test_visualdl_gets_the_same_numbers(tmp_path):
 def test_meters_count_steps_of_the_optimizer_and_average_over_batches():
     meters = Meters(total_steps=10, every=2, batch_size=8)
     for value, whole in ((1.0, False), (2.0, True), (3.0, False)):
-        meters.add({"loss": paddle.to_tensor(value)}, whole=whole)
+        meters.add([{"loss": paddle.to_tensor(value)}], whole=whole)
     assert not meters.due() and meters.due(ahead=1)
-    meters.add({"loss": paddle.to_tensor(6.0)}, teacher_seconds=0.25, whole=True)
+    meters.add([{"loss": paddle.to_tensor(6.0)}], teacher_seconds=0.25, whole=True)
     assert meters.due()
     record = meters.read()
     assert record["loss"] == 3.0 and record["teacher_seconds"] == 0.25 and record["memory_gb"] > 0.05

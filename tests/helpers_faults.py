@@ -1,0 +1,51 @@
+"""Run by `paddle.distributed.launch` in test_faults_distributed.py: faults of one rank, and what both have then.
+
+    helpers_faults.py FOLDER NAME=ARGUMENTS.json ...
+
+For every NAME, ``FOLDER/NAME.RANK`` gets the parameters and what was skipped.
+"""
+
+import json
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+import ppkd  # noqa: F401, I001  # before paddle
+import paddle
+
+from ppkd.commands import start_device
+from ppkd.recipe import load_recipe
+from ppkd.trainer import Trainer
+from tests.helpers_distributed import parameters
+
+
+def train(config, slim, overrides, nan_rank=None):
+    """Train a recipe to its end; what this rank has then.
+
+    Args:
+        nan_rank: rank whose teacher gives NaN in its first batch.
+    """
+    with Trainer.open(load_recipe(config, slim, overrides)) as trainer:
+        if trainer.rank == nan_rank:
+            neck = trainer.distill.teachers["teacher"].neck
+            neck.register_forward_post_hook(
+                lambda layer, given, maps: [x * float("nan") for x in maps] if trainer.batch == 0 else maps
+            )
+        before = parameters(trainer)
+        trainer.run()
+    numerics = trainer.numerics.state()
+    return {
+        "before": before, "after": parameters(trainer), "steps": trainer.step, "skipped": numerics["skipped"],
+        "bad": sorted(os.path.basename(path) for path in trainer._stages.bad.found),
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    folder, *runs = sys.argv[1:]
+    start_device({})
+    for run in runs:
+        name, path = run.split("=", 1)
+        with open(path, encoding="utf-8") as file:
+            result = train(**json.load(file))
+        paddle.save(result, os.path.join(folder, f"{name}.{paddle.distributed.get_rank()}"))
