@@ -58,7 +58,7 @@ class _Lines(logging.StreamHandler):
 
 def is_terminal(stream):
     """Whether a person looks at `stream`, on something that can move its cursor."""
-    return stream.isatty() and os.environ.get("TERM") != "dumb"
+    return not stream.closed and stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def coloured(text, colour, stream):
