@@ -29,7 +29,7 @@ DATA = ("my_data", "BCCD", "dataset/shapes")
 # Files that the reader has or gets, whose content no check here needs.
 NOT_HERE = {
     "teacher.pdparams", "student.pdparams", "student.safetensors", "model.pth", "model.pdparams", "TEACHER.pdparams",
-    "STUDENT.pdparams", "x.jpg", "gain.json", "my_data/images", "annotations/instances_train.json",
+    "STUDENT.pdparams", "x.jpg", "gain.json", "found.json", "my_data/images", "annotations/instances_train.json",
     "annotations/instances_test.json",
 }  # fmt: skip
 # Folders of other projects.
