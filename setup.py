@@ -30,6 +30,7 @@ setup(
         "safetensors",
         "requests",
         "tqdm",
+        "scipy",
     ],
     extras_require={
         "cpu": ["paddlepaddle==2.6.2"],

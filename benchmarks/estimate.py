@@ -71,8 +71,8 @@ def counted(name):
         model = ppkd.build.build_model(recipe)
     ((_, detector),) = model._teachers
     batch, taps = example_batch(size), {tap for term in model.terms for tap in term.taps(1)}
-    parts = {tap.path.split(".")[0] for tap in taps}
-    with paddle.no_grad(), Recorder(detector.model, [tap.path for tap in taps]) as recorder:
+    parts = {path.split(".")[0] for tap in taps for path in tap.paths}
+    with paddle.no_grad(), Recorder(detector.model, [path for tap in taps for path in tap.paths]) as recorder:
         teacher = gflops_of(detector.model, lambda: detector.run(dict(batch), parts))
     return {
         "student": gflops_of(model.student, lambda: model.student(dict(batch))),

@@ -142,6 +142,11 @@ RECIPES = {
         _levels("mgd"),
         ("distill.lambda_mgd=0.3",),  # of two by two cells a mask of 0.65 may drop all
     ),
+    "retinanet_matching": Published(
+        "retinanet/retinanet_r18vd_fpn_1x_coco.yml",
+        "slim/distill/retinanet_r50_coco_distill_matching.yml",
+        _levels("matching", (4, 8, 16, 32)),
+    ),
     "ppyoloe_m_rtmdet": Published(
         "ppyoloe/ppyoloe_plus_crn_m_80e_coco.yml",
         "slim/distill/ppyoloe_plus_distill_l_distill_m_rtmdet.yml",

@@ -107,7 +107,7 @@ class Steps:
     def teacher(self, model):
         """The needed part of the teacher's forward, as a function without arguments."""
         ((_, detector),) = model._teachers
-        parts = {tap.path.split(".")[0] for term in model.terms for tap in term.taps(1)}
+        parts = {path.split(".")[0] for term in model.terms for tap in term.taps(1) for path in tap.paths}
 
         def run():
             with paddle.no_grad():

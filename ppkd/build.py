@@ -124,7 +124,7 @@ def _load_teacher(name, teacher, spec, model):
 def needed_parts(model, name):
     """The parts of the teacher `name` that the terms of a DistillModel run: first components of module paths."""
     taps = [tap for term in model.terms if term.teacher == name for tap in term.taps(1)]
-    return {"backbone", "neck"} | {tap.path.split(".")[0] for tap in taps}
+    return {"backbone", "neck"} | {path.split(".")[0] for tap in taps for path in tap.paths}
 
 
 def _called(name):

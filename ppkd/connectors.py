@@ -1,8 +1,10 @@
 """Connectors make a student's tensor comparable to a teacher's. Their parameters are trained with the student.
 
 A connector is a layer ``kind(channels, target, parameters)`` with an attribute ``channels``, what comes out. Its
-``forward`` takes the tensor and, if it has a parameter ``like``, the other side's tensor as recorded. A constructor
-that has a parameter ``remaining`` gets `RemainingLayers` of the teacher's head. Several make a `Chain`.
+``forward`` takes the tensor and, if it has parameters of these names, ``like``, the other side's tensor as recorded,
+and ``age``, the batches since the term began. A constructor gets what it has a parameter for: on the student's side
+``remaining``, which makes `RemainingLayers` of the teacher's head; on the teacher's ``student_channels`` and
+``batch_norm``, the layer before its map. Several connectors make a `Chain`.
 """
 
 import inspect
@@ -16,6 +18,8 @@ from ppkd.errors import UserError, nearest
 from ppkd.losses.common import up
 from ppkd.losses.mgd import check_mask, draw_mask, generation_block, mgd_generate
 from ppkd.losses.normalise import batch_standardise, pkd_standardise
+from ppkd.matching import Match, Norm
+from ppkd.sizes import match_size
 
 
 class Identity(nn.Layer):
@@ -206,12 +210,13 @@ class Chain(nn.Layer):
         super().__init__()
         self.links = nn.LayerList(links)
         self.channels = links[-1].channels
-        self._like = [_takes_other(link) for link in links]
+        self._asked = [[name for name in ("like", "age") if name in _signature(link.forward)] for link in links]
 
-    def forward(self, x, like):
-        """Connect `x`; `like` is the other side's tensor."""
-        for link, wanted in zip(self.links, self._like):
-            x = link(x, like) if wanted else link(x)
+    def forward(self, x, like, age=0):
+        """Connect `x`; `like` is the other side's tensor, `age` the batches since the term began."""
+        beside = {"like": like, "age": age}
+        for link, asked in zip(self.links, self._asked):
+            x = link(x, **{name: beside[name] for name in asked})
         return x
 
 
@@ -232,9 +237,12 @@ CONNECTORS = {
     "resize": Resize,
     "generate": Generate,
     "teacher_head": TeacherHead,
+    "match": Match,
+    "norm": Norm,
 }
-# What a constructor gets from the run, not from the file.
-_GIVEN = ("self", "channels", "target", "remaining", "norm", "align")
+# What a constructor gets from the run, not from the file: of both sides, or of one.
+_OF_A_SIDE = {"remaining": "student", "student_channels": "teacher", "batch_norm": "teacher"}
+_GIVEN = ("self", "channels", "target", "norm", "align", *_OF_A_SIDE)
 
 
 def check_connectors(given, where):
@@ -271,7 +279,7 @@ def check_connectors(given, where):
     return links
 
 
-def build_connector(given, channels, target, where, remaining=None):
+def build_connector(given, channels, target, where, **beside):
     """Build the `Chain` that a term names.
 
     Args:
@@ -279,7 +287,8 @@ def build_connector(given, channels, target, where, remaining=None):
         channels: channels that come in.
         target: channels that are to go out.
         where: for messages.
-        remaining: function from a number of skipped layers to `RemainingLayers`, for those that ask for it.
+        beside: what constructors may ask for beside these: on the student's side ``remaining``, function from a number
+            of skipped layers to `RemainingLayers`; on the teacher's ``student_channels`` and ``batch_norm``.
 
     Raises:
         UserError: as `check_connectors`; a connector that cannot be made of these channels.
@@ -289,11 +298,11 @@ def build_connector(given, channels, target, where, remaining=None):
     for i, link in enumerate(links):
         kind = CONNECTORS[link["name"]]
         params = {k: v for k, v in link.items() if k != "name"}
-        if "remaining" in _parameters(link["name"]):
-            if remaining is None:
-                raise UserError(f"{where}: connector {link['name']} is for the student's side")
-            params["remaining"] = remaining
-        goal = next((wanted for after in links[i + 1 :] if (wanted := _takes(after, remaining))), target)
+        for name in _OF_A_SIDE.keys() & _parameters(link["name"]).keys():
+            if name not in beside:
+                raise UserError(f"{where}: connector {link['name']} is for the {_OF_A_SIDE[name]}'s side")
+            params[name] = beside[name]
+        goal = next((wanted for after in links[i + 1 :] if (wanted := _takes(after, beside))), target)
         try:
             layer = kind(channels, goal, **params)
         except (TypeError, ValueError) as error:
@@ -305,28 +314,15 @@ def build_connector(given, channels, target, where, remaining=None):
     return Chain(made)
 
 
-def _takes(link, remaining):
+def _takes(link, beside):
     takes = getattr(CONNECTORS[link["name"]], "takes", None)
-    return takes(remaining, **{k: v for k, v in link.items() if k != "name"}) if takes and remaining else None
+    own = {k: v for k, v in link.items() if k != "name"}
+    return takes(beside["remaining"], **own) if takes and "remaining" in beside else None
 
 
 def _parameters(name):
-    return inspect.signature(CONNECTORS[name]).parameters
+    return _signature(CONNECTORS[name])
 
 
-def _takes_other(layer):
-    return "like" in inspect.signature(layer.forward).parameters
-
-
-def match_size(student, teacher):
-    """Resize the teacher's map to the student's height and width where they differ.
-
-    Bilinear (half-pixel centres), but by the mean over a cell's area where the teacher's map is larger in both
-    directions: bilinear would look at four of the cells and leave out the others.
-    """
-    size = student.shape[2:]
-    if size == teacher.shape[2:]:
-        return teacher
-    if all(theirs >= ours for ours, theirs in zip(size, teacher.shape[2:])):
-        return F.adaptive_avg_pool2d(teacher, size)
-    return F.interpolate(teacher, size=size, mode="bilinear", align_corners=False)
+def _signature(function):
+    return inspect.signature(function).parameters

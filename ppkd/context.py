@@ -33,6 +33,19 @@ class Assignment:
         return (self.labels != self.background).astype("float32")
 
 
+@dataclass(frozen=True)
+class Clock:
+    """When a step is: its epoch, its batch of that epoch, both from 0, and how many batches an epoch has."""
+
+    epoch: int = 0
+    batch: int = 0
+    batches: int = 1
+
+    def since(self, epoch):
+        """Batches that have passed since the beginning of `epoch`."""
+        return (self.epoch - epoch) * self.batches + self.batch
+
+
 class Context:
     """Lazily derives a loss's context inputs from a batch.
 
@@ -46,14 +59,16 @@ class Context:
     Args:
         batch: a training batch of `loader.TrainLoader`.
         assignment: `Assignment`, if any loss asks for it.
+        clock: `Clock`, for connectors that do something every so many batches.
     """
 
     STATIC = ("strides", "cell_offset", "first_bin", "num_classes")
     NAMES = ("boxes", "boxes_valid", "classes", "image_size", "padded_size", "assignment", *STATIC)
 
-    def __init__(self, batch, assignment=None):
+    def __init__(self, batch, assignment=None, clock=Clock()):
         self._batch = batch
         self.assignment = assignment
+        self.clock = clock
 
     def pick(self, names):
         """The named inputs as keyword arguments."""

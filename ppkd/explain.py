@@ -190,7 +190,10 @@ def _lines(values, who, default, path="", indent=""):
             source = f"  # {who[here]}" if here in who and not here.startswith("distill") else ""
             lines += [f"{indent}{key}:{source}", *_lines(value, who, default, f"{here}.", indent + "  ")]
             continue
-        source = who.get(here) or (default if here.startswith("distill.") else who.get(here.split(".")[0]))
+        # Of a mapping in one line, such as a connector's, the parameters may be of several.
+        ours = here.startswith("distill.")
+        inside = dict.fromkeys(who[name] for name in who if ours and name.startswith(f"{here}."))
+        source = who.get(here) or ", ".join(inside) or (default if ours else who.get(here.split(".")[0]))
         text = f"{indent}{key}: {flow(value)}"
         lines.append(f"{text:<47} # {source}" if source else text)
     return lines

@@ -8,6 +8,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
+from ppkd.golden_matching import mgd_matching
 from ppkd.golden_rtmdet import rtmdet
 from ppkd.losses.atss import atss_regions
 from ppkd.losses.cwd import CWDLoss
@@ -328,6 +329,7 @@ RUNNERS = {
         ld_kd,
         ld_vlr,
         mgd_masked,
+        mgd_matching,
         pkd,
         rtmdet,
     )

@@ -5,7 +5,7 @@ import time
 import paddle
 from paddle import nn
 
-from ppkd.context import Context
+from ppkd.context import Clock, Context
 from ppkd.detectors import detector_for
 from ppkd.errors import UserError, nearest
 from ppkd.magnitude import Magnitude
@@ -33,6 +33,8 @@ class DistillModel(nn.Layer):
     Attributes:
         views: name of a teacher -> view, as given.
         epoch: current epoch, set by `enter`; schedules read it.
+        batch, batches: the batch of this epoch, from 0, and how many an epoch has; set by who trains, read by what is
+            done every so many batches. Left alone, every batch is the first.
         timed: whether the next step measures `teacher_seconds`, for which a GPU has to be waited for.
         teacher_seconds: time of all teachers in the last step that was measured, or None if none ran.
         alpha: factor on the whole loss; 1 if no term of the plan ever has a weight.
@@ -45,7 +47,7 @@ class DistillModel(nn.Layer):
         super().__init__()
         self.student = student
         self.views = dict(views or {})
-        self.epoch = 0
+        self.epoch, self.batch, self.batches = 0, 0, 1
         self.timed, self.teacher_seconds = False, None
         self.alpha = plan.alpha if any(spec.weight for spec in plan.terms) else 1.0
         # A plain tuple hides the teachers from nn.Layer; a dict of layers would too, a Layer attribute would not.
@@ -146,11 +148,12 @@ class DistillModel(nn.Layer):
         assigned = any("assignment" in term.needs for term, _ in active)
         by_teacher = self._assigner if assigned and self._assigns_now(batch) else None
         recorded, given = self._run_teachers(for_teacher, active, by_teacher)
-        paths = [tap.path for term, _ in active for tap in term.taps(0)]
+        paths = [path for term, _ in active for tap in term.taps(0) for path in tap.paths]
         paths += self._student.assigners if assigned else ()
         with Recorder(self.student, paths) as student, self._student.given(given):
             losses = dict(self.student(batch))
-        context = Context(for_teacher, (self._student.assigned(student) or given) if assigned else None)
+        targets = (self._student.assigned(student) or given) if assigned else None
+        context = Context(for_teacher, targets, Clock(self.epoch, self.batch, self.batches))
         compared = [(term, weight, term.compare(student, recorded[term.teacher], context)) for term, weight in active]
         parts = {}
         for term, weight, values in self.distillation.weighted(compared, losses["loss"], self.epoch):
@@ -175,8 +178,9 @@ class DistillModel(nn.Layer):
             if not taps:
                 continue
             view = self.views.get(name)
-            with paddle.no_grad(), Recorder(detector.model, [tap.path for tap in taps]) as recorder:
-                detector.run(view(batch) if view else batch, {tap.path.split(".")[0] for tap in taps})
+            paths = [path for tap in taps for path in tap.paths]
+            with paddle.no_grad(), Recorder(detector.model, paths) as recorder:
+                detector.run(view(batch) if view else batch, {path.split(".")[0] for path in paths})
             recorded[name] = recorder
             if name == assigner:
                 with paddle.no_grad():

@@ -55,7 +55,8 @@ class Recorder:
             value = value[tap.item]
         elif tap.item:
             raise UserError(f"{tap.path} returns one tensor; {tap.path}[{tap.item}] does not exist")
-        return value if tap.view is None else tap.view(value)
+        value = value if tap.view is None else tap.view(value)
+        return value if tap.plus is None else value + self.take(tap.plus)
 
 
 def _record(outputs, inputs, layer, given, output):

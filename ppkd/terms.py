@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 from paddle import nn
 
-from ppkd.connectors import RemainingLayers, build_connector, match_size
+from ppkd.connectors import RemainingLayers, build_connector
 from ppkd.context import Context
 from ppkd.errors import UserError
 from ppkd.loss_layers import build_loss, context_names
 from ppkd.losses import LOSSES
 from ppkd.pairing import match_levels, sources
+from ppkd.sizes import match_size
 
 # Sources whose values are distances in cells.
 _IN_CELLS = ("head.box_dist", "head.ltrb")
@@ -83,17 +84,19 @@ class Term(nn.Layer):
         if len(pair[0]) == 1:
             (student,), (teacher,) = pair
             theirs = build_connector(
-                spec.teacher_connector, teacher.channels, teacher.channels, f"{spec.name}.teacher_connector"
-            )
-            remaining = _remaining(sender.detector, teacher) if sender else None
+                spec.teacher_connector, teacher.channels, teacher.channels, f"{spec.name}.teacher_connector",
+                student_channels=student.channels, batch_norm=sender.detector.norm_before(teacher) if sender else None,
+            )  # fmt: skip
+            remaining = {"remaining": _remaining(sender.detector, teacher)} if sender else {}
             ours = build_connector(
-                spec.student_connector, student.channels, theirs.channels, f"{spec.name}.student_connector", remaining
+                spec.student_connector, student.channels, theirs.channels, f"{spec.name}.student_connector", **remaining
             )
             self.connect_student.append(ours)
             self.connect_teacher.append(theirs)
         elif spec.student_connector != "none" or spec.teacher_connector != "none":
             raise UserError(f"{spec.name}: connectors are for a term of one source a side; write one term a source")
-        _check_channels(spec, pair, self.connect_student[-1].channels if len(pair[0]) == 1 else None)
+        connected = [side[-1].channels for side in (self.connect_student, self.connect_teacher) if len(side)]
+        _check_channels(spec, pair, connected)
 
     def _channels(self, teachers):
         return self.connect_teacher[0].channels if len(self.connect_teacher) else teachers[0].channels
@@ -133,17 +136,18 @@ class Term(nn.Layer):
             for side, recorder in enumerate((student, teacher))
         ]
 
-    def connected(self, student, teacher):
+    def connected(self, student, teacher, age):
         """What the loss gets of each side: the tensors after their connectors, in the sizes in which they are compared.
 
         Args:
             student: list (pairs) of lists (sources) of the student's tensors.
             teacher: the teacher's, without gradient.
+            age: see `connectors.Chain`.
         """
         if len(self.connect_student):
             recorded = [(s, t) for (s,), (t,) in zip(student, teacher)]
-            student = [[connect(*pair)] for connect, pair in zip(self.connect_student, recorded)]
-            teacher = [[connect(t, s)] for connect, (s, t) in zip(self.connect_teacher, recorded)]
+            student = [[connect(*pair, age)] for connect, pair in zip(self.connect_student, recorded)]
+            teacher = [[connect(t, s, age)] for connect, (s, t) in zip(self.connect_teacher, recorded)]
         teacher = [[_match(s, t) for s, t in zip(*sides)] for sides in zip(student, teacher)]
         return [self._arrange(side) for side in (student, teacher)]
 
@@ -157,7 +161,7 @@ class Term(nn.Layer):
         Returns:
             Dict from the part's name (``""`` for a loss of one part) to a scalar, before `weight`.
         """
-        inputs = self.connected(student, teacher)
+        inputs = self.connected(student, teacher, context.clock.since(self.spec.schedule.start))
         result = self.loss(*inputs, **self._constants, **context.pick(self._from_batch))
         return result if isinstance(result, dict) else {"": result}
 
@@ -181,11 +185,11 @@ def _match(student, teacher):
 
 def _check_channels(spec, pair, connected):
     for ours, theirs in zip(*pair):
-        channels = ours.channels if connected is None else connected
-        if channels != theirs.channels:
+        channels, wanted = connected or (ours.channels, theirs.channels)
+        if channels != wanted:
             raise UserError(
                 f"{spec.name}: the student's {ours.source} has {channels} channels, the teacher's {theirs.source} "
-                f"{theirs.channels}, and these two are compared channel by channel: both detectors need the same "
+                f"{wanted}, and these two are compared channel by channel: both detectors need the same "
                 "num_classes, anchors and bins here; a method on neck features does without"
             )
 

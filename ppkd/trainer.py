@@ -80,6 +80,8 @@ class Trainer:
         _warn_of_short_decay(self.config)
         self.optimizer = create("OptimizerBuilder", self.lr, model)
         self.distill = model if self.terms is not None else None
+        if self.distill is not None:
+            self.distill.batches = self.batches
         self.precision = Precision(self.config, amp)
         self.precision.prepare(self.student, self.optimizer, self.distill.teachers.values() if self.distill else ())
         self.averaging = Averaging(self.student, self.config)
@@ -167,7 +169,7 @@ class Trainer:
             batch["epoch_id"] = self.epoch
             seed_step(self.seed, self.epoch, self.batch, self.rank)
             if self.distill is not None:
-                self.distill.timed = meters.due(ahead=1)
+                self.distill.timed, self.distill.batch = meters.due(ahead=1), self.batch
             losses = self._train_batch(batch)
             self.batch += 1
             whole = self.batch % self.accumulate == 0 or self.batch == self.batches

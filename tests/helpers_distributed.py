@@ -56,7 +56,8 @@ def train(config, slim, overrides, empty_rank=None, settled=False):
     models = [trainer.student, *trainer.distill.teachers.values()]
     hooks = sum(len(layer._forward_post_hooks) for model in models for layer in model.sublayers(True))
     return {
-        "before": before, "after": parameters(trainer), "images": images, "fired": len(fired), "hooks": hooks,
+        "before": before, "after": parameters(trainer), "buffers": buffers(trainer),
+        "images": images, "fired": len(fired), "hooks": hooks,
         "magnitudes": [[*layer.sums.tolist(), int(layer.count)] for layer in trainer.terms.magnitudes],
         "steps": trainer.step, "wrapped": type(trainer.model).__name__,
         "searches": getattr(trainer.model, "find_unused_parameters", None),
@@ -68,6 +69,11 @@ def parameters(trainer):
     parts = {"student": trainer.student, "terms": trainer.terms}
     named = {f"{part}.{n}": p for part, layer in parts.items() for n, p in layer.named_parameters() if p.trainable}
     return {name: p.clone().detach() for name, p in named.items()}
+
+
+def buffers(trainer):
+    """What the terms count beside what they learn, copied."""
+    return {name: tensor.clone() for name, tensor in trainer.terms.named_buffers()}
 
 
 def without_boxes(batch):

@@ -20,6 +20,7 @@ PAIRS = (
     ("retinanet", "fgd"), ("ppyoloe", "fgd"), ("retinanet", "cwd"), ("gfl", "cwd"), ("gfl", "ld"), ("picodet", "ld"),
     ("ppyoloe", "ld"), ("ppyoloe", "ppyoloe"), ("yolov3", "yolov3"), ("gfl", "heads"), ("ppyoloe", "maps"),
     ("rtmdet", "neck"),
+    ("resnet", "matching"),
 )  # fmt: skip
 
 
@@ -41,6 +42,7 @@ _STRONG = {
     "heads": ["distill.terms.dkd.weight=10", "distill.terms.cross_box.weight=10"],
     "maps": [],
     "neck": [],
+    "matching": ["distill.loss_weight=10"],
 }
 
 

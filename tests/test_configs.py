@@ -36,6 +36,7 @@ STUDENTS = {
     "slim/distill/ppyoloe_plus_distill_x_distill_l.yml": "ppyoloe/distill/ppyoloe_plus_crn_l_80e_coco_distill.yml",
     "slim/distill/ppyoloe_plus_shapes_fgd.yml": "demo/ppyoloe_plus_student_shapes.yml",
     "slim/distill/retinanet_from_faster_rcnn_r101_coco_pkd.yml": "retinanet/retinanet_r50_fpn_2x_coco.yml",
+    "slim/distill/retinanet_r50_coco_distill_matching.yml": "retinanet/retinanet_r18vd_fpn_1x_coco.yml",
     "slim/distill/retinanet_resnet101_coco_distill.yml": "retinanet/retinanet_r50_fpn_2x_coco.yml",
     "slim/distill/retinanet_resnet101_coco_distill_cwd.yml": "retinanet/retinanet_r50_fpn_2x_coco.yml",
     "slim/distill/rtmdet_s_distill_tiny.yml": "rtmdet/rtmdet_tiny_300e_coco.yml",

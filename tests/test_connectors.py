@@ -137,13 +137,13 @@ def test_teacher_head_runs_the_remaining_layers_and_what_comes_before_gives_thei
         asked.append(skip)
         return RemainingLayers(conv, 5, 7)
 
-    made = build_connector(["align", {"name": "teacher_head", "skip": 3}], 4, 7, "t", remaining)
+    made = build_connector(["align", {"name": "teacher_head", "skip": 3}], 4, 7, "t", remaining=remaining)
     x = paddle.rand([2, 4, 3, 3])
     assert (made.links[0].conv.weight.shape, made.channels, set(asked)) == ([5, 4, 1, 1], 7, {3})
     np.testing.assert_allclose(made(x, None).numpy(), conv(made.links[0].conv(x)).numpy(), rtol=1e-6)
     assert len(made.parameters()) == 2, "the teacher's layers are not its own"
     with pytest.raises(UserError, match=r"teacher_head: 4 channels come in, the teacher's layers take 5; put `align`"):
-        build_connector({"name": "teacher_head"}, 4, 7, "t", remaining)
+        build_connector({"name": "teacher_head"}, 4, 7, "t", remaining=remaining)
     with pytest.raises(UserError, match="t: connector teacher_head is for the student's side"):
         build_connector("teacher_head", 4, 7, "t")
 

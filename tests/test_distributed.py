@@ -8,6 +8,7 @@ import sys
 import paddle
 import pytest
 
+from ppkd.matching import assign
 from tests.conftest import CONFIGS, FAMILIES, ROOT
 from tests.helpers_distributed import train
 from tests.helpers_training import QUICK, differing, strong
@@ -37,6 +38,8 @@ ACCUMULATED = {"accumulated": ("yolov3", "fgd", IN_PARTS, {"settled": True})}
 RUNS["terms"] = ("ppyoloe", "maps", [], {"empty_rank": 1})
 # Convolutions that three levels share, and losses divided by a sum over all ranks.
 RUNS["shared"] = ("rtmdet", "neck", [], {"empty_rank": 1})
+# Channels matched by what both ranks have seen; two steps of two batches of three images.
+RUNS["matching"] = ("resnet", "matching", [], {"empty_rank": 1})
 RUNS["no_parameters"] = ("yolov3", "yolov3", [], {"empty_rank": 1})
 
 
@@ -109,6 +112,22 @@ def test_a_magnitude_is_the_same_on_both_ranks(finished):
     first, second = (rank["magnitudes"] for rank in finished["terms"])
     ((mean, own, count),) = first
     assert first == second and count == 2 and mean > 0 and own > 0
+
+
+def test_channels_are_matched_by_what_all_ranks_have_seen(finished):
+    first, second = (rank["buffers"] for rank in finished["matching"])
+    names = [name for name in first if name.endswith(".assignment")]
+    assert len(names) == 11
+    for name in names:
+        counts, seen = ([x[name.replace("assignment", y)] for x in (first, second)] for y in ("images", "distances"))
+        # Terms 4 and 5 look at one batch (track: 1), the others at both.
+        images = 3.0 if name.startswith(("terms.4.", "terms.5.")) else 6.0
+        assert [float(x) for x in counts] == [images, images]
+        assert (seen[0] != seen[1]).any(), "the ranks saw different images"
+        assert (first[name] == second[name]).all(), name
+        single = len(first[name]) == 1
+        of_both, of_first = (assign(sum(seen[:n]).numpy(), images * n, single) for n in (2, 1))
+        assert (first[name].numpy() == of_both).all() and (of_first != of_both).any(), name
 
 
 def fired(family, method):

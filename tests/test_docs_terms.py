@@ -66,10 +66,12 @@ def test_snippets_of_connectors_are_read():
     seen = set()
     for kind in vars(connectors).values():
         for values in snippets(inspect.getdoc(kind) or "") if inspect.isclass(kind) else ():
-            seen |= {link["name"] for link in check_connectors(values["student_connector"], "x")}
+            shown = [values[key] for key in ("student_connector", "teacher_connector") if key in values]
+            assert shown, f"{kind.__name__}: a snippet without a connector"
+            seen |= {link["name"] for given in shown for link in check_connectors(given, "x")}
             if "loss" in values:
                 check_loss(values["loss"], "x")
-    assert {"align", "projector", "resize", "generate", "teacher_head"} <= seen
+    assert {"align", "projector", "resize", "generate", "teacher_head", "match", "norm"} <= seen
 
 
 def test_every_file_of_a_loss_names_its_paper():

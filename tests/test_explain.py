@@ -58,6 +58,13 @@ def test_what_is_printed_is_a_slim_file_that_gives_the_same(family, method, reci
     assert_same(step(loaded, 0), step(again, 0))
 
 
+def test_the_parameters_of_a_connector_are_whose_they_are(recipe, tmp_path):
+    text = explained(recipe("resnet", "matching", overrides=["distill.groups=16"]), [], str(tmp_path))
+    told = [line.split(" # ")[1] for line in text.splitlines() if "_connector: " in line]
+    assert told[0] == "-o distill.groups" and "resnet_matching.yml (track)" in told[1]
+    assert set(told[2:]) == {"resnet_matching.yml"} and len(told) == 8
+
+
 def test_it_tells_who_set_what(recipe, tmp_path):
     overrides = ["distill.beta_fgd=2", "distill.terms.fgd.magnitude=20%", "distill.stop_epoch=4", "epoch=5"]
     lines = explained(recipe("retinanet", "fgd", overrides=overrides), overrides, str(tmp_path)).splitlines()

@@ -198,7 +198,7 @@ def test_an_unknown_method_names_those_there_are(train, monkeypatch):
     monkeypatch.setitem(SLIM, "typo", "slim_method: PPYOLOEDistil\n")
     assert re.match(
         r"slim_method: 'PPYOLOEDistil' is no distillation method of ppkd; nearest: PPYOLOEDistill.*; "
-        "known: CWD, DistillYOLOv3Loss, FGD, LD, MGD, Mimic, PKD, PPYOLOEDistill; "
+        "known: CWD, DistillYOLOv3Loss, FGD, LD, MGD, MatchingGuided, Mimic, PKD, PPYOLOEDistill; "
         "or write terms of your own: distill.terms$",
         train("typo"),
     )

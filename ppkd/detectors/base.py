@@ -5,6 +5,7 @@ import re
 
 import paddle
 
+from ppkd.detectors.residual import norm_of, sums
 from ppkd.detectors.taps import Level, Tap
 from ppkd.detectors.towers import SUPPORTED, evaluating, remaining
 from ppkd.errors import UserError, nearest
@@ -52,6 +53,8 @@ class Detector:
         for part in ("backbone", "neck"):
             if getattr(self.model, part, None) is not None:
                 found[part] = lambda i, part=part: Tap(part, item=i)
+        if (before_relu := sums(self.model)) is not None:
+            found["backbone.pre_relu"] = before_relu
         for tower in self.towers().values():
             found |= {f"{tower.name}.{k}": rung.recorded or rung.tap for k, rung in enumerate(tower.rungs)}
         return found
@@ -112,6 +115,10 @@ class Detector:
             has = f"there is one before {', '.join(towers)}" if towers else f"known are those of {', '.join(SUPPORTED)}"
             raise UserError(f"the layers of {type(self.model).__name__}'s head before {source!r} are not known; {has}")
         return towers[source]
+
+    def norm_before(self, level):
+        """The batch norm whose output a `Level` is, or to which a ResNet adds its shortcut; None if there is none."""
+        return norm_of(self.model, level.tap)
 
     @contextlib.contextmanager
     def prepared(self, batch):
@@ -238,7 +245,7 @@ class Detector:
         return len(calls[0]) if isinstance(calls[0], (list, tuple)) else 1
 
     def _probe(self, name, taps):
-        recorder = self.dry_run([tap.path for tap in taps])
+        recorder = self.dry_run([path for tap in taps for path in tap.paths])
         levels = []
         for i, tap in enumerate(taps):
             shape = getattr(recorder.take(tap), "shape", None)

@@ -1,5 +1,7 @@
 """Where a tensor of a detector is recorded, and what is known about it."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -8,7 +10,8 @@ from dataclasses import dataclass
 class Tap:
     """Where a tensor is taken: output `item` of call `call` of the module at `path`, or the part that `view` cuts.
 
-    With `given` it is the module's first argument, not its output.
+    With `given` it is the module's first argument, not its output. With `plus` that tap's tensor is added to it, for a
+    sum that no module returns.
 
     `view` is a module-level function or a `partial` of one, so that a tap can be pickled. `grid` says that the map has
     so many cells whatever the size of the image, and so no stride.
@@ -20,6 +23,12 @@ class Tap:
     view: Callable | None = None
     grid: bool = False
     given: bool = False
+    plus: Tap | None = None
+
+    @property
+    def paths(self):
+        """The modules that have to be recorded."""
+        return [self.path, *(self.plus.paths if self.plus else ())]
 
 
 @dataclass(frozen=True)

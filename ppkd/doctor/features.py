@@ -27,10 +27,10 @@ class Watched:
         self._model = model
         terms = [term for term, _ in model.active_terms()]
         self._terms, self._compared, self._handles = terms, {}, []
-        student = [tap.path for term in terms for tap in term.taps(0)]
+        student = [path for term in terms for tap in term.taps(0) for path in tap.paths]
         self._recorders = {None: Recorder(model.student, student)}
         for name, teacher in model.teachers.items():
-            taken = [tap.path for term in terms if term.teacher == name for tap in term.taps(1)]
+            taken = [path for term in terms if term.teacher == name for tap in term.taps(1) for path in tap.paths]
             self._recorders[name] = Recorder(teacher, taken)
 
     def __enter__(self):

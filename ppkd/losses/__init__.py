@@ -17,6 +17,7 @@ from .fgd import FGDLoss
 from .kl import KLLoss
 from .l2 import L2Loss, MimicLoss
 from .ld import LDLoss
+from .matching import PartialL2Loss
 from .mgd import MGDLoss
 from .pkd import PKDLoss
 from .ppyoloe import PPYOLOELoss
@@ -38,6 +39,7 @@ LOSSES = {
     "ld": LDLoss,
     "mgd": MGDLoss,
     "mimic": MimicLoss,
+    "partial_l2": PartialL2Loss,
     "pkd": PKDLoss,
     "ppyoloe": PPYOLOELoss,
     "yolov3": YOLOv3Loss,
@@ -62,5 +64,6 @@ __all__ = [
     "MimicLoss",
     "PKDLoss",
     "PPYOLOELoss",
+    "PartialL2Loss",
     "YOLOv3Loss",
 ]

@@ -3,7 +3,7 @@
 from ppkd.block import with_users_terms
 from ppkd.detectors import ANCHORS, TARGETS, detector_for
 from ppkd.errors import UserError, nearest
-from ppkd.methods import cwd, ld, neck, ppyoloe, terms, yolov3
+from ppkd.methods import cwd, ld, matching, neck, ppyoloe, terms, yolov3
 from ppkd.pairing import sources
 from ppkd.plugins import load_plugins
 from ppkd.recipe import TERMS
@@ -14,6 +14,7 @@ _METHODS = {
     "FGD": neck.plan,
     "LD": ld.plan,
     "MGD": neck.plan,
+    "MatchingGuided": matching.plan,
     "Mimic": neck.plan,
     "PKD": neck.plan,
     "PPYOLOEDistill": ppyoloe.plan,
@@ -26,6 +27,7 @@ _NEEDS = {
     "FGD": {"neck"},
     "LD": {"head.cls", "head.box_dist"},
     "MGD": {"neck"},
+    "MatchingGuided": {"backbone.pre_relu"},
     "Mimic": {"neck"},
     "PKD": {"neck"},
     "PPYOLOEDistill": {"neck", "head.cls", "head.box_dist", TARGETS},

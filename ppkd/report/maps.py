@@ -104,10 +104,10 @@ def _compared(pair, terms, inputs):
     for term in terms:
         found.append([])
         for batch in inputs:
-            student = pair.student(batch, [tap.path for tap in term.taps(0)])
-            teacher = pair.teacher(term.teacher, batch, [tap.path for tap in term.taps(1)])
+            student = pair.student(batch, [path for tap in term.taps(0) for path in tap.paths])
+            teacher = pair.teacher(term.teacher, batch, [path for tap in term.taps(1) for path in tap.paths])
             with paddle.no_grad():
-                found[-1].append(term.connected(*term.take(student, teacher)))
+                found[-1].append(term.connected(*term.take(student, teacher), age=0))
     return found
 
 

@@ -96,8 +96,8 @@ def _alignment(pair, name, student, config, ids):
     sums = [Alignment() for _ in levels]
     taps = [[pair_of[side][0].tap for pair_of in levels] for side in (0, 1)]
     for batch in batches(config, ids):
-        ours = recorded(student, batch, [tap.path for tap in taps[0]])
-        theirs = pair.teacher(name, batch, [tap.path for tap in taps[1]])
+        ours = recorded(student, batch, [path for tap in taps[0] for path in tap.paths])
+        theirs = pair.teacher(name, batch, [path for tap in taps[1] for path in tap.paths])
         for alignment, s, t in zip(sums, *taps):
             s, t = ours.take(s), theirs.take(t)
             alignment.add(_rows(s), _rows(match_size(s, t)))

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import slow_ld
 import slow_losses as slow
+import slow_matching
 
 HERE = Path(__file__).resolve().parent
 
@@ -36,6 +37,7 @@ def main(directory=HERE):
         "mgd_masked/case1": slow.mgd_masked(
             9, (2, 4, 5, 6), alpha=2e-5, mask="spatial", **{"lambda": 0.45}
         ),
+        "mgd_matching/case1": slow_matching.matching(19, (2, 3, 4, 5), 7, groups=2, batches=(2, 1)),
         "l2/case1": slow.l2(
             10,
             (2, 4, 5, 6),

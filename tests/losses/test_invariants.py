@@ -27,6 +27,7 @@ from ppkd.losses import (
     LDLoss,
     MGDLoss,
     MimicLoss,
+    PartialL2Loss,
     PKDLoss,
     PPYOLOELoss,
     YOLOv3Loss,
@@ -63,6 +64,7 @@ BUILD = {
     "l2 dist": (lambda: L2Loss(normalize=False, dist=True), MAP),
     "mimic": (MimicLoss, MAP),
     "mimic l1": (lambda: MimicLoss("l1"), MAP),
+    "partial_l2": (lambda: PartialL2Loss({8: 0.5}), MAP),
     "dist": (DISTLoss, ROWS),
     "dist map": (DISTLoss, MAP),
     "dkd": (lambda: DKDLoss(tau=4.0), ROWS),
@@ -87,7 +89,10 @@ GENERATES = ("mgd", "mgd channel")
 # random distances many are no box at all, and there two that are equal do not overlap.
 NOT_ZERO_AT_EQUALITY = ("yolov3", "ppyoloe", "ppyoloe as paddledet", "crosskd_giou")
 # Those that read no value back from the device and pick no rows by a mask.
-NO_SYNC = ("dkd dense", "crosskd_cls", "crosskd_cls a cell", "crosskd_box", "crosskd_giou", "bckd", "bckd_cls", "ld")
+NO_SYNC = (
+    "dkd dense", "crosskd_cls", "crosskd_cls a cell", "crosskd_box", "crosskd_giou", "bckd", "bckd_cls", "ld",
+    "partial_l2",
+)  # fmt: skip
 
 every_loss = pytest.mark.parametrize("name", BUILD)
 
