@@ -66,6 +66,7 @@ SLIM = [
     *(f"tests/configs/{name}.yml" for name in ("gfl_cwd", "gfl_ld", "ppyoloe_ppyoloe", "yolov3_yolov3")),
     "benchmarks/configs/shapes_pkd.yml",
     "configs/slim/distill/retinanet_from_two_teachers_coco_pkd.yml",
+    "benchmarks/configs/shapes_matching.yml",
 ]
 # Options whose names are those of a slim file that the same page shows, which another test reads.
 OF_THE_PAGE = ("-o distill.teachers.other.weight=1",)
