@@ -24,6 +24,7 @@ def main(source, target):
     _losses(losses, rows)
     _steps(steps, rows)
     _growth(growth, rows)
+    figure.legend(*losses.get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
     figure.savefig(target, metadata={"Date": None})
 
 
@@ -43,18 +44,18 @@ def _losses(axes, rows):
     seconds = [[1e3 * rows[name][side] for name in names] for side in ("ours_s", "ppdet_s")]
     _pairs(axes, [name.split()[1].strip(",").upper() for name in names], *seconds)
     axes.set_xlabel("a loss, forward and backward [ms]")
-    axes.set_xscale("log")
-    axes.legend(frameon=False)
 
 
 def _steps(axes, rows):
     found = [row for name, row in rows.items() if name.startswith("step ") and row["ideal_s"] and "process" not in name]
-    ours = [row["ours_s"] / row["ideal_s"] for row in found]
-    theirs = [(row["ppdet_s"] or 0.0) / row["ideal_s"] for row in found]
+    ours, theirs = ([_beyond(row[side], row["ideal_s"]) for row in found] for side in ("ours_s", "ppdet_s"))
     _pairs(axes, [row["name"].removeprefix("step ") for row in found], ours, theirs)
-    axes.axvline(1, color=IDEAL, linestyle=":", linewidth=1)
-    axes.set_xlim(0.9, None)
-    axes.set_xlabel("a step, by student's step + teacher's forward")
+    axes.axvline(0, color=IDEAL, linewidth=0.8)
+    axes.set_xlabel("a step beyond student's step + teacher's forward [%]")
+
+
+def _beyond(seconds, ideal):
+    return 100 * (seconds / ideal - 1) if seconds else 0.0
 
 
 def _growth(axes, rows):
@@ -64,7 +65,6 @@ def _growth(axes, rows):
         axes.loglog([x for x, _ in points], [row[side] for _, row in points], style, color=colour, label=label)
     axes.set_xlabel("positions of the map (256 channels, 2 images)")
     axes.set_ylabel("FGD, forward and backward [s]")
-    axes.legend(frameon=False)
 
 
 if __name__ == "__main__":
