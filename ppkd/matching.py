@@ -85,7 +85,7 @@ class Match(nn.Layer):
         groups = 1 if reducer == "sm" else channels // student_channels
         first = paddle.arange(groups * student_channels).reshape([groups, student_channels])
         self.register_buffer("assignment", first)
-        self.register_buffer("margins", paddle.full([channels], -np.inf))
+        self.register_buffer("margins", paddle.full([channels], np.finfo("float32").min))
         # What has been seen since the last update began, on this rank.
         self.register_buffer("distances", paddle.zeros([student_channels, channels], "float64"))
         self.register_buffer("images", paddle.zeros([1], "float64"))

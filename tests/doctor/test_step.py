@@ -86,7 +86,7 @@ def test_a_term_without_a_gradient(stepped):
         class Cut(nn.Layer):
             channels = 192
 
-            def forward(self, x, like=None):
+            def forward(self, x, like=None, age=0):
                 return x.detach()
 
         subject.model.terms[0].connect_student[0] = Cut()

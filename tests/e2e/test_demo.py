@@ -30,7 +30,7 @@ def test_demo_ends_with_results_and_picture(tmp_path, capsys):
 def test_a_failed_run_is_named_with_its_last_lines(tmp_path):
     broken = tmp_path / "teacher.pdparams"
     broken.write_text("no weights")
-    with pytest.raises(UserError, match="distilled student's training failed(.|\n)*not a Paddle weight file"):
+    with pytest.raises(UserError, match="distilled student's training failed(.|\n)*not a Paddle file"):
         demo.run(str(broken), str(tmp_path / "demo"), data_dir=str(tmp_path / "shapes"), data=TINY, max_steps=2)
 
 
