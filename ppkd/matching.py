@@ -46,7 +46,8 @@ class Match(nn.Layer):
 
     Each of the student's channels has a group of the teacher's, of which one value is made. Groups are chosen by
     minimum cost, by how far the maps of two channels are from each other over the images of many batches, on all
-    ranks together; see `Updates` for when. Made for maps before their ReLU: ``backbone.pre_relu[*]``.
+    ranks together; see `Updates` for when. Made for maps before their ReLU: ``backbone.pre_relu[*]``. A batch whose maps
+    are not finite is not counted.
 
     .. code-block:: yaml
 
@@ -64,6 +65,9 @@ class Match(nn.Layer):
     Raises:
         ValueError: a student of more channels, a margin without a batch norm, an unknown reducer.
     """
+
+    # What it counts holds no value that is not finite, so `numerics` leaves it in place when a step is skipped.
+    counts_finite = True
 
     def __init__(
         self, channels, target, student_channels, batch_norm, reducer="amp", margin=True,
@@ -86,9 +90,12 @@ class Match(nn.Layer):
         first = paddle.arange(groups * student_channels).reshape([groups, student_channels])
         self.register_buffer("assignment", first)
         self.register_buffer("margins", paddle.full([channels], np.finfo("float32").min))
-        # What has been seen since the last update began, on this rank.
+        # What has been seen since the update began, on this rank, and which update that is: the batch it began at.
+        self.register_buffer("begun", paddle.full([1], -1, "int64"))
         self.register_buffer("distances", paddle.zeros([student_channels, channels], "float64"))
         self.register_buffer("images", paddle.zeros([1], "float64"))
+        # The update that was last solved for. After resuming it is solved for once more, with the same result.
+        self._solved = None
 
     @full_precision
     def forward(self, x, like, age):
@@ -104,23 +111,35 @@ class Match(nn.Layer):
         """
         with paddle.no_grad():
             x = match_size(like, up(x.detach()))
-            begins, looks, ends = self._updates.at(age)
-            if begins:
-                paddle.assign(paddle.zeros_like(self.distances), self.distances)
-                paddle.assign(paddle.zeros_like(self.images), self.images)
-            if looks:
-                paddle.assign(self.distances + channel_distances(like, x).astype("float64"), self.distances)
-                paddle.assign(self.images + len(x), self.images)
-            if ends:
+            begin = self._updates.begin(age)
+            if self._updates.looks(age):
+                self._look(like, x, begin)
+            # The batch that an update is due at may be missing: it was broken, or its step was skipped.
+            due = self._updates.over(age) and self._solved != begin
+            if due or self._updates.early(age):
                 self._update()
+            if due:
+                self._solved = begin
             reduced = reduce_maps(x, self.assignment, self.reducer)
             if self._norm is None:
                 return reduced
             return paddle.maximum(reduced, reduce_margins(self.margins, self.assignment, self.reducer))
 
+    def _look(self, student, teacher, begin):
+        """Count the images of a batch, without the host looking at any value."""
+        found = channel_distances(student, teacher).astype("float64")
+        counts = paddle.isfinite(found).all()
+        goes_on = (self.begun == begin).astype("float64")
+        found = paddle.where(counts, found, paddle.zeros_like(found))
+        paddle.assign(self.distances * goes_on + found, self.distances)
+        paddle.assign(self.images * goes_on + len(student) * counts.astype("float64"), self.images)
+        paddle.assign(paddle.full([1], begin, "int64"), self.begun)
+
     def _update(self):
         """Solve for what was seen on all ranks. The host waits for the device here, and only here."""
         distances, images = summed([self.distances.clone(), self.images.clone()])
+        if not float(images):
+            return
         found = assign(distances.numpy(), float(images), self.reducer == "sm")
         paddle.assign(of_first_rank(paddle.to_tensor(found)), self.assignment)
         if self._norm is not None and self._norm[0] is not None:

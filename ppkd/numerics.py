@@ -252,9 +252,14 @@ class Numerics:
 
 
 def statistics(model):
-    """Tensors of a model that a forward in train mode changes: buffers, and the running ones of norm layers."""
-    running = [getattr(x, n) for x in model.sublayers(True) for n in ("_mean", "_variance") if _is_norm(x)]
-    return [*model.buffers(), *(tensor for tensor in running if tensor is not None)]
+    """Tensors of a model that a forward in train mode changes: buffers, and the running ones of norm layers.
+
+    A layer that counts finite values only says so (``counts_finite``), and its buffers are not among them.
+    """
+    layers = [x for x in model.sublayers(True) if not getattr(x, "counts_finite", False)]
+    held = [tensor for layer in layers for tensor in layer.buffers(include_sublayers=False)]
+    running = [getattr(x, n) for x in layers for n in ("_mean", "_variance") if _is_norm(x)]
+    return [*held, *(tensor for tensor in running if tensor is not None)]
 
 
 def _is_norm(layer):

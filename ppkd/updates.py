@@ -38,13 +38,15 @@ class Updates:
         late = age // self.later * self.later
         return late if late >= self.until else early
 
-    def at(self, age):
-        """What is to be done at `age`, counted in batches.
+    def looks(self, age):
+        """Whether the update that `age` belongs to looks at this batch."""
+        return age - self.begin(age) < self.track
 
-        Returns:
-            Whether an update begins, whether it looks at this batch, and whether it has a result after it.
-        """
-        begin = self.begin(age)
-        seen = age - begin + 1
-        early = begin == 0 and seen & (seen - 1) == 0
-        return seen == 1, seen <= self.track, seen == self.track or (early and seen < self.track)
+    def early(self, age):
+        """Whether there is a result after this batch although the update goes on."""
+        seen = age + 1
+        return self.begin(age) == 0 and seen < self.track and seen & (seen - 1) == 0
+
+    def over(self, age):
+        """Whether this batch is the last that the update looks at, or a later one."""
+        return age - self.begin(age) >= self.track - 1

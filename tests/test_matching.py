@@ -96,13 +96,14 @@ def test_updates_begin_and_end_when_they_are_due(given):
     for age in range(100):
         begin = by_hand(age, *given)
         seen = age - begin + 1
-        early = begin == 0 and seen in (1, 2, 4, 8)
-        expected = (seen == 1, seen <= given[3], seen == given[3] or (early and seen < given[3]))
-        assert (updates.begin(age), updates.at(age)) == (begin, expected), age
+        early = begin == 0 and seen in (1, 2, 4, 8) and seen < given[3]
+        assert updates.begin(age) == begin, age
+        found = (updates.looks(age), updates.early(age), updates.over(age))
+        assert found == (seen <= given[3], early, seen >= given[3]), age
 
 
 def test_the_authors_updates():
-    ends = [age for age in range(1000, 100000) if Updates().at(age)[2]]
+    ends = [age for age in range(1000, 100000) if Updates().over(age) > Updates().over(age - 1)]
     assert ends == [begin + 999 for begin in (5000, 10000, 15000, 31000, 62000, 93000)]
 
 
@@ -173,6 +174,26 @@ def test_the_state_holds_what_an_update_has_seen_so_far():
     assert (outs[0] == outs[1]).all() and differing(made.state_dict(), other.state_dict()) == []
     assert float(other.images) == 6
     assert made.assignment.numpy().tolist() != before, "the update was made of what came before and after"
+
+
+def test_batches_that_are_missing_or_not_finite_are_not_counted():
+    made, other = (Match(8, None, 4, norm_of(8), update_every=4, track=3) for _ in range(2))
+    shown = [(paddle.randn([2, 8, 3, 3]), paddle.randn([2, 4, 3, 3])) for _ in range(8)]
+    for age in (0, 1, 2, 3, 5, 7):  # without the first of the second update, and without the one that it is due at
+        made(*shown[age], age)
+    assert float(made.images) == 2, "what the first update saw is not the second's"
+    for age in (0, 4, 5, 6):
+        maps = shown[age] if age in (0, 5) else [x * np.nan for x in shown[age]]
+        other(*maps, age)
+    for name in ("distances", "images", "assignment", "margins"):
+        assert (getattr(made, name) == getattr(other, name)).all(), name
+
+
+def test_without_an_image_there_is_no_update():
+    made = Match(8, None, 4, norm_of(8), update_every=1, track=1)
+    before = made.assignment.numpy().tolist()
+    made(paddle.full([2, 8, 3, 3], np.nan), paddle.randn([2, 4, 3, 3]), 0)
+    assert made.assignment.numpy().tolist() == before and float(made.images) == 0
 
 
 @pytest.mark.parametrize("reducer", ["amp", "sp", "rd", "sm"])

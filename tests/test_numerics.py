@@ -156,6 +156,16 @@ def test_a_run_that_skips_resumes_to_the_bit(recipe, tmp_path):
         assert differing({key: whole[key]}, {key: resumed[key]}) == [], key
 
 
+def test_a_matching_goes_on_over_a_skipped_step(recipe):
+    """An update that begins at a step that is skipped, and one that is due at it."""
+    given = [*GIVEN, "on_nonfinite=skip", "epoch=2", "distill.update_every=4", "distill.track=2"]
+    trainer = run(recipe("resnet", "matching", overrides=given), 4, 5)
+    assert trainer.numerics.skipped == 2 and trainer.step == 6
+    (match,) = (t.connect_teacher[0].links[0] for t in trainer.distill.terms if t.label == "matching.s8")
+    # Paddle's ReLU makes zeros of NaN on the CPU, so the stages were finite, and are counted.
+    assert int(match.begun) == 4 and float(match.images) == 8 and np.isfinite(match.distances.numpy()).all()
+
+
 def test_a_part_of_a_step_takes_the_step_with_it(recipe):
     given = ["TrainReader.batch_size=2", "accumulate=3", "on_nonfinite=skip", "epoch=1", "log_iter=100"]
     trainer = run(recipe("ppyoloe", distil=False, overrides=given), 1)
