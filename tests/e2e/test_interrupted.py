@@ -22,42 +22,53 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 def arguments(shapes, teacher_weights):
     """Function from an output folder to the config, slim file and overrides of a run of 16 steps."""
 
-    def make(folder, *overrides):
+    def make(folder, *overrides, family=QUICK, method="fgd"):
         given = [
-            f"dataset_dir={shapes}", f"save_dir={folder}", f"teacher.pretrain_weights={teacher_weights[QUICK]}",
+            f"dataset_dir={shapes}", f"save_dir={folder}", f"teacher.pretrain_weights={teacher_weights[family]}",
             "TrainReader.batch_size=3", "epoch=4", "snapshot_steps=1", "keep=2", "log_iter=1", *overrides,
         ]  # fmt: skip
-        return str(CONFIGS / f"{QUICK}_tiny.yml"), str(CONFIGS / f"{QUICK}_fgd.yml"), given
+        return str(CONFIGS / f"{family}_tiny.yml"), str(CONFIGS / f"{family}_{method}.yml"), given
 
     return make
 
 
-def records(folder):
-    text = (folder / f"{QUICK}_tiny" / "metrics.jsonl").read_text()
+def records(run):
+    text = (run / "metrics.jsonl").read_text()
     found = [json.loads(line) for line in text.splitlines()]
     clocks = ("seconds", "images_per_second", "memory")
     return [{k: v for k, v in record.items() if not any(word in k for word in clocks)} for record in found]
 
 
-def contents(folder):
+def contents(run):
     """Name -> content of all checkpoints of a run; fails if one cannot be read."""
-    run = folder / f"{QUICK}_tiny"
     found = {path.name: paddle.load(str(path)) for path in run.glob("*.pdparams")}
     return found | {path.name: checkpoint.load(str(path)) for path in run.glob("*.resume")}
 
 
-def test_ten_kills_leave_no_trace(arguments, tmp_path):
-    for name, kills in (("whole", 0), ("killed", 10)):
-        (tmp_path / f"{name}.json").write_text(json.dumps(arguments(tmp_path / name)))
+KILLED = {
+    # family, method: kills, overrides
+    (QUICK, "fgd"): (10, []),
+    # Updates begin at steps 0, 5, 10 and 15 and look at three batches each.
+    ("resnet", "matching"): (6, ["distill.update_every=5", "distill.update_until=20", "distill.track=3"]),
+}
+
+
+@pytest.mark.parametrize("family, method", KILLED)
+def test_many_kills_leave_no_trace(family, method, arguments, tmp_path):
+    kills, overrides = KILLED[family, method]
+    for name, number in (("whole", 0), ("killed", kills)):
+        given = arguments(tmp_path / name, *overrides, family=family, method=method)
+        (tmp_path / f"{name}.json").write_text(json.dumps(given))
         script = ROOT / "tests" / "helpers_interrupted.py"
         done = subprocess.run(
-            [sys.executable, str(script), str(tmp_path / f"{name}.json"), str(kills), "0"],
+            [sys.executable, str(script), str(tmp_path / f"{name}.json"), str(number), "0"],
             env=ENVIRONMENT, capture_output=True, text=True, timeout=500, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     hit = int(done.stdout.split("inside of a write: ")[1])
     assert hit >= 2, "too few of the kills hit a write to tell anything"
-    whole, killed = contents(tmp_path / "whole"), contents(tmp_path / "killed")
+    runs = [tmp_path / name / f"{family}_tiny" for name in ("whole", "killed")]
+    whole, killed = map(contents, runs)
     assert set(killed) == set(whole) == {
         "2.pdparams", "2.resume", "1.pdparams", "1.resume", "last.pdparams", "last.resume", "best_model.pdparams",
         "model_final.pdparams", "model_final.resume",
@@ -66,8 +77,8 @@ def test_ten_kills_leave_no_trace(arguments, tmp_path):
         assert differing(killed[name], content) == [] or name.endswith(".resume"), name
     for key in ("student", "terms", "optimizer", "ema", "epoch", "batch", "step", "best"):
         assert differing({key: killed["model_final.resume"][key]}, {key: whole["model_final.resume"][key]}) == [], key
-    assert records(tmp_path / "killed") == records(tmp_path / "whole"), "every step is recorded once"
-    left = {path.name for path in (tmp_path / "killed" / f"{QUICK}_tiny").iterdir()}
+    assert records(runs[1]) == records(runs[0]), "every step is recorded once"
+    left = {path.name for path in runs[1].iterdir()}
     assert left == set(killed) | {"metrics.jsonl", "recipe.yml"}
 
 
