@@ -43,6 +43,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("names", nargs="*", default=list(PUBLISHED), help=f"of {', '.join(PUBLISHED)}")
     names = parser.parse_args().names
+    if unknown := [name for name in names if name not in PUBLISHED]:
+        parser.error(f"no recipe {unknown[0]}; there are {', '.join(PUBLISHED)}")
     rows = [["recipe", "student, GFLOPs", "teacher's part", "compute", "weights, MB", "maps, MB", "own, MB"]]
     rows[0] += [f"{gpus} GPU{'s' * (gpus > 1)}" for gpus in GPU["links"]]
     for name in names:

@@ -40,7 +40,7 @@ MADE = ("output/", "pretrained/", "https://")
 # Kinds of commands that take too long to be run here, and the tests that run them.
 ELSEWHERE = {
     "train": "tests/e2e/test_train.py::test_distil_evaluate_infer",
-    "train --resume": "tests/e2e/test_interrupted.py::test_ten_kills_leave_no_trace",
+    "train --resume": "tests/e2e/test_interrupted.py::test_many_kills_leave_no_trace",
     "launch": "tests/test_distributed.py::test_the_train_tool_on_two_ranks",
     "eval": "tests/e2e/test_train.py::test_distil_evaluate_infer",
     "infer": "tests/e2e/test_train.py::test_distil_evaluate_infer",
@@ -55,10 +55,10 @@ ELSEWHERE = {
     "make demo": "tests/e2e/test_demo.py::test_demo_ends_with_results_and_picture",
     "make": "tests/test_docs_commands.py::test_a_command_is_right",  # with make -n
     "pip": "tests/test_docs_commands.py::test_a_command_is_right",  # compared with setup.py and constraints.txt
-    "pytest": "tests/test_docs_commands.py::test_a_command_is_right",
-    "benchmarks/methods.py": "tests/test_docs_commands.py::test_a_command_is_right",  # hours
-    "benchmarks/run.py": "tests/test_docs_commands.py::test_a_command_is_right",  # half an hour
-    "benchmarks/estimate.py": "tests/test_docs_commands.py::test_a_command_is_right",  # minutes
+    "pytest": "tests/test_docs_commands.py::test_a_command_is_right",  # these tests themselves
+    "benchmarks/methods.py": "tests/e2e/test_benchmarks.py::test_methods_are_compared_over_seeds_and_a_sweep_goes_on",
+    "benchmarks/run.py": "tests/e2e/test_benchmarks.py::test_rows_of_losses_are_measured_beside_ppdet",
+    "benchmarks/estimate.py": "tests/e2e/test_benchmarks.py::test_what_gpus_would_take_is_reckoned",
 }
 HERE = ("layers",)
 
