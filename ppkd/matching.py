@@ -46,8 +46,8 @@ class Match(nn.Layer):
 
     Each of the student's channels has a group of the teacher's, of which one value is made. Groups are chosen by
     minimum cost, by how far the maps of two channels are from each other over the images of many batches, on all
-    ranks together; see `Updates` for when. Made for maps before their ReLU: ``backbone.pre_relu[*]``. A batch whose maps
-    are not finite is not counted.
+    ranks together; see `Updates` for when. A batch whose maps are not finite is not counted. Made for maps before
+    their ReLU: ``backbone.pre_relu[*]``.
 
     .. code-block:: yaml
 

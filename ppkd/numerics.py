@@ -236,6 +236,8 @@ class Numerics:
             "epoch": epoch,
             "rank": self._rank,
             "seed": self._seed,
+            "numbers": [entry.batch for entry in entries],
+            "batches_of_epoch": getattr(self._model, "batches", None),
             "batches": [_arrays(entry.inputs or {}) for entry in entries],
             "losses": [{k: float(v) for k, v in entry.losses.items()} for entry in entries],
             "random": [step_seed(self._seed, e.epoch, e.batch, self._rank) for e in entries],

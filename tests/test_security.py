@@ -3,6 +3,7 @@
 import os
 import pathlib
 import pickle
+import shutil
 
 import numpy as np
 import paddle
@@ -15,7 +16,9 @@ from ppkd.tensor_files import read_tensors
 from ppkd.workspace import create, scope
 from tests import helpers_malicious
 from tests.conftest import CONFIGS
+from tests.helpers_runs import train
 from tests.helpers_tools import call, the_error, write
+from tests.helpers_torch import Call, save_torch
 
 STUDENT, SLIM, WIDE = (CONFIGS / f"retinanet_{name}.yml" for name in ("tiny", "fgd", "wide"))
 EVIL = ("os.system", "eval with data", "in an object array", "flags that make bytes addresses", "slots of a known name")
@@ -170,6 +173,39 @@ def test_the_doctor_tells_what_is_wrong_with_weights_and_runs_nothing(shapes, ca
     assert "evil.pdparams: it calls posix.system" in " ".join((capsys.readouterr().out + errors).split())
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, shapes, teacher_weights):
+    """Folder of a distilled run of three steps."""
+    return train(tmp_path_factory.mktemp("trained"), shapes, teacher_weights["ppyoloe"])[0]
+
+
+@pytest.mark.parametrize("file", ["model_final.pdparams", "model_final.resume", "recipe.yml"])
+@pytest.mark.parametrize("command", ["report", "compare"])
+def test_runs_of_others_run_nothing(trained, canary, command, file):
+    """A report goes on without the connectors, which stand in the resume file, and says why."""
+    folder = canary.parent / "theirs"
+    shutil.copytree(trained, folder)
+    if file == "recipe.yml":
+        text = (folder / file).read_text()
+        (folder / file).write_text(text + f"mine: !!python/object/apply:os.system ['touch {canary}']\n")
+    else:
+        (folder / file).write_bytes(helpers_malicious.weights(canary)["os.system"])
+    options = ["--output", "report"] if command == "report" else ["--against", "ppyoloe_fgd"]
+    code, errors = call(command, folder, *options)
+    told = f"{folder}/recipe.yml:" if file == "recipe.yml" else "it calls posix.system"
+    if file == "model_final.resume":
+        assert code == 0, errors
+        assert command == "compare" or told in (canary.parent / "report" / "report.html").read_text()
+    else:
+        assert told in the_error(code, errors)
+
+
+def test_torchs_files_run_nothing(run, canary):
+    save_torch({"state_dict": Call("posix", "system", f"touch {canary}")}, "evil.pth")
+    message = run("convert", options=["--checkpoint", "evil.pth", "--output", "out.pdparams"])
+    assert message.startswith("evil.pth: it calls posix.system") and not os.path.exists("out.pdparams")
+
+
 # What ppdet itself loads
 
 
@@ -222,10 +258,10 @@ PYTHON = ("!!python/object/apply:os.system ['touch {}']", "!!python/object/new:o
 
 
 @pytest.mark.parametrize("text", PYTHON)
-@pytest.mark.parametrize("name", ["train", "eval", "infer", "export_model", "convert", "explain"])
+@pytest.mark.parametrize("name", ["train", "eval", "infer", "export_model", "convert", "explain", "layers", "doctor"])
 def test_python_tags_in_a_config_and_its_bases(run, canary, name, text):
     text = text.format(canary)
-    slim = SLIM if name == "explain" else None
+    slim = SLIM if name in ("explain", "doctor") else None
     options = ["--checkpoint", "none", "--output", "out.pdparams"] if name == "convert" else []
     base = write("base.yml", f"a: 1\nepoch: {text}\n")
     for config in (base, write("top.yml", f"_BASE_: [{STUDENT}, base.yml]\n")):
