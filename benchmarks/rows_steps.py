@@ -249,5 +249,36 @@ def _teacher_and_maps(name, size):
     return float(weights) / 1e6, float(maps) / 1e6
 
 
+def teacher_forms():
+    """The forward of a teacher's backbone as it is, compiled, and in bfloat16."""
+    steps = opened("ppyoloe_m", 320, calibrated=False, more=["teacher.pretrain_weights=WEIGHTS"])
+    import ppkd.build
+
+    ppkd.build.load_teacher = lambda *_: "random weights"
+    steps.recipe.student["pretrain_weights"] = None
+    (teacher,) = steps.build().teachers.values()
+    image = paddle.rand([2, 3, 320, 320])
+
+    def plain(x=image):
+        with paddle.no_grad():
+            return teacher.backbone({"image": x})
+
+    shape = paddle.static.InputSpec(image.shape, "float32")
+    static = paddle.jit.to_static(lambda x: teacher.backbone({"image": x}), input_spec=[shape])
+
+    def compiled():
+        with paddle.no_grad():
+            return static(image)
+
+    def half():
+        with paddle.amp.auto_cast(dtype="bfloat16"):
+            return plain()
+
+    seconds = interleaved({"as it is": plain, "to_static": compiled, "bfloat16": half}, repeats=5)
+    usual = seconds["as it is"]
+    note = "by the usual forward, PP-YOLOE+ l's backbone"
+    return [Row(f"teacher, {name}", s, None, usual, s / usual, note=note) for name, s in seconds.items()]
+
+
 GROUPS = {name: (lambda name=name: whole(name)) for name in STEPS}
-GROUPS |= {"step_idle": idle, "step_memory": step_memory}
+GROUPS |= {"step_idle": idle, "step_memory": step_memory, "teacher_forms": teacher_forms}

@@ -26,7 +26,7 @@ MODULES = {
     "rows_losses": ("loss_fgd", "loss_fgd_boxes", "loss_cwd", "loss_pkd", "loss_mgd", "loss_ld"),
     "rows_steps": (
         "step_ppyoloe_l_to_m", "step_gfl_ld", "step_gfl_cwd", "step_retinanet_fgd", "step_yolov3", "step_idle",
-        "step_memory",
+        "step_memory", "teacher_forms",
     ),
     "rows_start": ("start",),
     "rows_scaling": (

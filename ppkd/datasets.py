@@ -19,6 +19,9 @@ _OWN = (
     "(docs/own_data.md)"
 )
 
+# What broken annotations raise in ppdet and pycocotools.
+_BROKEN = (ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
 
 def open_dataset(section, config):
     """Create and parse the data set of `section` in the current scope.
@@ -42,10 +45,12 @@ def open_dataset(section, config):
     try:
         with missing_images() as missing:
             dataset.parse_dataset()
-    except (ValueError, KeyError, TypeError, AssertionError, IndexError) as error:
+    except _BROKEN as error:
         raise UserError(f"{section}: {_why(dataset, path, error)}") from error
     if not len(dataset.roidbs):
         raise UserError(f"{section}: no image of {path} was found under {dataset.dataset_dir}/{dataset.image_dir}")
+    if section == "TrainDataset" and getattr(dataset, "load_image_only", False):
+        raise UserError(f"{section}: {path} has no `annotations`, so there is nothing to learn from")
     _check_inside(section, dataset, [record["im_file"] for record in dataset.roidbs if "im_file" in record], config)
     dataset.missing_images = missing
     if missing and section != "TrainDataset":  # those are told and counted by the training

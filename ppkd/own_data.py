@@ -113,7 +113,7 @@ def read_annotations(path, keys):
         ) from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: broken JSON: {error}") from None
     found = list(content) if isinstance(content, dict) else []
     missing = [key for key in keys if key not in found]

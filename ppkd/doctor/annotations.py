@@ -15,11 +15,14 @@ def check_annotations(content, note):
         note: function from a kind of `data.KINDS` and an example's text.
 
     Returns:
-        The sound entries of ``images``.
+        The sound entries of ``images``, and the ids of those that have a box.
     """
     images = _images(content["images"], note)
     categories = _categories(content["categories"], note)
     boxes, seen = collections.Counter(), collections.Counter()
+    for key in ("images", "categories", "annotations"):
+        if not isinstance(content.get(key), list):
+            note("no-list", f"`{key}` is {'missing' if key not in content else type(content[key]).__name__}")
     for number, entry in enumerate(_entries(content.get("annotations"))):
         if not isinstance(entry, dict):
             note("broken-annotation", f"entry {number} is no mapping")
@@ -29,6 +32,10 @@ def check_annotations(content, note):
         seen[key] += 1
         if key is not None and seen[key] == 2:
             note("duplicate-annotation", name)
+        lacking = [field for field in ("id", "image_id", "category_id") if _plain(entry.get(field)) is None]
+        if lacking:
+            note("broken-annotation", f"{name}: no {' and no '.join(lacking)}")
+            continue
         image = images.get(_plain(entry.get("image_id")))
         if image is None:
             note("unknown-image", f"{name}: image_id {entry.get('image_id')!r}")
@@ -38,7 +45,7 @@ def check_annotations(content, note):
     for key, image in images.items():
         if not boxes[key]:
             note("no-boxes", image["file_name"])
-    return list(images.values())
+    return list(images.values()), set(boxes)
 
 
 def _entries(value):
@@ -46,8 +53,8 @@ def _entries(value):
 
 
 def _plain(value):
-    """An id, or None if it cannot be one."""
-    return value if isinstance(value, (int, str)) and not isinstance(value, bool) else None
+    """An id, or None if it cannot be one: pycocotools and ppdet take whole numbers."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _images(entries, note):
@@ -73,7 +80,7 @@ def _categories(entries, note):
     known = set()
     for entry in _entries(entries):
         key = _plain(entry.get("id")) if isinstance(entry, dict) else None
-        if key is None or "name" not in entry:
+        if key is None or not isinstance(entry.get("name"), (str, int, float)):
             note("broken-category", repr(entry)[:60])
         elif key in known:
             note("duplicate-category", f"id {key}: {entry['name']}")

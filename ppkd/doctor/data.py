@@ -37,6 +37,7 @@ KINDS = {
     "cmyk-image": (NOTE, "converted to RGB; colours may be off"),
     "16-bit-image": (NOTE, "reduced to 8 bits"),
     "other-format": (NOTE, "read all the same; its name has the ending of another format"),
+    "no-list": (ERROR, "training does not start: images, categories and annotations have to be lists"),
     "broken-image-entry": (ERROR, "training does not start"),
     "duplicate-image": (ERROR, "one of them is lost, and the other has the boxes of both"),
     "duplicate-file": (WARNING, "the image counts more than once"),
@@ -53,6 +54,7 @@ KINDS = {
     "box-outside": (WARNING, "the box lies wholly outside of its image, and is trained on"),
     "box-beyond-edge": (NOTE, "the box reaches beyond its image"),
     "crowd": (NOTE, "left out unless load_crowd is set"),
+    "nothing-to-use": (ERROR, "training does not start: no image that is there has a box"),
     "no-boxes": (NOTE, "the image is kept as background with allow_empty: true, else left out"),
 }
 
@@ -113,7 +115,7 @@ def _scan(section, given, allow_outside):
     scan.images, scan.boxes = (
         len(x) if isinstance(x, list) else 0 for x in (content["images"], content.get("annotations"))
     )
-    images = check_annotations(content, scan.note)
+    images, with_boxes = check_annotations(content, scan.note)
     root = os.path.join(folder, str(given.get("image_dir") or ""))
     inside = [Folder(folder or "."), Folder(root)]
 
@@ -123,16 +125,20 @@ def _scan(section, given, allow_outside):
             return [("outside-folder", path)]
         return list(look(path, entry))
 
-    begin = mark = time.time()
+    begin, mark, useful = time.time(), time.time(), False
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         found = pool.map(look_inside, images)
-        for number, notes in enumerate(found, 1):
+        for number, (entry, notes) in enumerate(zip(images, found), 1):
             for kind, example in notes:
                 scan.note(kind, example)
+            there = "missing-image" not in dict(notes)
+            useful |= there and (entry["id"] in with_boxes or given.get("allow_empty") is True)
             if time.time() - mark > 5:
                 mark = time.time()
                 left = duration((mark - begin) / number * (len(images) - number))
                 logger().info("%s: %d of %d images, %s left", section, number, len(images), left)
+    if not useful:
+        scan.note("nothing-to-use", f"{path}: {len(images)} images, {len(with_boxes)} of them with a box")
     return scan
 
 

@@ -10,11 +10,13 @@ import pytest
 from PIL import Image
 
 from ppkd import cli, commands
+from ppkd.datasets import open_dataset
 from ppkd.doctor import data as data_scan
 from ppkd.doctor.annotations import check_annotations
 from ppkd.doctor.data import KINDS, scan_data, verdict
 from ppkd.errors import UserError
 from ppkd.recipe import load_recipe
+from ppkd.workspace import scope
 from tests.conftest import CONFIGS
 
 STUDENT = str(CONFIGS / "ppyoloe_tiny.yml")
@@ -136,7 +138,9 @@ ANNOTATIONS = {
     "outside": ("box-outside", change(bbox=[64, 3, 5, 5])),
     "over the edge": ("box-beyond-edge", change(bbox=[60, 3, 9, 5])),
     "category": ("unknown-category", change(category_id=77)),
-    "no category": ("unknown-category", change(category_id=[1])),
+    "no category": ("broken-annotation", change(category_id=[1])),
+    "no image": ("broken-annotation", without("image_id")),
+    "no id": ("broken-annotation", change(id=None)),
     "image": ("unknown-image", change(image_id=7777)),
     "crowd": ("crowd", change(iscrowd=1)),
     "lacks area": ("missing-key", without("area")),
@@ -147,6 +151,8 @@ ANNOTATIONS = {
     "no size": ("broken-image-entry", again("images", id=999, width=None)),
     "a text": ("broken-annotation", lambda c: c["annotations"].append("box")),
     "no name": ("broken-category", lambda c: c["categories"].append({"id": 9})),
+    "a list as name": ("broken-category", lambda c: c["categories"].append({"id": 9, "name": []})),
+    "a text as id": ("broken-image-entry", again("images", id="a")),
 }
 
 
@@ -159,6 +165,45 @@ def test_an_annotation(case, copied):
     check_annotations(content, lambda *pair: found.append(pair))
     kinds = [name for name, _ in found if name != "no-boxes"]
     assert set(kinds) - {"duplicate-file"} == {kind} - {"duplicate-file"} and kind in kinds and kind in KINDS
+
+
+@pytest.mark.parametrize("key", ["images", "categories", "annotations"])
+@pytest.mark.parametrize("value", [None, {}, 3])
+def test_what_is_no_list(copied, key, value):
+    folder, content, write = copied
+    content[key] = value
+    write()
+    (train, _), config = scan(folder, "num_classes=3")
+    assert train.counts["no-list"] == 1 and train.examples["no-list"] == [f"`{key}` is {type(value).__name__}"]
+    with scope(config), pytest.raises(UserError, match="TrainDataset: "):
+        open_dataset("TrainDataset", config)
+
+
+def test_a_training_file_without_annotations(copied):
+    folder, content, write = copied
+    del content["annotations"]
+    write()
+    (train, _), config = scan(folder)
+    assert train.examples["no-list"] == ["`annotations` is missing"]
+    with scope(config), pytest.raises(UserError, match="has no `annotations`, so there is nothing to learn from"):
+        open_dataset("TrainDataset", config)
+
+
+def test_nothing_is_left_to_train_on(copied):
+    """Every image that is there lacks a box, and the one with a box is not there."""
+    folder, content, write = copied
+    first = content["images"][0]
+    content["annotations"] = [x for x in content["annotations"] if x["image_id"] == first["id"]]
+    assert content["annotations"]
+    (folder / "train" / first["file_name"]).unlink()
+    write()
+    (train, val), config = scan(folder)
+    config["TrainDataset"]["allow_empty"] = False
+    (refused, _) = scan_data(config)
+    assert train.counts["nothing-to-use"] == 0 and refused.counts["nothing-to-use"] == 1
+    assert "1 nothing-to-use" in verdict([refused, val], config)
+    with scope(config), pytest.raises(UserError, match="TrainDataset: "):
+        open_dataset("TrainDataset", config)
 
 
 def test_images_without_a_box(copied):

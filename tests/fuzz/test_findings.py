@@ -1,12 +1,19 @@
 """What the fuzz tests have found, each kept as a case of its own."""
 
+import json
+
 import pytest
 
+from ppkd.datasets import open_dataset
+from ppkd.doctor.data import KINDS, scan_data
+from ppkd.doctor.findings import ERROR
 from ppkd.errors import UserError
 from ppkd.methods import plan
 from ppkd.recipe import load_recipe
 from ppkd.targets import Target
-from ppkd.yaml_io import dump
+from ppkd.workspace import scope
+from ppkd.yaml_io import clone, dump
+from tests.fuzz.test_annotations import SOUND, coco_config, coco_folder  # noqa: F401  # fixtures
 from tests.fuzz.test_grammars import detectors  # noqa: F401  # a fixture
 from tests.fuzz.test_recipe import STUDENT, changed
 
@@ -48,3 +55,34 @@ def test_slim_files(tmp_path, path, value, told):
     slim.write_text(dump(changed([(path, value)], [])))
     with pytest.raises(UserError, match=f"^{slim}: {told}"):
         plan(load_recipe(str(config), str(slim)).method)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda c: c["annotations"][0]["bbox"].__setitem__(0, 10**400), id="a number beyond all floats"),
+        pytest.param(lambda c: c.update(annotations=None), id="no list"),
+        pytest.param(lambda c: c["annotations"].append({}), id="an empty entry"),
+        pytest.param(lambda c: c["images"][1].update(id=""), id="ids that do not sort"),
+        pytest.param(lambda c: c["categories"][1].update(name=[]), id="a list as a name"),
+    ],
+)
+def test_annotations_that_training_does_not_take(coco_config, coco_folder, change):  # noqa: F811
+    """Each is told by the scan, and in one line by training."""
+    path = coco_folder / "x.json"
+    content = clone(SOUND)
+    change(content)
+    path.write_text(json.dumps(content))
+    (scan,) = scan_data(coco_config)
+    assert any(KINDS[kind][0] == ERROR for kind in scan.counts)
+    with scope(coco_config), pytest.raises(UserError, match=r"^TrainDataset: .*x\.json"):
+        open_dataset("TrainDataset", coco_config)
+
+
+def test_annotations_nested_without_end(coco_config, coco_folder):  # noqa: F811
+    path = coco_folder / "x.json"
+    path.write_text("[" * 100_000)
+    with pytest.raises(UserError, match=r"x\.json: broken JSON: "):
+        scan_data(coco_config)
+    with scope(coco_config), pytest.raises(UserError, match="broken JSON: "):
+        open_dataset("TrainDataset", coco_config)
