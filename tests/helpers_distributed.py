@@ -1,11 +1,5 @@
-"""Run by `paddle.distributed.launch` in test_distributed.py: trains recipes on two ranks, and writes what each has.
+"""Run by test_distributed.py on two ranks (`helpers_ranks`): trains a recipe, and tells what each rank has then."""
 
-    helpers_distributed.py FOLDER NAME=ARGUMENTS.json ...
-
-For every NAME, ``FOLDER/NAME.RANK`` gets the parameters, the images that were seen and the hooks that fired.
-"""
-
-import json
 import os
 import sys
 
@@ -15,10 +9,10 @@ import ppkd  # noqa: F401, I001  # before paddle
 import paddle
 
 from ppkd import recorders
-from ppkd.commands import start_device
 from ppkd.ground_truth import BOXES, VALID
 from ppkd.recipe import load_recipe
 from ppkd.trainer import Trainer
+from tests.helpers_ranks import main
 from tests.helpers_training import settle
 
 
@@ -89,10 +83,4 @@ def without_boxes(batch):
 
 
 if __name__ == "__main__":
-    folder, *runs = sys.argv[1:]
-    start_device({})
-    for run in runs:
-        name, path = run.split("=", 1)
-        with open(path, encoding="utf-8") as file:
-            result = train(**json.load(file))
-        paddle.save(result, os.path.join(folder, f"{name}.{paddle.distributed.get_rank()}"))
+    main(train)

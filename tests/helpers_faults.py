@@ -1,23 +1,15 @@
-"""Run by `paddle.distributed.launch` in test_faults_distributed.py: faults of one rank, and what both have then.
+"""Run by test_faults_distributed.py on two ranks (`helpers_ranks`): faults of one, and what both have then."""
 
-    helpers_faults.py FOLDER NAME=ARGUMENTS.json ...
-
-For every NAME, ``FOLDER/NAME.RANK`` gets the parameters and what was skipped.
-"""
-
-import json
 import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-import ppkd  # noqa: F401, I001  # before paddle
-import paddle
-
-from ppkd.commands import start_device
+import ppkd  # noqa: F401  # before paddle
 from ppkd.recipe import load_recipe
 from ppkd.trainer import Trainer
 from tests.helpers_distributed import parameters
+from tests.helpers_ranks import main
 
 
 def train(config, slim, overrides, nan_rank=None):
@@ -42,10 +34,4 @@ def train(config, slim, overrides, nan_rank=None):
 
 
 if __name__ == "__main__":
-    folder, *runs = sys.argv[1:]
-    start_device({})
-    for run in runs:
-        name, path = run.split("=", 1)
-        with open(path, encoding="utf-8") as file:
-            result = train(**json.load(file))
-        paddle.save(result, os.path.join(folder, f"{name}.{paddle.distributed.get_rank()}"))
+    main(train)

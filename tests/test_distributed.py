@@ -1,16 +1,13 @@
 """Invariants 4, 5 and 10 over two real processes, which exchange gradients by gloo."""
 
 import json
-import os
-import subprocess
-import sys
 
-import paddle
 import pytest
 
 from ppkd.matching import assign
-from tests.conftest import CONFIGS, FAMILIES, ROOT
+from tests.conftest import CONFIGS, FAMILIES
 from tests.helpers_distributed import train
+from tests.helpers_ranks import launch, on_two_ranks
 from tests.helpers_training import QUICK, differing, strong
 from tests.test_invariants import LEARNED
 from tests.test_recorders import FIRED
@@ -43,20 +40,6 @@ RUNS["matching"] = ("resnet", "matching", [], {"empty_rank": 1})
 RUNS["no_parameters"] = ("yolov3", "yolov3", [], {"empty_rank": 1})
 
 
-def launch(folder, script, *arguments):
-    """Run a script on two ranks; the text of both if it fails."""
-    command = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", "log"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, str(ROOT / script), *map(str, arguments)],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
-    logs = [path.read_text(errors="replace") for path in sorted((folder / "log").glob("workerlog.*"))]
-    assert done.returncode == 0, done.stderr[-2000:] + "\n".join(log[-3000:] for log in logs)
-    assert len(logs) == 2
-    return logs
-
-
 def slim_file(folder, family, method):
     """The path of a slim file of `CONFIGS`, or of one that is made here where there is none."""
     path = CONFIGS / f"{family}_{method}.yml"
@@ -68,20 +51,17 @@ def slim_file(folder, family, method):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, shapes, teacher_weights):
-    """Run name -> what rank 0 and rank 1 had after it; one launch for all runs."""
+    """Run name -> what rank 0 and rank 1 had after it."""
     folder = tmp_path_factory.mktemp("ranks")
-    arguments = []
-    runs = {**RUNS, **ACCUMULATED}
-    for name, (family, method, overrides, options) in runs.items():
+    runs = {}
+    for name, (family, method, overrides, options) in {**RUNS, **ACCUMULATED}.items():
         given = [
             f"dataset_dir={shapes}", f"save_dir={folder / name}", f"teacher.pretrain_weights={teacher_weights[family]}",
             *strong(method), "TrainReader.batch_size=3", "epoch=1", *overrides,
         ]  # fmt: skip
-        recipe = {"config": str(CONFIGS / f"{family}_tiny.yml"), "slim": slim_file(folder, family, method)}
-        (folder / f"{name}.json").write_text(json.dumps({**recipe, "overrides": given, **options}))
-        arguments.append(f"{name}={folder / name}.json")
-    launch(folder, "tests/helpers_distributed.py", folder, *arguments)
-    return {name: [paddle.load(str(folder / f"{name}.{rank}")) for rank in (0, 1)] for name in runs}
+        slim = slim_file(folder, family, method)
+        runs[name] = {"config": str(CONFIGS / f"{family}_tiny.yml"), "slim": slim, "overrides": given, **options}
+    return on_two_ranks(folder, "tests/helpers_distributed.py", runs)
 
 
 @pytest.mark.parametrize("name", RUNS)

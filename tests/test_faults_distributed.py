@@ -4,12 +4,11 @@ import json
 import shutil
 
 import numpy as np
-import paddle
 import pytest
 
 from tests.conftest import CONFIGS
+from tests.helpers_ranks import on_two_ranks
 from tests.helpers_training import QUICK, differing
-from tests.test_distributed import launch
 
 # With a term that is brought to a share of the loss, whose size both ranks exchange in every step.
 METHOD = "maps"
@@ -21,25 +20,23 @@ RUNS = {
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, shapes, teacher_weights):
-    """Run name -> what rank 0 and rank 1 had after it; one launch for all runs."""
+    """Run name -> what rank 0 and rank 1 had after it."""
     folder = tmp_path_factory.mktemp("faults")
     broken = folder / "broken"
     shutil.copytree(shapes, broken)
     names = json.loads((broken / "annotations" / "instances_train.json").read_text())["images"]
     for image in names[3:6]:  # in order, three a batch: all of rank 1's first
         (broken / "train" / image["file_name"]).write_bytes(b"")
-    arguments = []
+    runs = {}
     for name, (overrides, options) in RUNS.items():
         given = [
             f"dataset_dir={broken if name == 'bad' else shapes}", f"save_dir={folder / name}", "epoch=1",
             f"teacher.pretrain_weights={teacher_weights[QUICK]}", "TrainReader.batch_size=3",
             "TrainReader.shuffle=false", "log_iter=100", *overrides,
         ]  # fmt: skip
-        recipe = {"config": str(CONFIGS / f"{QUICK}_tiny.yml"), "slim": str(CONFIGS / f"{QUICK}_{METHOD}.yml")}
-        (folder / f"{name}.json").write_text(json.dumps({**recipe, "overrides": given, **options}))
-        arguments.append(f"{name}={folder / name}.json")
-    launch(folder, "tests/helpers_faults.py", folder, *arguments)
-    return {name: [paddle.load(str(folder / f"{name}.{rank}")) for rank in (0, 1)] for name in RUNS}
+        files = {"config": str(CONFIGS / f"{QUICK}_tiny.yml"), "slim": str(CONFIGS / f"{QUICK}_{METHOD}.yml")}
+        runs[name] = {**files, "overrides": given, **options}
+    return on_two_ranks(folder, "tests/helpers_faults.py", runs)
 
 
 @pytest.mark.parametrize("name", RUNS)
