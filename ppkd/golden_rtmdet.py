@@ -23,7 +23,7 @@ from ppkd.recorders import Recorder
 from ppkd.workspace import import_ppdet
 
 OUTPUT = 1e-4
-# Of networks in train mode, where a batch norm may see no more than a dozen values; of a whole step's weights.
+# In train mode and float32, where a batch norm may see no more than a dozen values; of a whole step's weights.
 TRAINED, STEP = 3e-4, 1e-2
 _STEM = "backbone.stem.0.conv.weight"
 _LAYERS = {
@@ -80,10 +80,10 @@ def _outputs(model, images):
     return {f"{part}_{i}": x for part, maps in parts.items() for i, x in enumerate(maps)}
 
 
-def _compared(case, begin, outputs, tolerance):
+def _compared(case, begin, outputs, tolerance, note=""):
     for name, ours in outputs.items():
         if f"{begin}{name}" in case:
-            yield "value", f"{begin}{name}", ours.numpy(), case[f"{begin}{name}"], tolerance
+            yield "value", f"{begin}{name}{note}", ours.numpy(), case[f"{begin}{name}"], tolerance
 
 
 def _model(case):
@@ -105,11 +105,21 @@ def _model(case):
     with _counted(model) as counts:
         outputs = _outputs(model, images)
     yield from _compared(case, "out_train_", outputs, TRAINED)
+    yield from _in_float64(case, arrays, images)
     if "out_after_running" in case:
         yield from _statistics(case, model, arrays, counts)
     if "in_gt_rows" in case:
         _load(model, arrays)
         yield from _step(case, model, images)
+
+
+def _in_float64(case, arrays, images):
+    """In train mode once more, without float32's rounding: what is left is how the layers are put together."""
+    model = _build(case.hyper)
+    _load(model, arrays)
+    model.to(dtype="float64")
+    model.train()
+    yield from _compared(case, "out_train_", _outputs(model, images.astype("float64")), OUTPUT, " in float64")
 
 
 @contextlib.contextmanager
