@@ -91,11 +91,23 @@ def test_onnxruntime_gives_what_the_detector_gives(family, detector, tmp_path):
             check_onnx(loaded.student)
         return
     check_onnx(loaded.student)
+    assert_onnx_equal(model, loaded, batch, tmp_path)
+
+
+def assert_onnx_equal(model, loaded, batch, folder):
     batch = first_image(batch)
     expected = dynamic_outputs(model, batch)
     assert_detections(expected)
-    write_onnx(model, loaded, str(tmp_path / "model.onnx"), 16)
-    assert_equal(by_class_and_score(infer_onnx(tmp_path / "model.onnx", batch)), by_class_and_score(expected))
+    write_onnx(model, loaded, str(folder / "model.onnx"), 16)
+    assert_equal(by_class_and_score(infer_onnx(folder / "model.onnx", batch)), by_class_and_score(expected))
+
+
+def test_all_boxes_are_not_none_to_onnx(detector, tmp_path):
+    pytest.importorskip("paddle2onnx", reason="paddle2onnx is not installed")
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    loaded, model, batch, _ = detector("ppyoloe")
+    model.yolo_head.nms.nms_top_k = model.yolo_head.nms.keep_top_k = -1
+    assert_onnx_equal(model, loaded, batch, tmp_path)
 
 
 def test_the_exported_student_of_a_distillation_is_the_plain_detector(recipe, shapes, tmp_path):

@@ -1,4 +1,4 @@
-"""paddle2onnx takes the number of boxes from the shape that NMS has in the graph, also where that says "unknown"."""
+"""What paddle2onnx makes of NMS where it does not know the number of boxes, or is told to keep all of them."""
 
 import contextlib
 
@@ -10,7 +10,8 @@ def known_number_of_boxes(model, image_shape):
     """Within, NMS is traced with the shapes that it has for one image of this size, found out by a dry forward.
 
     Where a graph does not say how many boxes there are (-1: GFL, PicoDet, TOOD), paddle2onnx reckons with -1 of them:
-    detections get scores and boxes of other classes, without a message.
+    detections get scores and boxes of other classes, without a message. And all boxes, which are -1 in ``nms_top_k`` and
+    ``keep_top_k``, are none to ONNX: here they are as many as there are.
 
     Needed for: paddle2onnx 1.3.1 and 2.1.0.
 
@@ -28,6 +29,9 @@ def known_number_of_boxes(model, image_shape):
             shapes[:] = [bboxes.shape, scores.shape]
         else:
             bboxes, scores = bboxes.reshape(shapes[0]), scores.reshape(shapes[1])
+            classes, boxes = shapes[1][-2:]
+            for name, all_of_them in (("nms_top_k", boxes), ("keep_top_k", classes * boxes)):
+                kwargs[name] = all_of_them if kwargs[name] < 0 else kwargs[name]
         return original(bboxes, scores, *args, **kwargs)
 
     ops.multiclass_nms = multiclass_nms
