@@ -5,7 +5,8 @@ import pytest
 
 from ppkd.errors import UserError
 from ppkd.precision import Precision
-from tests.helpers_training import FOUR, QUICK, fit
+from ppkd.trainer import Trainer
+from tests.helpers_training import FOUR, QUICK, differing, everything_in, fit
 
 
 class Gpu:
@@ -126,3 +127,46 @@ def test_the_scale_is_kept_for_resuming(recipe, monkeypatch):
     assert fit(loaded, amp=True, max_steps=2).precision.scaler.scale_by == 1024 * 4
     resumed = fit(loaded, amp=True, max_steps=3, resume=f"{loaded.output_dir}/model_final")
     assert resumed.precision.scaler.scale_by == 1024 * 8
+
+
+class Careful(Gpu.GradScaler):
+    """As Paddle's: takes no step with gradients that are not finite, and halves the scale."""
+
+    def step(self, optimizer):
+        gradients = [p.grad for p in optimizer._parameter_list if p.grad is not None]
+        self.found = not all(bool(paddle.isfinite(g).all()) for g in gradients)
+        if not self.found:
+            optimizer.step()
+
+    def update(self):
+        self.scale_by *= 0.5 if self.found else 1.0
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_a_scaler_sees_what_is_skipped(recipe, monkeypatch, what):
+    """A loss that is not finite is counted and told; gradients beyond the range are the scaler's business."""
+    monkeypatch.setattr(paddle.amp, "GradScaler", Careful)
+    monkeypatch.setattr(Precision, "_possible", lambda self: True)
+    loaded = recipe(QUICK, overrides=[FOUR, "on_nonfinite=skip", "epoch=1"])
+    with Trainer.open(loaded, amp=True) as trainer:
+        seen, step = [], trainer._train_batch
+
+        def watched(batch):
+            before = everything_in(trainer.student)
+            step(batch)
+            seen.append(bool(differing(before, everything_in(trainer.student))))
+
+        def scale(loss):
+            now = what == "gradient" and trainer.batch == 1
+            return loss * float("inf") if now else loss * 1.0
+
+        def broken(layer, given, maps):
+            return [x * float("nan") for x in maps] if what == "loss" and trainer.batch == 1 else maps
+
+        trainer._train_batch = lambda batch: watched(batch) or []
+        trainer.precision.scaler.scale = scale
+        trainer.distill.teachers["teacher"].neck.register_forward_post_hook(broken)
+        trainer.run()
+    # Running means and variances of a step that the scaler skips are as the forward left them.
+    assert seen == [True, what == "gradient", True]
+    assert trainer.numerics.skipped == (what == "loss") and trainer.precision.scaler.scale_by == 512
