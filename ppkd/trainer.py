@@ -14,6 +14,7 @@ from ppkd.detectors import detector_for
 from ppkd.digest import check_same, digest
 from ppkd.errors import UserError
 from ppkd.evaluation import check_reader, evaluate, summary
+from ppkd.learning_rate import learning_rate
 from ppkd.loader import seed_everything, seed_step
 from ppkd.log import logger
 from ppkd.meters import Meters
@@ -76,8 +77,7 @@ class Trainer:
         self.student, self.terms = student_of(model), terms_of(model)
         self._detector = detector_for(self.student)
         self.batches, self.steps = len(loader), -(-len(loader) // self.accumulate)
-        self.lr = create("LearningRate", self.steps)
-        _warn_of_short_decay(self.config)
+        self.lr = learning_rate(self.config, self.steps)
         self.optimizer = create("OptimizerBuilder", self.lr, model)
         self.distill = model if self.terms is not None else None
         if self.distill is not None:
@@ -328,17 +328,6 @@ class _Opened:
 
     def __exit__(self, *exception):
         self._scope.__exit__(None, None, None)
-
-
-def _warn_of_short_decay(config):
-    """Say so if the learning rate reaches its end before the run does: `-o epoch=` does not move it."""
-    for scheduler in (config.get("LearningRate") or {}).get("schedulers") or []:
-        ends = scheduler.get("max_epochs") if isinstance(scheduler, dict) else None
-        if ends is not None and ends < int(config["epoch"]):
-            logger().warning(
-                "the learning rate ends after epoch %d of %d: set LearningRate.schedulers along with epoch",
-                ends, int(config["epoch"]),
-            )  # fmt: skip
 
 
 def _restore_exactly(layer, tensors, what):

@@ -62,6 +62,11 @@ def weights(shapes, tmp_path):
     return tmp_path / "seven.pdparams"
 
 
+def test_a_decay_without_a_warm_up(train):
+    message = train("LearningRate.schedulers=[{name: CosineDecay, max_epochs: 2}]")
+    assert message.startswith("LearningRate.schedulers has one entry, and PaddleDetection takes a decay and after it")
+
+
 # Files
 
 

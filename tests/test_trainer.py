@@ -13,6 +13,7 @@ import pytest
 from ppkd.datasets import open_dataset
 from ppkd.errors import UserError
 from ppkd.loader import TrainLoader, seed_step
+from ppkd.log import logger
 from ppkd.stopping import Stopped
 from ppkd.trainer import Trainer
 from ppkd.workspace import create, scope
@@ -50,6 +51,13 @@ def test_another_seed_gives_other_initial_weights(recipe):
     changed = differing(*runs)
     assert any(path.startswith("/0/backbone") for path in changed)
     assert any(path.startswith("/1/terms.0.connect_student") for path in changed)
+
+
+def test_a_decay_that_ends_before_the_run_is_told(recipe, caplog, monkeypatch):
+    monkeypatch.setattr(logger(), "propagate", True)  # to where pytest listens
+    short = "LearningRate.schedulers=[{name: CosineDecay, max_epochs: 1, use_warmup: false}]"
+    fit(quick(recipe, short, "epoch=2", distil=False), max_steps=1)
+    assert "the learning rate ends after epoch 1 of 2: set LearningRate.schedulers along with epoch" in caplog.text
 
 
 @pytest.mark.parametrize("steps, epochs, batch", [(2, 0, 2), (3, 1, 0), (4, 1, 1)])

@@ -10,7 +10,7 @@ def known_number_of_boxes(model, image_shape):
     """Within, NMS is traced with the shapes that it has for one image of this size, found out by a dry forward.
 
     Where a graph does not say how many boxes there are (-1: GFL, PicoDet, TOOD), paddle2onnx reckons with -1 of them:
-    detections get scores and boxes of other classes, without a message. And all boxes, which are -1 in ``nms_top_k`` and
+    detections get scores and boxes of other classes, without a message. And all boxes, -1 in ``nms_top_k`` and
     ``keep_top_k``, are none to ONNX: here they are as many as there are.
 
     Needed for: paddle2onnx 1.3.1 and 2.1.0.

@@ -8,6 +8,7 @@ import time
 import paddle
 from paddle.utils import unique_name
 
+from ppkd.learning_rate import learning_rate
 from ppkd.meters import memory_used
 from ppkd.workspace import create, scope
 
@@ -29,7 +30,7 @@ def measure_speed(subject, loader, batches, findings):
     model, config = subject.model, subject.recipe.student
     batches, loading = batches
     with scope(config), unique_name.guard():
-        optimizer = create("OptimizerBuilder", create("LearningRate", len(loader)), model)
+        optimizer = create("OptimizerBuilder", learning_rate(config, len(loader)), model)
     found = {}
     model.train()
     for name, layer in (("plain", model.student), ("distilled", model)):
