@@ -11,11 +11,11 @@ import math
 import pickle
 import struct
 import zipfile
-from collections import OrderedDict
 
 import numpy as np
 
 from ppkd.errors import UserError
+from ppkd.unpickle import Call, Mapping
 
 _ZIP = b"PK\x03\x04"
 # How a pickle of the former format begins: the number 0x1950a86a20f9469cfc6c in protocol 2.
@@ -138,10 +138,10 @@ def _parameter(tensor, *_):
 
 
 _KNOWN = {
-    "collections.OrderedDict": OrderedDict,
-    "torch._utils._rebuild_tensor": _tensor,
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_parameter": _parameter,
+    "collections.OrderedDict": Call(Mapping),
+    "torch._utils._rebuild_tensor": Call(_tensor),
+    "torch._utils._rebuild_tensor_v2": Call(_tensor),
+    "torch._utils._rebuild_parameter": Call(_parameter),
 }
 
 

@@ -72,7 +72,7 @@ class _Unpickler(pickle.Unpickler):
         return _KNOWN[module, name]
 
 
-class _Call:
+class Call:
     """What a file gets for a name: it can be called, and neither be looked into nor changed."""
 
     __slots__ = ("_function",)
@@ -122,7 +122,7 @@ class _Type:
         self.made = self.made.newbyteorder(order)
 
 
-class _Mapping(dict):
+class Mapping(dict):
     """An ordered dict whose attributes, if the file gives it any, are left out."""
 
     def __setstate__(self, state):
@@ -170,20 +170,20 @@ def _no_call(*args):
     raise Refused("it calls numpy.ndarray, which tensors do not need, so it is not opened")
 
 
-_NDARRAY = _Call(_no_call)
+_NDARRAY = Call(_no_call)
 _KNOWN = {
     ("numpy", "ndarray"): _NDARRAY,
-    ("numpy", "dtype"): _Call(_dtype),
-    ("collections", "OrderedDict"): _Call(_Mapping),
-    ("_codecs", "encode"): _Call(_encode),
+    ("numpy", "dtype"): Call(_dtype),
+    ("collections", "OrderedDict"): Call(Mapping),
+    ("_codecs", "encode"): Call(_encode),
 }
 for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-    _KNOWN[_module, "_reconstruct"] = _Call(_reconstruct)
-    _KNOWN[_module, "scalar"] = _Call(_scalar)
+    _KNOWN[_module, "_reconstruct"] = Call(_reconstruct)
+    _KNOWN[_module, "scalar"] = Call(_scalar)
 for _module in ("builtins", "__builtin__"):
-    _KNOWN[_module, "tuple"] = _Call(tuple)
-    _KNOWN[_module, "bytes"] = _Call(_no_bytes)
-    _KNOWN[_module, "eval"] = _Call(_data)
+    _KNOWN[_module, "tuple"] = Call(tuple)
+    _KNOWN[_module, "bytes"] = Call(_no_bytes)
+    _KNOWN[_module, "eval"] = Call(_data)
 
 
 def _joined(content):
@@ -209,7 +209,7 @@ class _Plain:
         self._made, self._open = {}, set()
 
     def of(self, value):
-        if isinstance(value, (_Call, _Type)):
+        if isinstance(value, (Call, _Type)):
             raise Refused("it holds a function or type itself, which tensors do not need, so it is not opened")
         if isinstance(value, np.ndarray):
             array = value.view(np.ndarray)

@@ -119,6 +119,17 @@ def test_the_canary_would_have_been_left(tmp_path):
     assert canary.exists()
 
 
+@pytest.mark.parametrize("name", ["_rebuild_tensor_v2", "_rebuild_parameter"])
+def test_a_function_cannot_be_changed(tmp_path, name):
+    """A pickle may set attributes of what it names: such as the defaults of a function, for all later files."""
+    program = b"\x80\x02ctorch._utils\n" + name.encode() + b"\nN}X\x0c\x00\x00\x00__defaults__K\x01\x85s\x86b."
+    path = str(tmp_path / "model.pth")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", program)
+    with pytest.raises(UserError, match="it changes a function, which tensors do not need"):
+        read_torch(path)
+
+
 @formats
 def test_getattr_reaches_nothing(tmp_path, legacy):
     """Stood in for, it cannot be used to get from a harmless object to another."""
