@@ -26,9 +26,9 @@ NAMES = [(module, name) for module, name in unpickle._KNOWN] + [
 
 
 @st.composite
-def mutated(draw):
-    """A real or malicious file with some bytes changed, cut out or copied."""
-    content = bytearray(draw(st.sampled_from(FILES)))
+def changed_bytes(draw, files):
+    """One of some files, with bytes changed, cut out or put in."""
+    content = bytearray(draw(st.sampled_from(files)))
     for _ in range(draw(st.integers(1, 6))):
         if not content:
             break
@@ -45,19 +45,19 @@ def mutated(draw):
     return bytes(content)
 
 
-def _short(text):
+def short(text):
     return b"\x8c" + bytes([len(text)]) + text.encode()
 
 
 ARGUMENTS = st.one_of(
-    st.sampled_from(["f4", "<f4", "O", "V8", "b", "latin1", "<", "|", "data", "S3", "a"]).map(_short),
+    st.sampled_from(["f4", "<f4", "O", "V8", "b", "latin1", "<", "|", "data", "S3", "a"]).map(short),
     st.integers(0, 255).map(lambda n: b"K" + bytes([n])),
     st.binary(max_size=16).map(lambda raw: b"C" + bytes([len(raw)]) + raw),
     st.sampled_from([b"N", b"\x88", b"\x89", b"]", b"}", b")", b"(", b"\x8f"]),
     st.floats().map(lambda value: b"G" + struct.pack(">d", value)),
     st.integers(-(2**70), 2**70).map(lambda n: pickle.dumps(n, 2)[2:-1]),
 )
-CALLS = st.sampled_from(NAMES).map(lambda pair: _short(pair[0]) + _short(pair[1]) + b"\x93")
+CALLS = st.sampled_from(NAMES).map(lambda pair: short(pair[0]) + short(pair[1]) + b"\x93")
 STACK = st.sampled_from([b"R", b"b", b"\x81", b"\x85", b"\x86", b"\x87", b"t", b"0", b"2", b"1", b"a", b"s", b"e", b"u",
                          b"\x94", b"h\x00", b"h\x01", b"o", b"\x92", b"\x90", b"\x91", b"l", b"d", b"q\x00",
                          b"Q"])  # fmt: skip
@@ -81,7 +81,7 @@ def check(value, seen):
 
 @pytest.mark.parametrize("kind", ["mutated", "programs", "bytes"])
 def test_pickles(kind, quiet):
-    @given({"mutated": mutated(), "programs": PROGRAMS, "bytes": st.binary(max_size=200)}[kind])
+    @given({"mutated": changed_bytes(FILES), "programs": PROGRAMS, "bytes": st.binary(max_size=200)}[kind])
     def run(content):
         stream = io.BytesIO(content)
         try:
