@@ -185,7 +185,7 @@ def test_a_training_file_without_annotations(copied):
     write()
     (train, _), config = scan(folder)
     assert train.examples["no-list"] == ["`annotations` is missing"]
-    with scope(config), pytest.raises(UserError, match="has no `annotations`, so there is nothing to learn from"):
+    with scope(config), pytest.raises(UserError, match="has no `annotations`: nothing to learn from"):
         open_dataset("TrainDataset", config)
 
 
