@@ -34,8 +34,9 @@ def open_dataset(section, config):
         A parsed ppdet data set; ``missing_images`` are the paths of those that it leaves out because there is no file.
 
     Raises:
-        UserError: folder or annotation file missing, annotation file broken, no image or annotation in it, names in it that lead out
-            of the data set's folder (unless ``allow_outside``), more categories than ``num_classes``.
+        UserError: folder or annotation file missing, annotation file broken, no image or (unless
+            ``save_prediction_only``) no annotation in it, names in it that lead out of the data set's folder (unless
+            ``allow_outside``), more categories than ``num_classes``.
     """
     check_files(section, config)
     dataset = create(section)()
@@ -49,7 +50,7 @@ def open_dataset(section, config):
         raise UserError(f"{section}: {_why(dataset, path, error)}") from error
     if not len(dataset.roidbs):
         raise UserError(f"{section}: no image of {path} was found under {dataset.dataset_dir}/{dataset.image_dir}")
-    if getattr(dataset, "load_image_only", False):
+    if getattr(dataset, "load_image_only", False) and not config.get("save_prediction_only"):
         raise UserError(f"{section}: {path} has no `annotations`: nothing to learn from, or to compare with")
     _check_inside(section, dataset, [record["im_file"] for record in dataset.roidbs if "im_file" in record], config)
     dataset.missing_images = missing

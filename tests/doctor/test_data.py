@@ -189,6 +189,19 @@ def test_a_training_file_without_annotations(copied):
         open_dataset("TrainDataset", config)
 
 
+def test_a_file_without_annotations_is_for_predicting(copied):
+    folder, _, _ = copied
+    path = folder / "annotations" / "instances_val.json"
+    content = json.loads(path.read_text())
+    del content["annotations"]
+    path.write_text(json.dumps(content))
+    _, config = scan(folder)
+    with scope(config):
+        with pytest.raises(UserError, match="EvalDataset: .* has no `annotations`: .* or to compare with"):
+            open_dataset("EvalDataset", config)
+        assert len(open_dataset("EvalDataset", config | {"save_prediction_only": True}).roidbs) == 6
+
+
 def test_nothing_is_left_to_train_on(copied):
     """Every image that is there lacks a box, and the one with a box is not there."""
     folder, content, write = copied
