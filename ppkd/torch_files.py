@@ -8,14 +8,13 @@ other name is refused before anything is called.
 
 import io
 import math
-import pickle
 import struct
 import zipfile
 
 import numpy as np
 
 from ppkd.errors import UserError
-from ppkd.unpickle import Call, Mapping
+from ppkd.unpickle import Call, Mapping, Unpickler
 
 _ZIP = b"PK\x03\x04"
 # How a pickle of the former format begins: the number 0x1950a86a20f9469cfc6c in protocol 2.
@@ -145,7 +144,7 @@ _KNOWN = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(Unpickler):
     """Unpickles plain values, and tensors whose storages `storage` makes of their persistent ids."""
 
     def __init__(self, file, storage):

@@ -65,7 +65,28 @@ def loads(stream, name="", tensor=None):
     return content
 
 
-class _Unpickler(pickle.Unpickler):
+class Unpickler(pickle._Unpickler):
+    """Python's own unpickler, in Python: the one in C makes a table as long as the largest number that a file puts into
+    it, so that a few bytes can fill the machine's memory. Tensors are few and large, so it is no slower."""
+
+    def __init__(self, file, **options):
+        super().__init__(_Lines(file), **options)
+
+
+class _Lines:
+    """What an unpickler reads from, without lines that the end of the file cuts off."""
+
+    def __init__(self, file):
+        self.read, self._file = file.read, file
+
+    def readline(self):
+        line = self._file.readline()
+        if not line.endswith(b"\n"):
+            raise EOFError("it ends early")
+        return line
+
+
+class _Unpickler(Unpickler):
     def find_class(self, module, name):
         if (module, name) not in _KNOWN:
             raise Refused(f"it calls {module}.{name}, which tensors do not need, so it is not opened")

@@ -1,6 +1,8 @@
 """What the fuzz tests have found, each kept as a case of its own."""
 
 import json
+import tracemalloc
+import zipfile
 
 import pytest
 
@@ -11,6 +13,8 @@ from ppkd.errors import UserError
 from ppkd.methods import plan
 from ppkd.recipe import load_recipe
 from ppkd.targets import Target
+from ppkd.tensor_files import read_tensors
+from ppkd.torch_files import read_torch
 from ppkd.workspace import scope
 from ppkd.yaml_io import clone, dump
 from tests.fuzz.test_annotations import SOUND, coco_config, coco_folder  # noqa: F401  # fixtures
@@ -86,3 +90,21 @@ def test_annotations_nested_without_end(coco_config, coco_folder):  # noqa: F811
         scan_data(coco_config)
     with scope(coco_config), pytest.raises(UserError, match="broken JSON: "):
         open_dataset("TrainDataset", coco_config)
+
+
+@pytest.mark.parametrize("suffix", [".pdparams", ".pth"])
+def test_a_few_bytes_do_not_fill_the_memory(tmp_path, suffix):
+    """A pickle that remembers a value under a large number, for which the unpickler in C makes a table."""
+    path = tmp_path / f"x{suffix}"
+    program = b"\x80\x02Nr" + (1 << 24).to_bytes(4, "little") + b"."
+    if suffix == ".pth":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("archive/data.pkl", program)
+    else:
+        path.write_bytes(program)
+    tracemalloc.start()
+    try:
+        assert (read_torch if suffix == ".pth" else read_tensors)(str(path)) is None
+        assert tracemalloc.get_traced_memory()[1] < 10e6
+    finally:
+        tracemalloc.stop()
