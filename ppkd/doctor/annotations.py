@@ -36,12 +36,12 @@ def check_annotations(content, note):
         if lacking:
             note("broken-annotation", f"{name}: no {' and no '.join(lacking)}")
             continue
-        image = images.get(_plain(entry.get("image_id")))
+        image = images.get(entry["image_id"])
         if image is None:
-            note("unknown-image", f"{name}: image_id {entry.get('image_id')!r}")
+            note("unknown-image", f"{name}: image_id {entry['image_id']!r}")
             continue
         if _check_box(entry, image, f"{name} of {image['file_name']}", categories, note):
-            boxes[_plain(entry["image_id"])] += 1
+            boxes[entry["image_id"]] += 1
     for key, image in images.items():
         if not boxes[key]:
             note("no-boxes", image["file_name"])
@@ -90,9 +90,8 @@ def _categories(entries, note):
 
 def _check_box(entry, image, name, categories, note):
     """Whether training gets a box of this annotation."""
-    category = _plain(entry.get("category_id"))
-    if category is None or category not in categories:
-        note("unknown-category", f"{name}: category_id {entry.get('category_id')!r}")
+    if entry["category_id"] not in categories:
+        note("unknown-category", f"{name}: category_id {entry['category_id']!r}")
         return False
     lacking = [key for key in ("area", "iscrowd") if _number(entry.get(key)) is None]
     if lacking:
