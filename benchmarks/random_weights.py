@@ -49,8 +49,8 @@ def make_weights(config, batches, path, seed, with_head=True):
         path: file to write.
         seed: seed of the weights.
     """
-    from ppkd.loader import seed_everything
-    from ppkd.workspace import build_detector
+    from ppkd.bridge.workspace import build_detector
+    from ppkd.training.loader import seed_everything
 
     seed_everything(seed)
     model = build_detector(config)

@@ -40,7 +40,7 @@ class Row:
 
 def table(rows):
     """Rows as plain text, aligned."""
-    from ppkd.table import text_table
+    from ppkd.terminal.table import text_table
 
     lines = [[*COLUMNS, "met", "note"]]
     for row in rows:

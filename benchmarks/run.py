@@ -23,13 +23,13 @@ from benchmarks.rows import COLUMNS, Row, table
 
 # Names of the groups, with the module that has each in its GROUPS; nothing of Paddle is imported to list them.
 MODULES = {
-    "rows_losses": ("loss_fgd", "loss_fgd_boxes", "loss_cwd", "loss_pkd", "loss_mgd", "loss_ld"),
-    "rows_steps": (
+    "losses.rows": ("loss_fgd", "loss_fgd_boxes", "loss_cwd", "loss_pkd", "loss_mgd", "loss_ld"),
+    "engine.steps": (
         "step_ppyoloe_l_to_m", "step_gfl_ld", "step_gfl_cwd", "step_retinanet_fgd", "step_yolov3", "step_idle",
         "step_memory", "teacher_forms",
     ),
-    "rows_start": ("start",),
-    "rows_scaling": (
+    "start": ("start",),
+    "engine.scaling": (
         "scale_boxes", "scale_resolution", "scale_batch", "scale_levels", "scale_terms", "scale_processes",
     ),
 }  # fmt: skip

@@ -4,12 +4,13 @@ Importing it cures ppdet's defects on today's Paddle (`compat`) and adds detecto
 process, whenever ppdet is imported.
 """
 
-from ppkd.compat.on_import import after_import
-from ppkd.compat.zlib_order import load_zlib_before_paddle
+from ppkd.bridge.compat.on_import import after_import
+from ppkd.bridge.compat.zlib_order import load_zlib_before_paddle
 
 
 def _extend_ppdet():
-    from ppkd import compat, models
+    from ppkd import models
+    from ppkd.bridge import compat
 
     compat.cure_ppdet()
     models.register()

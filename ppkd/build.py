@@ -3,14 +3,14 @@
 import paddle
 from paddle.utils import unique_name
 
+from ppkd.bridge.workspace import build_detector
+from ppkd.engine.model import DistillModel
+from ppkd.engine.teacher_inputs import view_for
 from ppkd.errors import UserError, nearest
-from ppkd.log import logger
+from ppkd.files.weights import inherit, load_into, load_teacher
 from ppkd.methods import check_sources, plan
-from ppkd.model import DistillModel
-from ppkd.plan import TEACHER
-from ppkd.views import view_for
-from ppkd.weights import inherit, load_into, load_teacher
-from ppkd.workspace import build_detector
+from ppkd.recipe.plan import TEACHER
+from ppkd.terminal.log import logger
 
 
 def build_student(recipe, load=True):

@@ -6,8 +6,8 @@ import sys
 import warnings
 
 from ppkd.errors import UserError, nearest
-from ppkd.log import coloured
-from ppkd.stopping import Stopped
+from ppkd.terminal.log import coloured
+from ppkd.training.stopping import Stopped
 
 _UNUSED_SLIM = "accepted as PaddleDetection does, and not read: a distilled student is a plain detector"
 

@@ -6,9 +6,9 @@ import os
 import sys
 
 from ppkd.errors import UserError
-from ppkd.log import logger, quiet
-from ppkd.recipe import load_recipe
-from ppkd.tensor_files import SUFFIXES
+from ppkd.files.tensor_files import SUFFIXES
+from ppkd.recipe.recipe import load_recipe
+from ppkd.terminal.log import logger, quiet
 
 
 def train(args):
@@ -21,7 +21,7 @@ def train(args):
     for note in recipe.notes:
         logger().info(note)
     from ppkd.methods import plan
-    from ppkd.trainer import Trainer
+    from ppkd.training.trainer import Trainer
 
     if recipe.method is not None:
         plan(recipe.method)  # a typing error is told before data and weights are read
@@ -68,7 +68,7 @@ def doctor(args):
         if recipe.student.get(key) is None:
             raise UserError(f"{args.config}: no `{key}`, which training needs (is a _BASE_ missing?)")
     start_device(recipe.student)
-    from ppkd.doctor import as_json, as_text, examine
+    from ppkd.diagnosis import as_json, as_text, examine
 
     found = examine(recipe, args.images)
     print("\n" + as_text(found, recipe), flush=True)
@@ -79,7 +79,7 @@ def doctor(args):
 
 
 def _doctor_data(args, recipe):
-    from ppkd.doctor import data
+    from ppkd.diagnosis import data
 
     scans = data.scan_data(recipe.student)
     print("\n" + data.as_text(scans), flush=True)
@@ -100,7 +100,7 @@ def layers(args):
     recipe = load_recipe(args.config, None, args.opt)
     start_device(recipe.student)
     from ppkd.build import build_student
-    from ppkd.layers import layers_text
+    from ppkd.detectors.layers import layers_text
 
     with quiet():
         text = layers_text(build_student(recipe, load=False), args.depth)
@@ -114,11 +114,11 @@ def evaluate(args):
     config = recipe.student | {"classwise": args.classwise, "save_prediction_only": args.save_prediction_only}
     _check_writable("--output_eval", args.output_eval)
     _check_writable("--json", args.json and os.path.dirname(args.json))
+    from ppkd.bridge.datasets import open_dataset
+    from ppkd.bridge.workspace import scope
     from ppkd.build import build_student
-    from ppkd.datasets import open_dataset
-    from ppkd.evaluation import check_reader, summary
-    from ppkd.evaluation import evaluate as run
-    from ppkd.workspace import scope
+    from ppkd.training.evaluation import check_reader, summary
+    from ppkd.training.evaluation import evaluate as run
 
     check_reader(config)
     with scope(config) as table:
@@ -141,8 +141,8 @@ def infer(args):
     _check_readable(images)
     _check_writable("--output_dir", args.output_dir)
     _check_not_over(images, args.output_dir)
+    from ppkd.bridge.workspace import scope
     from ppkd.build import build_student
-    from ppkd.workspace import scope
 
     config = recipe.student | {"use_vdl": args.use_vdl, "vdl_log_dir": args.vdl_log_dir}
     with scope(config) as table:
@@ -167,9 +167,9 @@ def export(args):
     recipe = load_recipe(args.config, None, args.opt)
     _check_writable("--output_dir", args.output_dir)
     start_device(recipe.student)
-    from ppkd.export import check_export, publish, write_static
-    from ppkd.onnx_export import check_onnx, write_onnx
-    from ppkd.workspace import build_detector
+    from ppkd.bridge.workspace import build_detector
+    from ppkd.exporting.onnx import check_onnx, write_onnx
+    from ppkd.exporting.static import check_export, publish, write_static
 
     check_export(recipe.student)
     if args.onnx:
@@ -196,11 +196,11 @@ def convert(args):
         raise UserError(f"--output {args.output}: has to end in .pdparams, or ppdet does not find it, or .safetensors")
     _check_writable("--output", os.path.dirname(args.output) or ".")
     from ppkd.build import build_student
-    from ppkd.checkpoint import write
-    from ppkd.convert import take_student
-    from ppkd.foreign import TEACHER, take_weights
-    from ppkd.locate import find_weights
-    from ppkd.torch_files import is_torch_file
+    from ppkd.files.convert import take_student
+    from ppkd.files.foreign import TEACHER, take_weights
+    from ppkd.files.locate import find_weights
+    from ppkd.files.torch_files import is_torch_file
+    from ppkd.training.checkpoint import write
 
     path = find_weights(args.checkpoint, "--checkpoint")
     if os.path.realpath(args.output) == os.path.realpath(path):
@@ -221,7 +221,7 @@ def convert(args):
 def report(args):
     """``ppkd report``: a page about runs."""
     runs = _opened(args)
-    from ppkd.report import write_report
+    from ppkd.reporting import write_report
 
     for path in write_report(runs, args.output, args.images):
         logger().info("written to %s", path)
@@ -231,7 +231,7 @@ def compare(args):
     """``ppkd compare``: methods and seeds with intervals."""
     _check_writable("--json", args.json and os.path.dirname(args.json))
     runs = _opened(args)
-    from ppkd.compare import compare, comparison_table
+    from ppkd.study.compare import compare, comparison_table
 
     found = compare(runs, args.against, args.images, args.resamples)
     print("\n" + comparison_table(found), flush=True)
@@ -242,7 +242,7 @@ def compare(args):
 
 
 def _opened(args):
-    from ppkd.runs import open_runs
+    from ppkd.study.runs import open_runs
 
     runs = open_runs(args.runs, args.opt, args.weights)
     start_device(runs[0].recipe.student)
@@ -251,16 +251,16 @@ def _opened(args):
 
 def demo(args):
     """``tools/demo.py``: the whole demo."""
-    from ppkd.demo import run
+    from ppkd.demo.demo import run
 
     run(args.teacher, args.output, args.seed, args.data)
 
 
 def halve(args):
     """``tools/halve_weights.py``: store weights in float16."""
-    from ppkd.checkpoint import write
-    from ppkd.locate import find_weights
-    from ppkd.weights import read_weights
+    from ppkd.files.locate import find_weights
+    from ppkd.files.weights import read_weights
+    from ppkd.training.checkpoint import write
 
     path = find_weights(args.weights, "weights")
     arrays = read_weights(path)
@@ -308,7 +308,7 @@ def start_device(config):
 
 
 def _with_weights(model, config):
-    from ppkd.weights import load_exactly
+    from ppkd.files.weights import load_exactly
 
     weights = config.get("weights")
     if not weights:

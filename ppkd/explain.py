@@ -6,16 +6,16 @@ The text is a slim file itself, which gives the same losses to the bit.
 import copy
 import os
 
-from ppkd.block import plan_block
 from ppkd.build import build_student, build_teacher, wrap
+from ppkd.engine.loss_layers import own_parameters
 from ppkd.errors import UserError
-from ppkd.keys import METHOD_KEYS, RUN_KEYS
-from ppkd.loss_layers import own_parameters
+from ppkd.files.yaml_io import BASE_KEY, Tagged, clone, flow, merge, read_yaml
 from ppkd.methods import plan
-from ppkd.plan import SCHEDULE_KEYS
-from ppkd.recipe import SECTIONS, TERMS, parse_overrides
-from ppkd.table import text_table
-from ppkd.yaml_io import BASE_KEY, Tagged, clone, flow, merge, read_yaml
+from ppkd.methods.block import plan_block
+from ppkd.recipe.keys import METHOD_KEYS, RUN_KEYS
+from ppkd.recipe.plan import SCHEDULE_KEYS
+from ppkd.recipe.recipe import SECTIONS, TERMS, parse_overrides
+from ppkd.terminal.table import text_table
 
 # Mappings below these keys are written in one line.
 _ONE_LINE = ("student_connector", "teacher_connector")

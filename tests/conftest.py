@@ -21,7 +21,7 @@ FAMILIES = ("retinanet", "ppyoloe")
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory):
     """Folder of a generated data set: 12 training and 6 validation images of 64 pixels."""
-    from ppkd.data.shapes import generate
+    from ppkd.demo.data.shapes import generate
 
     return generate(tmp_path_factory.mktemp("data") / "shapes", train=12, val=6, size=64, seed=0)
 
@@ -30,7 +30,7 @@ def shapes(tmp_path_factory):
 def teacher_weights(tmp_path_factory, shapes):
     """Family -> path of (random, but fixed) weights for its wide teacher, made when first asked for."""
     from ppkd.build import build_student
-    from ppkd.recipe import load_recipe
+    from ppkd.recipe.recipe import load_recipe
 
     class Paths(dict):
         def __missing__(self, family):
@@ -53,7 +53,7 @@ def recipe(shapes, teacher_weights, tmp_path):
     The method names a slim file of `CONFIGS`, or else a ``slim_method``, for which a file is written; with
     ``distil=False`` there is none. The teacher is the wide one of the family, or of another that is named.
     """
-    from ppkd.recipe import load_recipe
+    from ppkd.recipe.recipe import load_recipe
 
     def load(family, method="fgd", distil=True, overrides=(), teacher=None):
         given, slim, teacher = [f"dataset_dir={shapes}", f"save_dir={tmp_path}"], None, teacher or family
@@ -108,9 +108,9 @@ def enliven(model, *parts):
 
 def training_batch(loaded, epoch=0):
     """The first training batch of a recipe, as the trainer would see it."""
-    from ppkd.datasets import open_dataset
-    from ppkd.loader import TrainLoader
-    from ppkd.workspace import create, scope
+    from ppkd.bridge.datasets import open_dataset
+    from ppkd.training.loader import TrainLoader
+    from ppkd.bridge.workspace import create, scope
 
     with scope(loaded.student):
         loader = TrainLoader(create("TrainReader"), open_dataset("TrainDataset", loaded.student), 0, seed=0)

@@ -8,10 +8,10 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import ppkd  # noqa: F401, I001  # before paddle
 import paddle
 
-from ppkd import recorders
-from ppkd.ground_truth import BOXES, VALID
-from ppkd.recipe import load_recipe
-from ppkd.trainer import Trainer
+from ppkd.detectors import recorders
+from ppkd.detectors.ground_truth import BOXES, VALID
+from ppkd.recipe.recipe import load_recipe
+from ppkd.training.trainer import Trainer
 from tests.helpers_ranks import main
 from tests.helpers_training import settle
 

@@ -33,8 +33,8 @@ def lively(model, loaded, noise=0.5):
 
 def evaluation_batch(loaded):
     """The first batch of a recipe's EvalReader."""
-    from ppkd.datasets import open_dataset
-    from ppkd.workspace import create, scope
+    from ppkd.bridge.datasets import open_dataset
+    from ppkd.bridge.workspace import create, scope
 
     with scope(loaded.student):
         return next(iter(create("EvalReader")(open_dataset("EvalDataset", loaded.student), 0)))

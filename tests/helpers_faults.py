@@ -6,8 +6,8 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import ppkd  # noqa: F401  # before paddle
-from ppkd.recipe import load_recipe
-from ppkd.trainer import Trainer
+from ppkd.recipe.recipe import load_recipe
+from ppkd.training.trainer import Trainer
 from tests.helpers_distributed import parameters
 from tests.helpers_ranks import main
 

@@ -19,9 +19,9 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import ppkd  # noqa: F401, I001  # before paddle
 import ppdet.engine  # noqa: F401
 
-from ppkd import checkpoint
-from ppkd.recipe import load_recipe
-from ppkd.trainer import Trainer
+from ppkd.training import checkpoint
+from ppkd.recipe.recipe import load_recipe
+from ppkd.training.trainer import Trainer
 
 STEP, WRITE, WRITTEN = b"s", b"w", b"d"
 

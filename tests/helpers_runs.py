@@ -5,12 +5,12 @@ import json
 import paddle
 
 from ppkd.build import build_student
-from ppkd.recipe import load_recipe
-from ppkd.record import record
+from ppkd.recipe.recipe import load_recipe
+from ppkd.training.record import record
 from tests.conftest import CONFIGS, ROOT
 from tests.helpers_training import fit
 
-SHIPPED = ROOT / "ppkd" / "data" / "teacher_shapes.pdparams"
+SHIPPED = ROOT / "ppkd" / "demo" / "data" / "teacher_shapes.pdparams"
 DEMO = ROOT / "configs" / "demo" / "ppyoloe_plus_teacher_shapes.yml"
 # Both kinds of maps that a report shows, and a term that is one number.
 TERMS = [

@@ -75,7 +75,7 @@ def settle(model):
 
 def fit(loaded, **options):
     """Train a recipe to its end and return the trainer."""
-    from ppkd.trainer import Trainer
+    from ppkd.training.trainer import Trainer
 
     with Trainer.open(loaded, **options) as trainer:
         trainer.run()
@@ -121,9 +121,9 @@ def train_plain_ppdet(loaded, steps):
     from ppdet.core import workspace
     from ppdet.optimizer import ModelEMA
 
-    from ppkd.datasets import open_dataset
-    from ppkd.loader import TrainLoader, seed_everything
-    from ppkd.workspace import scope
+    from ppkd.bridge.datasets import open_dataset
+    from ppkd.bridge.workspace import scope
+    from ppkd.training.loader import TrainLoader, seed_everything
 
     config = loaded.student
     with scope(config):

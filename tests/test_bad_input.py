@@ -8,7 +8,7 @@ import pytest
 
 from ppkd.build import build_student
 from ppkd.errors import UserError
-from ppkd.recipe import load_recipe
+from ppkd.recipe.recipe import load_recipe
 from tests.conftest import CONFIGS
 from tests.helpers_tools import OFFLINE, call, the_error, write
 
@@ -155,8 +155,8 @@ def test_wrong_class_in_an_override(train):
     ],
 )
 def test_source_that_does_not_exist(recipe, student, teacher, message):
-    from ppkd.model import DistillModel
-    from ppkd.plan import Plan, TermSpec
+    from ppkd.engine.model import DistillModel
+    from ppkd.recipe.plan import Plan, TermSpec
 
     loaded = recipe("retinanet")
     models = [build_student(loaded), build_student(recipe("retinanet", distil=False))]

@@ -8,7 +8,7 @@ import yaml
 
 from ppkd.build import build_model
 from ppkd.explain import explained
-from ppkd.recipe import load_recipe
+from ppkd.recipe.recipe import load_recipe
 from tests.conftest import CONFIGS, enliven, training_batch
 from tests.helpers_tools import call, the_error, write
 from tests.helpers_training import pairs

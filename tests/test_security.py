@@ -9,11 +9,11 @@ import numpy as np
 import paddle
 import pytest
 
-from ppkd import compat
-from ppkd.checkpoint import RESUME_SUFFIX
+from ppkd.bridge import compat
+from ppkd.bridge.workspace import create, scope
 from ppkd.errors import UserError
-from ppkd.tensor_files import read_tensors
-from ppkd.workspace import create, scope
+from ppkd.files.tensor_files import read_tensors
+from ppkd.training.checkpoint import RESUME_SUFFIX
 from tests import helpers_malicious
 from tests.conftest import CONFIGS
 from tests.helpers_runs import train
@@ -134,7 +134,7 @@ def test_resume_files_that_would_run_code(run, canary, way, evil):
 
 def test_resume_files_by_themselves(canary):
     """As a program of one's own reads them, outside of the scope in which Paddle's loading is restricted."""
-    from ppkd import checkpoint
+    from ppkd.training import checkpoint
 
     (canary.parent / "evil.resume").write_bytes(helpers_malicious.weights(canary)["os.system"])
     with pytest.raises(UserError, match=r"evil\.resume: it calls posix\.system"):
@@ -211,8 +211,8 @@ def test_torchs_files_run_nothing(run, canary):
 
 def test_backbones_load_what_is_good(canary):
     """From Paddle's files and from safetensors, by a path with a checksum too."""
-    from ppkd.download import sha256
-    from ppkd.tensor_files import write_tensors
+    from ppkd.files.download import sha256
+    from ppkd.files.tensor_files import write_tensors
 
     content = {"patch_embed.proj.bias": np.arange(8, dtype="float32")}
     for suffix in SUFFIXES:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ppkd.golden import report
+from tests.golden.check.report import report
 
 
 def main():

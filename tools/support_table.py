@@ -24,8 +24,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
 from ppkd import cli, commands
-from ppkd.log import duration
-from ppkd.yaml_io import dump
+from ppkd.files.yaml_io import dump
+from ppkd.terminal.log import duration
 
 # Name of the test config -> name in the table.
 DETECTORS = {
@@ -55,7 +55,7 @@ def main():
     version, found, begin = paddle.__version__, {}, time.time()
     print(f"Paddle {version}: {len(names)} detectors", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        from ppkd.data.shapes import generate
+        from ppkd.demo.data.shapes import generate
 
         generate(os.path.join(folder, "data"), train=8, val=4, size=64)
         for done, name in enumerate(names):
@@ -124,7 +124,7 @@ class Run:
     def distil(self):
         from ppkd.build import build_student
         from ppkd.detectors import detector_for
-        from ppkd.recipe import load_recipe
+        from ppkd.recipe.recipe import load_recipe
 
         detector = detector_for(build_student(load_recipe(self.config, None, self.options)))
         logits = [source for source in ("head.cls", "head.objectness") if detector.offers(source)]
@@ -165,10 +165,10 @@ class Run:
         commands.export(cli.export_parser().parse_args(arguments))
         import paddle
 
+        from ppkd.bridge.workspace import scope
         from ppkd.build import build_student
-        from ppkd.recipe import load_recipe
-        from ppkd.weights import load_exactly
-        from ppkd.workspace import scope
+        from ppkd.files.weights import load_exactly
+        from ppkd.recipe.recipe import load_recipe
         from tests.helpers_export import assert_equal, dynamic_outputs, evaluation_batch, infer, open_predictor
 
         loaded = load_recipe(self.config, None, [*self.options, "EvalReader.batch_size=1"])

@@ -5,11 +5,11 @@ import re
 
 import paddle
 
+from ppkd.detectors.recorders import Recorder, find_module
 from ppkd.detectors.residual import norm_of, sums
 from ppkd.detectors.taps import Level, Tap
 from ppkd.detectors.towers import SUPPORTED, evaluating, remaining
 from ppkd.errors import UserError, nearest
-from ppkd.recorders import Recorder, find_module
 
 # Side of the square image of the dry forward, in pixels: a multiple of 128, so that every stride up to 128 is exact.
 PROBE_SIZE = 256

@@ -3,8 +3,8 @@
 from functools import partial
 
 from ppkd.detectors.base import Detector, Tap
+from ppkd.detectors.decoding import exponential_distances, rectified_distances
 from ppkd.detectors.towers import Tower, convolutions
-from ppkd.detectors.views import exponential_distances, rectified_distances
 
 
 class FCOS(Detector):

@@ -5,8 +5,8 @@ from functools import partial
 import paddle.nn.functional as F
 
 from ppkd.detectors.base import Detector, Tap
+from ppkd.detectors.decoding import channels, expected_distances
 from ppkd.detectors.towers import Rung, Tower, apply_pooled, convolutions
-from ppkd.detectors.views import channels, expected_distances
 
 # Activations by the names that a config has for them; of any other name the head makes none.
 _ACTIVATIONS = {"leaky_relu": F.leaky_relu, "hard_swish": F.hardswish, "relu6": F.relu6}

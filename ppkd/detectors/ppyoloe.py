@@ -6,10 +6,10 @@ from functools import partial
 import paddle
 import paddle.nn.functional as F
 
-from ppkd.context import Assignment
 from ppkd.detectors.base import TARGETS, Detector, Tap
+from ppkd.detectors.context import Assignment
+from ppkd.detectors.decoding import expected_distances
 from ppkd.detectors.towers import Rung, Tower, apply_pooled
-from ppkd.detectors.views import expected_distances
 
 # Where the head looks for targets that somebody else has assigned; ppdet's own distillation puts them there.
 _GIVEN = ("assigned_labels", "assigned_bboxes", "assigned_scores", "mask_positive")

@@ -6,8 +6,8 @@ So logits can be compared where both look at the same places: at those of the re
 from functools import partial
 
 from ppkd.detectors.base import Detector, Tap
+from ppkd.detectors.decoding import boxes_on_anchors
 from ppkd.detectors.retinanet import anchor_sizes
-from ppkd.detectors.views import boxes_on_anchors
 
 
 class RCNN(Detector):

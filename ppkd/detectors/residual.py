@@ -4,8 +4,8 @@ from functools import partial
 
 from paddle.nn.layer.norm import _BatchNormBase
 
+from ppkd.detectors.recorders import find_module
 from ppkd.detectors.taps import Tap
-from ppkd.recorders import find_module
 
 
 def sums(model):

@@ -3,8 +3,8 @@
 from functools import partial
 
 from ppkd.detectors.base import Detector, Tap
+from ppkd.detectors.decoding import boxes_on_anchors
 from ppkd.detectors.towers import Tower, convolutions
-from ppkd.detectors.views import boxes_on_anchors
 
 
 class RetinaNet(Detector):

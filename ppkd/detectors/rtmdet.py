@@ -5,8 +5,8 @@ from functools import partial
 import paddle.nn.functional as F
 
 from ppkd.detectors.base import Detector, Tap
+from ppkd.detectors.decoding import exponential_distances, raw_distances
 from ppkd.detectors.towers import Rung, Tower
-from ppkd.detectors.views import exponential_distances, raw_distances
 
 
 class RTMDet(Detector):

@@ -11,8 +11,8 @@ from functools import partial
 
 import paddle.nn.functional as F
 
+from ppkd.detectors.recorders import find_module
 from ppkd.detectors.taps import Tap
-from ppkd.recorders import find_module
 
 # What the error says where there is nothing; a test keeps it equal to the adapters that describe their towers.
 SUPPORTED = ("FCOS", "GFL", "PicoDet", "PP-YOLOE", "RetinaNet", "RTMDet", "TOOD", "YOLOX")

@@ -3,7 +3,7 @@
 from functools import partial
 
 from ppkd.detectors.base import ANCHORS, Detector, Tap
-from ppkd.detectors.views import boxes_in_cells, fields
+from ppkd.detectors.decoding import boxes_in_cells, fields
 
 _BOX, _OBJECTNESS, _CLASSES = (0, 4), (4, 5), (5, None)
 

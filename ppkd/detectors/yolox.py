@@ -6,9 +6,9 @@ from functools import partial
 import paddle
 
 from ppkd.detectors.base import Detector, Tap
+from ppkd.detectors.decoding import boxes_at_points, channels
+from ppkd.detectors.ground_truth import BOXES
 from ppkd.detectors.towers import Rung, Tower
-from ppkd.detectors.views import boxes_at_points, channels
-from ppkd.ground_truth import BOXES
 
 
 class YOLOX(Detector):

@@ -9,6 +9,7 @@ connector as ``student_channels``). A loss class with
 """
 
 from .bckd import BCKDClassLoss, BCKDLoss
+from .channel_matching import PartialL2Loss
 from .crosskd import CrossKDBoxLoss, CrossKDClassLoss, CrossKDGIoULoss
 from .cwd import CWDLoss
 from .dist import DISTLoss
@@ -17,7 +18,6 @@ from .fgd import FGDLoss
 from .kl import KLLoss
 from .l2 import L2Loss, MimicLoss
 from .ld import LDLoss
-from .matching import PartialL2Loss
 from .mgd import MGDLoss
 from .pkd import PKDLoss
 from .ppyoloe import PPYOLOELoss

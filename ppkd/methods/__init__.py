@@ -1,12 +1,12 @@
 """Methods: PaddleDetection's slim keys, translated once into terms. Nothing behind this knows the old keys."""
 
-from ppkd.block import with_users_terms
 from ppkd.detectors import ANCHORS, TARGETS, detector_for
+from ppkd.engine.pairing import sources
+from ppkd.engine.plugins import load_plugins
 from ppkd.errors import UserError, nearest
-from ppkd.methods import cwd, ld, matching, neck, ppyoloe, terms, yolov3
-from ppkd.pairing import sources
-from ppkd.plugins import load_plugins
-from ppkd.recipe import TERMS
+from ppkd.methods import cwd, ld, matching_guided, neck, own_terms, ppyoloe, yolov3
+from ppkd.methods.block import with_users_terms
+from ppkd.recipe.recipe import TERMS
 
 _METHODS = {
     "CWD": cwd.plan,
@@ -14,11 +14,11 @@ _METHODS = {
     "FGD": neck.plan,
     "LD": ld.plan,
     "MGD": neck.plan,
-    "MatchingGuided": matching.plan,
+    "MatchingGuided": matching_guided.plan,
     "Mimic": neck.plan,
     "PKD": neck.plan,
     "PPYOLOEDistill": ppyoloe.plan,
-    TERMS: terms.plan,
+    TERMS: own_terms.plan,
 }
 # What each needs of both detectors; of CWD and PPYOLOEDistill that is what they compare by default.
 _NEEDS = {

@@ -3,7 +3,7 @@
 from ppkd.errors import UserError
 from ppkd.methods.features import feature_term
 from ppkd.methods.params import choice
-from ppkd.plan import Plan
+from ppkd.recipe.plan import Plan
 
 PLACES = ("neck", "backbone", "head.cls", "head.objectness")
 # Where PaddleDetection compares: on the neck's levels, with GFL on the class logits too.

@@ -2,8 +2,8 @@
 
 from ppkd.errors import UserError
 from ppkd.methods.params import as_paddledet, choice, overlay
-from ppkd.plan import TermSpec
-from ppkd.recipe import ENGINE_OPTIONS
+from ppkd.recipe.plan import TermSpec
+from ppkd.recipe.recipe import ENGINE_OPTIONS
 
 # Per distiller PaddleDetection's keys, and ours. Channel numbers are accepted and ignored: a dry forward knows them.
 _CHANNELS = {"student_channels": 0, "teacher_channels": 0, "normalize": False}

@@ -1,7 +1,7 @@
 """``slim_method: LD``: localisation distillation (Zheng et al., CVPR 2022) of heads that predict distributions."""
 
 from ppkd.methods.params import as_paddledet, read
-from ppkd.plan import Plan, TermSpec
+from ppkd.recipe.plan import Plan, TermSpec
 
 # PaddleDetection's keys of its LDGFLHead, and what of them a `KnowledgeDistillationKLDivLoss` takes.
 _KL = {"name": "KnowledgeDistillationKLDivLoss", "reduction": "mean"}

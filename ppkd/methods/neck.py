@@ -1,7 +1,7 @@
 """``slim_method: FGD``, ``PKD``, ``MGD`` and ``Mimic``: one feature distiller on the neck's levels."""
 
 from ppkd.methods.features import feature_term
-from ppkd.plan import Plan
+from ppkd.recipe.plan import Plan
 
 
 def plan(method):

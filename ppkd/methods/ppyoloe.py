@@ -4,7 +4,7 @@ from ppkd.errors import UserError
 from ppkd.methods.features import DEFAULTS as FEATURE_DEFAULTS
 from ppkd.methods.features import feature_term
 from ppkd.methods.params import as_paddledet, choice, read
-from ppkd.plan import Plan, TermSpec
+from ppkd.recipe.plan import Plan, TermSpec
 
 # PaddleDetection's keys, and five of ours: alpha, assigner, class_beta, kd_per_class and feat_distill_params (the
 # parameters of the feature distiller). Widths and channels are accepted and ignored: a dry forward knows them.

@@ -1,7 +1,7 @@
 """``distill_loss: DistillYOLOv3Loss``: distillation gated by the teacher's objectness (Mehta and Ozturk 2018)."""
 
 from ppkd.methods.params import as_paddledet, read
-from ppkd.plan import Plan, TermSpec
+from ppkd.recipe.plan import Plan, TermSpec
 
 SOURCES = ("head.box[*]", "head.objectness[*]", "head.cls[*]")
 

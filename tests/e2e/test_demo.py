@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from ppkd import demo
+from ppkd.demo import demo
 from ppkd.errors import UserError
 
 TINY = {"train": 16, "val": 8, "size": 192, "seed": 0}

@@ -11,7 +11,7 @@ import time
 import paddle
 import pytest
 
-from ppkd import checkpoint
+from ppkd.training import checkpoint
 from tests.conftest import CONFIGS, ROOT
 from tests.helpers_training import QUICK, differing
 

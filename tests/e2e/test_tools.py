@@ -78,7 +78,7 @@ def losses_in(folder):
 
 
 def test_drawing_needs_pillows_old_method():
-    """Once this fails, paddledet has been mended and ppkd.compat.pillow_textsize can go."""
+    """Once this fails, paddledet has been mended and ppkd.bridge.compat.pillow_textsize can go."""
     import inspect
 
     from ppdet.utils import visualizer

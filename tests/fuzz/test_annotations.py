@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ppkd.datasets import open_dataset
-from ppkd.doctor.data import KINDS, as_json, as_text, scan_data, verdict
-from ppkd.doctor.findings import ERROR
+from ppkd.bridge.datasets import open_dataset
+from ppkd.bridge.own_data import read_categories
+from ppkd.bridge.workspace import scope
+from ppkd.diagnosis.data import KINDS, as_json, as_text, scan_data, verdict
+from ppkd.diagnosis.findings import ERROR
 from ppkd.errors import UserError
-from ppkd.own_data import read_categories
-from ppkd.recipe import load_recipe
-from ppkd.workspace import scope
-from ppkd.yaml_io import clone
+from ppkd.files.yaml_io import clone
+from ppkd.recipe.recipe import load_recipe
 from tests.conftest import CONFIGS
 from tests.fuzz.test_grammars import ANYTHING
 

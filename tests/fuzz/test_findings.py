@@ -6,17 +6,17 @@ import zipfile
 
 import pytest
 
-from ppkd.datasets import open_dataset
-from ppkd.doctor.data import KINDS, scan_data
-from ppkd.doctor.findings import ERROR
+from ppkd.bridge.datasets import open_dataset
+from ppkd.bridge.workspace import scope
+from ppkd.diagnosis.data import KINDS, scan_data
+from ppkd.diagnosis.findings import ERROR
 from ppkd.errors import UserError
+from ppkd.files.tensor_files import read_tensors
+from ppkd.files.torch_files import read_torch
+from ppkd.files.yaml_io import clone, dump
 from ppkd.methods import plan
-from ppkd.recipe import load_recipe
-from ppkd.targets import Target
-from ppkd.tensor_files import read_tensors
-from ppkd.torch_files import read_torch
-from ppkd.workspace import scope
-from ppkd.yaml_io import clone, dump
+from ppkd.recipe.recipe import load_recipe
+from ppkd.recipe.targets import Target
 from tests.fuzz.test_annotations import SOUND, coco_config, coco_folder  # noqa: F401  # fixtures
 from tests.fuzz.test_grammars import detectors  # noqa: F401  # a fixture
 from tests.fuzz.test_recipe import STUDENT, changed

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from ppkd.build import build_student
 from ppkd.detectors import detector_for
 from ppkd.errors import UserError
-from ppkd.paths import Folder, safe_name
-from ppkd.plan import SCHEDULE_KEYS, schedule_keys, schedule_of
-from ppkd.recipe import load_recipe
-from ppkd.schedules import DECAYS
-from ppkd.targets import Target
-from ppkd.yaml_io import flow, parse_value
+from ppkd.files.paths import Folder, safe_name
+from ppkd.files.yaml_io import flow, parse_value
+from ppkd.recipe.plan import SCHEDULE_KEYS, schedule_keys, schedule_of
+from ppkd.recipe.recipe import load_recipe
+from ppkd.recipe.schedules import DECAYS
+from ppkd.recipe.targets import Target
 from tests.conftest import CONFIGS
 
 ANYTHING = st.recursive(

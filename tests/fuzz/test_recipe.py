@@ -7,13 +7,13 @@ import pathlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ppkd.block import TERM_KEYS
+from ppkd.bridge.workspace import import_ppdet
 from ppkd.errors import UserError
+from ppkd.files.yaml_io import Tagged, clone, dump, flow
 from ppkd.methods import NAMES, plan
-from ppkd.plan import Plan, TermSpec
-from ppkd.recipe import Recipe, load_recipe
-from ppkd.workspace import import_ppdet
-from ppkd.yaml_io import Tagged, clone, dump, flow
+from ppkd.methods.block import TERM_KEYS
+from ppkd.recipe.plan import Plan, TermSpec
+from ppkd.recipe.recipe import Recipe, load_recipe
 from tests.conftest import CONFIGS
 from tests.fuzz.test_grammars import ANYTHING
 

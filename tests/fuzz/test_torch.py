@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ppkd import torch_files
 from ppkd.errors import UserError
-from ppkd.torch_files import Tensor, read_torch
+from ppkd.files import torch_files
+from ppkd.files.torch_files import Tensor, read_torch
 from tests.fuzz.test_weights import ARGUMENTS, STACK, changed_bytes, short
 from tests.helpers_torch import Call, save_torch
 

@@ -11,11 +11,11 @@ import safetensors  # noqa: F401  # before it is watched what runs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ppkd import tensor_files, unpickle
 from ppkd.errors import UserError
+from ppkd.files import tensor_files, unpickle
 from tests import helpers_malicious
 
-FILES = [path.read_bytes() for path in (pathlib.Path(__file__).parents[1] / "data" / "paddle_files").glob("*.pd*")]
+FILES = [path.read_bytes() for path in (pathlib.Path(__file__).parents[1] / "files" / "paddle_files").glob("*.pd*")]
 FILES += helpers_malicious.weights("canary").values()
 PLAIN = (dict, list, tuple, set, frozenset, str, bytes, bytearray, int, float, complex, bool, type(None), np.ndarray)
 

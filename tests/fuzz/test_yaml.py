@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ppkd.errors import UserError
-from ppkd.yaml_io import Tagged, clone, dump, parse_value, read_with_bases, read_yaml
+from ppkd.files.yaml_io import Tagged, clone, dump, parse_value, read_with_bases, read_yaml
 from tests.conftest import CONFIGS
 
 TEXTS = [path.read_text() for path in sorted(CONFIGS.glob("*.yml"))]

@@ -2,7 +2,7 @@
 possible: loops over images and boxes, softmax as exponentials over their sum, no identities.
 
 Nothing is shared with ``ppkd``. Each function takes a seed and what the case is made of, and
-returns the arrays of a fixture in the form that ``ppkd.golden`` describes.
+returns the arrays of a fixture in the form that ``tests.golden.check.report`` describes.
 """
 
 import json

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ppkd import golden
-from ppkd.golden_runners import RUNNERS
+from tests.golden.check import report as golden
+from tests.golden.check.runners import RUNNERS
 
 ROOT = Path(__file__).resolve().parents[2]
 OWN = ROOT / "tests" / "golden"

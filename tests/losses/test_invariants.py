@@ -9,7 +9,7 @@ import pytest
 from paddle.base import core
 from paddle.base.framework import _dygraph_tracer
 
-from ppkd.context import Assignment
+from ppkd.detectors.context import Assignment
 from ppkd.losses import (
     LOSSES,
     BCKDClassLoss,

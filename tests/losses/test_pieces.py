@@ -6,7 +6,7 @@ import numpy as np
 import paddle
 import pytest
 
-from ppkd.balance import gradient
+from ppkd.engine.balance import gradient
 from ppkd.losses import CWDLoss, FGDLoss, KLLoss, PKDLoss, common
 from ppkd.losses.atss import atss_regions, square_anchors
 from ppkd.losses.fgd import box_masks

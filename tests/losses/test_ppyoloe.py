@@ -4,7 +4,7 @@ import numpy as np
 import paddle
 import pytest
 
-from ppkd.context import Assignment
+from ppkd.detectors.context import Assignment
 from ppkd.losses import PPYOLOELoss
 from ppkd.losses.boxes import distances, giou_loss
 from ppkd.losses.ppyoloe import ppyoloe_terms

@@ -1,0 +1,242 @@
+"""Training images that cannot be read: skipped, counted, and too many for the run to go on."""
+
+import contextlib
+import logging
+import os
+import re
+
+import cv2
+import numpy as np
+
+from ppkd.errors import UserError
+from ppkd.terminal.log import logger
+
+KEY, DEFAULT = "max_bad_images", "1%"
+FILE = "bad_images.txt"
+# Key of a batch that holds nothing but an image in place of its own, all of which were bad.
+STAND_IN = "ppkd_stand_in"
+_NAMED = 8
+_JPEG, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
+_PNG, _PNG_END = b"\x89PNG", b"IEND"
+
+
+class BadImage(Exception):
+    """An image cannot be read or transformed.
+
+    Attributes:
+        file: its path.
+        reason: a few words.
+    """
+
+    def __init__(self, file, reason):
+        super().__init__(f"{file}: {reason}")
+        self.file, self.reason = file, reason
+
+
+class BadImages:
+    """The bad images that a run has met.
+
+    Args:
+        config: the run's config: ``max_bad_images`` is the share of a training set that may be bad, ``1%`` or 0.01.
+
+    Attributes:
+        found: path -> reason, in the order in which they were met.
+        text: the share as the config has it.
+
+    Raises:
+        UserError: ``max_bad_images`` is no share.
+    """
+
+    def __init__(self, config=None):
+        given = (config or {}).get(KEY, DEFAULT)
+        self._share, self.text = share(given), given
+        self.found, self._folder = {}, None
+
+    def add(self, images, total):
+        """Count images.
+
+        Args:
+            images: ``(path, reason)`` pairs.
+            total: size of the training set.
+
+        Raises:
+            UserError: more than the allowed share of the training set is bad; names them.
+        """
+        new = {file: reason for file, reason in images if file not in self.found}
+        if not new:
+            return
+        self.found |= new
+        for file, reason in list(new.items())[:_NAMED]:
+            logger().warning("skipped: training image %s: %s", file, reason)
+        if len(new) > _NAMED:
+            logger().warning("skipped: %d training images more", len(new) - _NAMED)
+        self._write(new)
+        if self.allows(len(self.found), total):
+            return
+        first = "; ".join(f"{file}: {reason}" for file, reason in list(self.found.items())[:_NAMED])
+        rest = len(self.found) - _NAMED
+        more = "" if rest <= 0 else f"; and {rest} more" + (f" ({self._folder}/{FILE})" if self._folder else "")
+        raise UserError(
+            f"{len(self.found)} of {total} training images cannot be read or transformed, more than {KEY}: "
+            f"{self.text} allows: {first}{more}. ppkd doctor --data -c ... lists all that are bad; "
+            f"-o {KEY}=5% would go on without them"
+        )
+
+    def allows(self, bad, total):
+        """Whether a run goes on with so many bad ones among `total` images."""
+        return bad <= self._share * total
+
+    def keep_in(self, folder):
+        """Write the list of all, those met already included, into `folder`; None writes nothing."""
+        self._folder = folder
+        if folder is not None and os.path.exists(os.path.join(folder, FILE)):
+            os.remove(os.path.join(folder, FILE))
+        self._write(self.found)
+
+    def _write(self, images):
+        if self._folder is None or not images:
+            return
+        with contextlib.suppress(OSError), open(os.path.join(self._folder, FILE), "a", encoding="utf-8") as file:
+            file.writelines(f"{path}\t{reason}\n" for path, reason in images.items())
+
+
+def share(value):
+    """A share as a number in 0..1.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        text = str(value).strip()
+        number = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        number = -1.0
+    if isinstance(value, bool) or not 0 <= number <= 1:
+        raise UserError(f"{KEY} has to be a share such as {DEFAULT} or 0.01, found {value!r}")
+    return number
+
+
+class Checked:
+    """ppdet's sample transforms, which say which image failed.
+
+    OpenCV, which ppdet decodes with, fills what is missing of a truncated JPEG with grey and says nothing, so the bytes
+    are looked at first.
+
+    Args:
+        transforms: ppdet's ``Compose``.
+
+    Attributes:
+        transforms_cls: its transforms, under ppdet's name.
+    """
+
+    def __init__(self, transforms):
+        self._transforms, self.transforms_cls = transforms, transforms.transforms_cls
+        first = next(iter(self.transforms_cls), None)
+        self._reads = type(first).__name__ == "Decode"
+        # A bad image is told once, and not with a traceback for every time that it is met.
+        logging.getLogger("reader").addFilter(_no_traceback)
+
+    def __call__(self, sample):
+        """Transform a sample, or the list of samples that a mixture is made of.
+
+        Raises:
+            BadImage: one of the files cannot be read, or the transforms failed.
+        """
+        parts = sample if isinstance(sample, (list, tuple)) else [sample]
+        files = [part.get("im_file") for part in parts]
+        if self._reads:
+            for part in parts:
+                if "image" not in part:
+                    part["image"] = read(part.pop("im_file"))
+        try:
+            return self._transforms(sample)
+        except Exception as error:
+            for file in files:
+                if file and (reason := fault(file)):
+                    raise BadImage(file, reason) from error
+            raise BadImage(files[0], f"cannot be transformed: {type(error).__name__}: {error}") from error
+
+
+def read(path):
+    """The bytes of an image file.
+
+    Raises:
+        BadImage: it cannot be read, is empty or truncated.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except FileNotFoundError:
+        raise BadImage(path, "missing") from None
+    except (OSError, ValueError) as error:
+        raise BadImage(path, f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if not data:
+        raise BadImage(path, "empty file")
+    if not _is_whole(data):
+        raise BadImage(path, "truncated")
+    return data
+
+
+def _is_whole(data):
+    """Whether a JPEG or PNG reaches its end. Inside of a JPEG's scan the end's mark cannot occur."""
+    if data.startswith(_JPEG):
+        return data.endswith(_JPEG_END) or data.rfind(_JPEG_END) > data.rfind(_JPEG_SCAN)
+    return not data.startswith(_PNG) or _PNG_END in data
+
+
+def decode(path):
+    """An image as training sees it: (H, W, 3) uint8, blue first.
+
+    Raises:
+        BadImage: it cannot be read or decoded.
+    """
+    data = read(path)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, "uint8"), cv2.IMREAD_COLOR)
+    except (cv2.error, MemoryError) as error:
+        reason = "too large for OpenCV" if "PIXELS" in str(error) else f"OpenCV cannot decode it: {error}"
+        raise BadImage(path, " ".join(reason.split())) from None
+    if image is None:
+        raise BadImage(path, "not an image that OpenCV can decode")
+    return image
+
+
+def fault(path):
+    """Why an image cannot be read, or None if it can."""
+    try:
+        decode(path)
+    except BadImage as bad:
+        return bad.reason
+    return None
+
+
+def _no_traceback(record):
+    return not record.getMessage().startswith("fail to map sample transform")
+
+
+@contextlib.contextmanager
+def missing_images():
+    """A block in which ppdet parses annotations; yields the list of image files that it leaves out as missing.
+
+    ppdet says so in a line of the log for each, which are kept back.
+    """
+    found, source = [], logging.getLogger("ppdet.data.source")
+    names = [name for name in logging.root.manager.loggerDict if name.startswith(source.name)]
+
+    def note(record):
+        match = re.match(r"Illegal image file: (.*), and it will be ignored", record.getMessage(), re.S)
+        if match:
+            found.append(match[1])
+        return not match
+
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [log.level for log in loggers]
+    for log in loggers:
+        log.addFilter(note)
+        log.setLevel(min(log.level, logging.WARNING))
+    try:
+        yield found
+    finally:
+        for log, level in zip(loggers, levels):
+            log.removeFilter(note)
+            log.setLevel(level)

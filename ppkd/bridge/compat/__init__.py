@@ -1,0 +1,43 @@
+"""Cures for defects of Paddle and paddledet: one function a defect, each with a test that it is needed."""
+
+
+def cure_ppdet():
+    """Apply all cures; to be called when ppdet has been imported. Applied again they change nothing."""
+    from ppkd.bridge.compat import (
+        empty_batch,
+        few_cells,
+        ld_head,
+        loader_errors,
+        neck_scales,
+        no_eval,
+        pillow_textsize,
+        repvgg_alpha,
+        safe_load,
+        type_promotion,
+        yolox_sizes,
+        zero_dim,
+    )
+
+    no_eval.look_names_up()
+    safe_load.read_cached_images_as_arrays()
+    loader_errors.raise_errors_of_the_loading_thread()
+    pillow_textsize.give_textsize_back()
+    few_cells.take_what_cells_there_are()
+    yolox_sizes.draw_sizes_apart()
+    repvgg_alpha.know_that_there_is_an_alpha()
+    zero_dim.concat_numbers()
+    zero_dim.index_numbers()
+    zero_dim.count_solov2_masks_in_a_list()
+    type_promotion.let_quality_focal_loss_mask()
+    type_promotion.let_solov2_compare_areas()
+    ld_head.let_ld_head_train_alone()
+    type_promotion.let_assigners_take_int32_labels()  # before the last one, whose patch then wraps this one
+    neck_scales.give_each_neck_its_own_scales()
+    empty_batch.encode_no_boxes()
+    empty_batch.learn_from_background_alone()
+    empty_batch.make_fcos_targets_of_no_boxes()
+    empty_batch.learn_fcos_background_alone()
+    empty_batch.pad_no_masks()
+    empty_batch.learn_solov2_background_alone()
+    empty_batch.learn_picodet_background_alone()
+    empty_batch.return_all_of_an_empty_assignment()

@@ -1,0 +1,75 @@
+"""Since Paddle 2.5 one element of a tensor has no dimension, where it was a list of one; ppdet counts on the list."""
+
+import paddle
+
+from ppkd.bridge.compat.module_view import replace
+
+
+def concat_numbers():
+    """Let modules of ppdet that join numbers (of boxes, heights, widths) ``concat`` them again.
+
+    Without it Faster, Mask and Cascade R-CNN, TOOD and SOLOv2 neither train nor evaluate: "The axis is expected to be
+    in range of [0, 0)".
+
+    Needed for: paddledet 2.6.0 on Paddle 2.5 and later.
+    """
+    for name in (
+        "ppdet.modeling.heads.cascade_head",
+        "ppdet.modeling.heads.tood_head",
+        "ppdet.modeling.layers",
+        "ppdet.modeling.post_process",
+        "ppdet.modeling.proposal_generator.rpn_head",
+        "ppdet.modeling.proposal_generator.target",
+    ):
+        replace(name, concat=_concat)
+
+
+def index_numbers():
+    """Let SOLOv2's post-processing take element 0 of a number after a ``cast``.
+
+    Without it SOLOv2 does not evaluate: "The starting index 0 of slice is out of bounds in tensor 0-th axis".
+
+    Needed for: paddledet 2.6.0 on Paddle 2.5 and later.
+    """
+    replace("ppdet.modeling.heads.solov2_head", cast=_cast)
+
+
+def count_solov2_masks_in_a_list():
+    """Let SOLOv2 give the number of its masks as a list with a number an image, as other detectors do with boxes.
+
+    Without it inference dies: "too many indices for array: array is 0-dimensional".
+
+    Needed for: paddledet 2.6.0 on Paddle 2.5 and later.
+    """
+    from ppdet.modeling.heads.solov2_head import SOLOv2Head
+
+    if not hasattr(SOLOv2Head, "ppdets_get_prediction"):
+        SOLOv2Head.ppdets_get_prediction, SOLOv2Head.get_prediction = SOLOv2Head.get_prediction, _get_prediction
+
+
+def _get_prediction(self, *args):
+    # Neither a closure nor functools.wraps: for an export Paddle traces the source, of a wrapped function the original.
+    masks, labels, scores, count = self.ppdets_get_prediction(*args)
+    return masks, labels, scores, _as_list(count)
+
+
+def _concat(x, axis=0, name=None):
+    if isinstance(x, (list, tuple)):
+        return paddle.concat([_as_list(item) for item in x], axis, name)
+    # In a static graph a list that is filled in a loop is an array of tensors. Numbers in it can only be stacked, and
+    # integers are all numbers here.
+    return _stack_array(x) if "int" in str(x.dtype).lower() else paddle.concat(x, axis, name)
+
+
+def _stack_array(x):
+    if paddle.framework.in_pir_mode():
+        return paddle._C_ops.array_to_tensor(x, 0, True)[0]
+    return paddle.tensor.manipulation.tensor_array_to_tensor(x, axis=0, use_stack=True)[0]
+
+
+def _cast(x, dtype):
+    return paddle.cast(_as_list(x), dtype)
+
+
+def _as_list(x):
+    return x.reshape([1]) if len(x.shape) == 0 else x

@@ -1,0 +1,143 @@
+"""Checks and opens ppdet's data sets, with one clear message where something is missing."""
+
+import os
+
+from ppkd.bridge.bad_images import missing_images
+from ppkd.bridge.own_data import read_annotations
+from ppkd.bridge.workspace import create
+from ppkd.errors import UserError
+from ppkd.files.paths import Folder
+from ppkd.terminal.log import logger
+
+_COCO = (
+    "COCO 2017 is not shipped: download train2017.zip, val2017.zip and annotations_trainval2017.zip from the Download "
+    "page of https://cocodataset.org (20 GB) and unpack them into that folder. If you have it already, point to it "
+    "with -o dataset_dir=/path/to/coco; for data of your own see docs/own_data.md"
+)
+_OWN = (
+    "Put it there, or point elsewhere with -o dataset_dir=... {split}_images=... {split}_annotations=... "
+    "(docs/own_data.md)"
+)
+
+# What broken annotations raise in ppdet and pycocotools.
+_BROKEN = (ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
+
+def open_dataset(section, config):
+    """Create and parse the data set of `section` in the current scope.
+
+    Args:
+        section: ``TrainDataset`` or ``EvalDataset``.
+        config: the run's config.
+
+    Returns:
+        A parsed ppdet data set; ``missing_images`` are the paths of those that it leaves out because there is no file.
+
+    Raises:
+        UserError: folder or annotation file missing, annotation file broken, no image or (unless
+            ``save_prediction_only``) no annotation in it, names in it that lead out of the data set's folder (unless
+            ``allow_outside``), more categories than ``num_classes``.
+    """
+    check_files(section, config)
+    dataset = create(section)()
+    path = dataset.get_anno()
+    if type(dataset).__name__ == "VOCDataSet":  # whose list names files that parsing opens
+        _check_inside(section, dataset, _listed(dataset), config)
+    try:
+        with missing_images() as missing:
+            dataset.parse_dataset()
+    except _BROKEN as error:
+        raise UserError(f"{section}: {_why(dataset, path, error)}") from error
+    if not len(dataset.roidbs):
+        raise UserError(f"{section}: no image of {path} was found under {dataset.dataset_dir}/{dataset.image_dir}")
+    if getattr(dataset, "load_image_only", False) and not config.get("save_prediction_only"):
+        raise UserError(f"{section}: {path} has no `annotations`: nothing to learn from, or to compare with")
+    _check_inside(section, dataset, [record["im_file"] for record in dataset.roidbs if "im_file" in record], config)
+    dataset.missing_images = missing
+    if missing and section != "TrainDataset":  # those are told and counted by the training
+        logger().warning("%s: %d images of %s are missing, the first is %s", section, len(missing), path, missing[0])
+    categories, classes = len(getattr(dataset, "catid2clsid", ())), config.get("num_classes")
+    if isinstance(classes, int) and categories > classes:
+        raise UserError(
+            f"{section}: {path} has {categories} categories, more than num_classes: {classes}; "
+            f"set -o num_classes={categories}"
+        )
+    return dataset
+
+
+def _listed(dataset):
+    """The paths that a list of PASCAL VOC names: an image and its annotation a line."""
+    path = os.path.join(dataset.dataset_dir, dataset.anno_path)
+    try:
+        with open(path, encoding="utf-8") as file:
+            return [os.path.join(_images(dataset), name) for line in file for name in line.split()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
+
+
+def _images(dataset):
+    return os.path.join(dataset.dataset_dir, dataset.image_dir or "") or "."
+
+
+def _check_inside(section, dataset, paths, config):
+    """Refuse paths of an annotation file that lead out of the data set's folder, by ``..``, absolute or by a link."""
+    allowed = config.get("allow_outside", False)
+    if not isinstance(allowed, bool):
+        raise UserError(f"allow_outside has to be true or false, found {allowed!r}")
+    if allowed:
+        return
+    # The folder of images may be a link to another disk; that link is not of the annotation file's making.
+    folders = [Folder(dataset.dataset_dir or "."), Folder(_images(dataset))]
+    outside = [path for path in paths if not any(folder.holds(path) for folder in folders)]
+    if outside:
+        raise UserError(
+            f"{section}: {len(outside)} of {len(paths)} names in {dataset.anno_path} lead out of the data set's folder "
+            f"{dataset.dataset_dir}, the first to {os.path.realpath(outside[0])}; if that is as you want it, set "
+            "-o allow_outside=true"
+        )
+
+
+def _why(dataset, path, error):
+    """What is wrong with an annotation file that ppdet could not parse."""
+    if not str(path).endswith(".json"):
+        return f"{path} is broken or of another format: {type(error).__name__}: {error}"
+    try:
+        images = read_annotations(path, ("images", "categories"))["images"]
+        names = [str(image["file_name"]) for image in images]
+    except UserError as reason:
+        return str(reason)
+    except (KeyError, TypeError):
+        return f"{path}: not a COCO annotation file: its `images` have no `file_name`"
+    folder = os.path.join(dataset.dataset_dir, dataset.image_dir)
+    if not names:
+        return f"{path}: its `images` are empty"
+    if not any(os.path.exists(os.path.join(folder, name)) for name in names):
+        return f"none of the {len(names)} images of {path} is in {folder} (the first is {names[0]})"
+    if isinstance(error, AssertionError):
+        return f"no image of {path} has a box; allow_empty: true would keep images without"
+    lacks = f"an entry lacks {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
+    return f"{path}: not in COCO's format: {lacks}"
+
+
+def check_files(section, config):
+    """Check that the folder and the annotation file of a data set section exist.
+
+    ppdet would start to download COCO (20 GB) instead.
+
+    Raises:
+        UserError: something is missing; says what, where it was looked for, and how to set it.
+    """
+    given = config.get(section)
+    if not isinstance(given, dict):
+        raise UserError(f"the config has no {section}; a _BASE_ such as configs/datasets/coco_detection.yml gives one")
+    folder = str(given.get("dataset_dir") or ".")
+    wanted = {"data set folder": folder}
+    for what, key in (("annotation file", "anno_path"), ("image folder", "image_dir")):
+        if given.get(key):
+            wanted[what] = os.path.join(folder, str(given[key]))
+    for what, path in wanted.items():
+        if not os.path.exists(path):
+            content = " and ".join(str(given[key]) for key in ("image_dir", "anno_path") if given.get(key))
+            inside = f", which has to hold {content}" if path == folder and content else ""
+            how = _COCO if "2017" in content else _OWN.format(split="train" if section == "TrainDataset" else "val")
+            raise UserError(f"{section}: no {what} at {path} (that is {os.path.abspath(path)}){inside}. {how}")

@@ -1,0 +1,123 @@
+"""Short keys for a data set of the user's own, expanded into ppdet's three data set sections."""
+
+import json
+import os
+
+from ppkd.errors import UserError
+from ppkd.files.yaml_io import Tagged
+
+_EXAMPLE = "-o dataset_dir=/data/mine train_annotations=annotations/train.json"
+
+KEYS = ("dataset_dir", "train_images", "train_annotations", "val_images", "val_annotations", "allow_empty")
+
+
+def expand_own_data(config):
+    """Expand ``dataset_dir``, ``train_images``, ``train_annotations``, ``val_images``, ``val_annotations`` in place.
+
+    Each key that is present fills the matching field of TrainDataset, EvalDataset and TestDataset (COCO format);
+    ``allow_empty`` says whether images without a box are kept (default true).
+    ``num_classes: auto`` becomes the number of categories in the training annotations.
+
+    Raises:
+        UserError: ``num_classes: auto`` and the annotation file is not given, missing or broken; or no number.
+    """
+    _section(config, "TrainDataset", "COCODataSet", "train")
+    _section(config, "EvalDataset", "COCODataSet", "val")
+    test = _section(config, "TestDataset", "ImageFolder", "val")
+    if test is not None:
+        test.pop("image_dir", None)
+    for name in ("TrainDataset", "EvalDataset", "TestDataset"):
+        section = config.get(name)
+        if isinstance(section, dict) and section.get("dataset_dir"):
+            section["dataset_dir"] = os.path.expanduser(str(section["dataset_dir"]))
+    if config.get("num_classes") == "auto":
+        train = config.get("TrainDataset")
+        if not isinstance(train, dict) or not train.get("anno_path"):
+            raise UserError(
+                "num_classes: auto counts the categories of the training annotations, and none are given. Set them, "
+                f"for example {_EXAMPLE}, or set num_classes to a number"
+            )
+        path = os.path.join(train.get("dataset_dir") or "", str(train["anno_path"]))
+        config["num_classes"] = len(read_categories(path))
+    classes = config.get("num_classes", 1)
+    if not isinstance(classes, int) or classes < 1:
+        raise UserError(f"num_classes has to be a number of classes or auto, found {classes!r}")
+    for key in KEYS:
+        config.pop(key, None)
+
+
+def _section(config, name, tag, split):
+    values = {
+        "dataset_dir": config.get("dataset_dir"),
+        "image_dir": config.get(f"{split}_images"),
+        "anno_path": config.get(f"{split}_annotations"),
+    }
+    values = {k: v for k, v in values.items() if v is not None}
+    if not values:
+        return None
+    section = config.get(name)
+    if not isinstance(section, dict):
+        section = config[name] = Tagged(tag)
+        if tag == "COCODataSet":
+            # Readers for evaluation stack what they are given; boxes of unequal number do not stack.
+            fields = ["image", "gt_bbox", "gt_class", "is_crowd", *(["gt_poly"] if finds_masks(config) else [])]
+            section["data_fields"] = fields if split == "train" else ["image"]
+            section["allow_empty"] = True
+    if "allow_empty" in config and name != "TestDataset":
+        section["allow_empty"] = bool(config["allow_empty"])
+    section.update(values)
+    return section
+
+
+def finds_masks(config):
+    """Whether the detector of `config` finds masks: its training needs polygons in the annotations."""
+    name = config.get("architecture")
+    return name in ("MaskRCNN", "SOLOv2") or bool(name == "CascadeRCNN" and (config.get(name) or {}).get("mask_head"))
+
+
+def read_categories(path):
+    """Category names of a COCO annotation file, in the order of their ids.
+
+    Raises:
+        UserError: the file is missing, is not JSON, or has no categories.
+    """
+    categories = read_annotations(path, ("categories",))["categories"]
+    try:
+        names = [str(c["name"]) for c in sorted(categories, key=lambda c: c["id"])]
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}: not a COCO annotation file: every category needs a `name` and an `id` ({error!r})"
+        ) from None
+    if not names:
+        raise UserError(f"{path}: its `categories` are empty, so there is nothing to detect")
+    return names
+
+
+def read_annotations(path, keys):
+    """Read a COCO annotation file.
+
+    Args:
+        path: the file.
+        keys: top-level keys that have to be there.
+
+    Raises:
+        UserError: the file is missing, is not JSON, or lacks a key.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: no such annotation file (looked for {os.path.abspath(path)}). Set dataset_dir and "
+            f"train_annotations, for example {_EXAMPLE}"
+        ) from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: broken JSON: {error}") from None
+    found = list(content) if isinstance(content, dict) else []
+    missing = [key for key in keys if key not in found]
+    if missing:
+        what = f"its keys are {', '.join(map(str, found[:6]))}" if found else f"it holds a {type(content).__name__}"
+        raise UserError(f"{path}: not a COCO annotation file: no {' and no '.join(missing)} in it ({what})")
+    return content

@@ -1,0 +1,180 @@
+"""Builds ppdet objects from a config without a trace in ppdet's one global config.
+
+The only module that touches ``ppdet.core.workspace.global_config``.
+"""
+
+import contextlib
+import io
+import re
+
+from ppkd.bridge.compat.safe_load import restricted
+from ppkd.bridge.compat.twin_config import without_twin
+from ppkd.errors import UserError, nearest
+from ppkd.files.yaml_io import Tagged
+
+# ppdet registers it as a YAML tag; it calls any function that the file names.
+_FORBIDDEN_TAGS = frozenset({"Callable"})
+
+
+def import_ppdet():
+    """Import ppdet as its own tools do, so that every class of it is registered; returns its workspace module."""
+    # ppdet prints at import that it misses numba, which only its tracking wants.
+    with contextlib.redirect_stdout(io.StringIO()):
+        import ppdet.engine  # noqa: F401
+    from ppdet.core import workspace
+
+    return workspace
+
+
+def registered_names():
+    """Names of all classes that ppdet has registered."""
+    return set(import_ppdet().get_registered_modules())
+
+
+@contextlib.contextmanager
+def scope(config):
+    """Make `config` ppdet's global config inside the ``with`` block and put the former one back afterwards.
+
+    Everything ppdet builds lazily (readers, data sets, metrics) has to happen inside. Scopes nest.
+
+    Yields:
+        ppdet's global config holding `config` alone.
+    """
+    workspace = import_ppdet()
+    table = workspace.global_config
+    _remember_classes(table)
+    former, contents = dict(table), {name: dict(schema) for name, schema in _classes.items()}
+    _reset(table, _classes, {})
+    try:
+        workspace.merge_config(_materialise(config))
+        with restricted():
+            yield table
+    finally:
+        _remember_classes(table)
+        registered_inside = {name: schema for name, schema in _classes.items() if name not in contents}
+        _reset(table, registered_inside | former, contents)
+
+
+# Registered classes by name, also those in whose place a config of an outer scope has put a value of its own.
+_classes = {}
+
+
+def _remember_classes(table):
+    _classes.update({name: value for name, value in table.items() if _is_schema(value)})
+
+
+def _reset(table, entries, contents):
+    """Make `entries` the table and `contents` what configs have set of the registered classes."""
+    table.clear()
+    table.update(entries)
+    for name, schema in _classes.items():
+        schema.clear()
+        schema.update(contents.get(name, {}))
+
+
+def _is_schema(value):
+    from ppdet.core.config.schema import SchemaDict
+
+    return isinstance(value, SchemaDict)
+
+
+def create(name, *args):
+    """Create a registered ppdet object by name in the current scope and, given arguments, call it with them.
+
+    Raises:
+        UserError: no such class, or a parameter or value that it does not take.
+    """
+    workspace = import_ppdet()
+    if name not in workspace.global_config:
+        raise UserError(f"ppdet has no class {name!r}{nearest(name, registered_names())}")
+    try:
+        made = workspace.create(name)
+        return made(*args) if args else made
+    except (TypeError, AttributeError, KeyError, AssertionError) as error:
+        reason = f"{type(error).__name__}: {error}{_nearest_to(error)}"
+        raise UserError(f"{name} cannot be built from this config: {reason}") from error
+    except ValueError as error:
+        wrong = _unknown_class(error, workspace.global_config)
+        if wrong is None:
+            raise
+        raise UserError(f"{name}: ppdet has no class {wrong!r}{nearest(wrong, registered_names())}") from error
+
+
+def _nearest_to(error):
+    """The nearest names to an unknown attribute of a module (a scheduler, a transform) or parameter of a class."""
+    if isinstance(error, AttributeError):
+        return nearest(error.name, dir(error.obj)) if error.name else ""
+    match = re.match(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    schema = _classes.get(match[1]) if match else None
+    return nearest(match[2], schema.schema) if schema is not None else ""
+
+
+def _unknown_class(error, table):
+    """The class name that ppdet's ``create`` did not find, or None if the error is about something else."""
+    text = " ".join(str(part) for part in error.args)
+    match = re.search(r"The module (\S+) is not registered|Missing injection config: (\S+)", text)
+    if match:
+        return match[1] or match[2]
+    match = re.search(r"Missing injection name (\S+)", text)  # names the field, not the class
+    values = [v.get(match[1]) for v in table.values() if isinstance(v, dict)] if match else []
+    return next((v["name"] for v in values if isinstance(v, dict) and v.get("name") not in table), None)
+
+
+def build_detector(config):
+    """Build the detector that `config` describes, in a scope of its own.
+
+    Returns:
+        ppdet's model as ppdet's own trainer would have made it (train mode, random weights).
+    """
+    from paddle import nn
+
+    config = without_twin(config)
+    with scope(config):
+        model = create(config["architecture"])
+        # What ppdet's trainer does to a model right after building it.
+        if config["architecture"] == "YOLOX":
+            for layer in model.sublayers():
+                if isinstance(layer, nn.BatchNorm2D):
+                    layer._epsilon, layer._momentum = 1e-3, 0.97
+        transforms = (config.get("TestReader") or {}).get("sample_transforms")
+        if transforms and hasattr(model, "load_meanstd"):
+            model.load_meanstd(transforms)
+    return model
+
+
+def _materialise(value):
+    """Deep-copy a config with every `Tagged` mapping turned into the ppdet object it names."""
+    if isinstance(value, Tagged):
+        known = _tags()
+        if value.tag not in known:
+            raise UserError(f"{value.where}: unknown tag !{value.tag}{nearest(value.tag, known)}")
+        fields = {k: _materialise(v) for k, v in value.items()}
+        try:
+            return _class_of(value.tag)(*[_materialise(a) for a in value.args], **fields)
+        except TypeError as error:
+            raise UserError(f"{value.where}: !{value.tag}: {error}") from error
+    if isinstance(value, dict):
+        return {k: _materialise(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_materialise(v) for v in value]
+    return value
+
+
+def _tags():
+    """Tags of the classes that ppdet has registered; other packages in this process may have registered theirs."""
+    import yaml
+
+    ours = {
+        name[1:]
+        for name, make in yaml.FullLoader.yaml_constructors.items()
+        if isinstance(name, str) and name.startswith("!") and make.__module__ == "ppdet.core.config.yaml_helpers"
+    }
+    return ours - _FORBIDDEN_TAGS
+
+
+def _class_of(tag):
+    """The class behind a tag: ppdet keeps it only in the closure of the constructor it gave to PyYAML."""
+    import yaml
+
+    constructor = yaml.FullLoader.yaml_constructors["!" + tag]
+    return constructor.__closure__[0].cell_contents

@@ -1,0 +1,152 @@
+"""Whose classes: what the teacher's files say, beside the student's data.
+
+Weights hold no names. What its config's data set says is all that can be known before the teacher is tried; how it
+does on the student's own images (`accuracy`) is the stronger evidence.
+"""
+
+import os
+
+from ppkd.bridge.own_data import read_annotations
+from ppkd.diagnosis.findings import ERROR, WARNING
+from ppkd.errors import UserError
+from ppkd.files.yaml_io import clone
+
+_COCO = ("instances_train2017.json", "instances_val2017.json")
+
+
+def names_in(config, sections=("TrainDataset", "EvalDataset"), count=None):
+    """Class names in ppdet's order by the first annotation file of a config that exists.
+
+    Args:
+        config: a ppdet config; short keys for data of one's own count as well.
+        sections: data sets, the first goes first.
+        count: number of classes; None for what the config says.
+
+    Returns:
+        ``(names, file)``, or ``(None, None)`` where no file says it.
+    """
+    for name in sections:
+        for given in (config.get(name), _short(config, name)):
+            path = _labels(given, name)
+            if path and os.path.isfile(path):
+                try:
+                    return _read(path), path
+                except UserError:
+                    continue
+            if path and os.path.basename(path) in _COCO and (count or config.get("num_classes", 80)) == 80:
+                return _coco_names(), f"{os.path.basename(path)}, as it is published"
+    return None, None
+
+
+def check_classes(subject, findings):
+    """Compare numbers and names of classes; what is known becomes part of the results.
+
+    Returns:
+        Plain values: ``student`` and for each teacher ``number``, ``names``, ``file``.
+    """
+    config = subject.recipe.student
+    ours, file = names_in(config)
+    count = subject.classes
+    known = {"student": {"number": count, "names": ours, "file": file}, "teachers": {}}
+    evaluated, other = names_in(config, ("EvalDataset",))
+    if ours and evaluated and ours != evaluated:
+        text = f"{file} and {other} do not list the same categories in the same order"
+        text += f": {_first_difference(ours, evaluated)}"
+        findings.add("data-classes", text)
+    if ours and len(ours) < count:
+        text = f"the student has {count} classes, the data set {len(ours)}: the others will never be seen"
+        findings.add("unused-classes", text, count=len(ours))
+    for teacher in subject.teachers:
+        theirs, where = _of_teacher(teacher)
+        known["teachers"][teacher.name] = {"number": teacher.classes, "names": theirs, "file": where}
+        if teacher.classes != count:
+            level = ERROR if subject.compares_classes else WARNING
+            text = f"{teacher.called} was trained on {teacher.classes} classes, the student has {count}"
+            findings.add("classes-number", text, level)
+        if theirs is None:
+            text = f"no file of {teacher.called}'s config names its classes: known is their number, and what it finds"
+            findings.add("classes-unknown", text)
+    return known
+
+
+def judge_names(known, scores, subject, findings):
+    """Weigh different names by what the teacher finds: names may be spelt otherwise and mean the same.
+
+    Args:
+        known: what `check_classes` returned.
+        scores: name of a teacher -> `scores.Scores`, for those that were measured.
+        subject: `subject.Subject`.
+        findings: `findings.Findings`.
+    """
+    ours = known["student"]["names"]
+    for teacher in subject.teachers:
+        theirs, file = known["teachers"][teacher.name]["names"], known["teachers"][teacher.name]["file"]
+        if not ours or not theirs or _plain(ours) == _plain(theirs) or teacher.classes != subject.classes:
+            continue
+        score = scores.get(teacher.name)
+        finds = score is not None and score.agnostic50 and score.ap50 > 0.5 * score.agnostic50
+        begin = f"{teacher.called}'s classes by {file} and the student's"
+        if sorted(_plain(ours)) == sorted(_plain(theirs)) and not finds:
+            if "class-order" in findings.ids(ERROR, WARNING):
+                continue  # told already, by what it finds
+            level = ERROR if subject.compares_classes or subject.inherited else WARNING
+            text = f"{begin} are the same in another order: {_first_difference(ours, theirs)}"
+            findings.add("class-order", text, level)
+        else:
+            text = f"{begin} differ: {_first_difference(ours, theirs)}"
+            text += "; on the student's images it finds the student's classes nevertheless" if finds else ""
+            findings.add("class-names", text, WARNING if finds else ERROR)
+
+
+def _of_teacher(teacher):
+    sections = ("TrainDataset", "EvalDataset", "TestDataset")
+    names, file = names_in(teacher.spec.config, sections, teacher.classes)
+    # The config may be the student's in all but the weights; then its files say nothing of what these know.
+    return (names, file) if names and len(names) == teacher.classes else (None, None)
+
+
+def _short(config, name):
+    split = "val" if name == "EvalDataset" else "train"
+    return {"dataset_dir": config.get("dataset_dir"), "anno_path": config.get(f"{split}_annotations")}
+
+
+def _labels(given, section):
+    """The file that has a data set's class names, or None: of a list of images (VOC) it is another one."""
+    if not isinstance(given, dict):
+        return None
+    path = given.get("label_list") or given.get("anno_path")
+    if str(path).endswith(".txt") and not given.get("label_list") and section != "TestDataset":
+        return None
+    return os.path.join(os.path.expanduser(str(given.get("dataset_dir") or "")), str(path)) if path else None
+
+
+def _read(path):
+    if path.endswith(".txt"):
+        with open(path, encoding="utf-8") as file:
+            names = [line.strip() for line in file if line.strip()]
+        return names[1:] if names[:1] == ["background"] else names
+    if not path.endswith(".json"):
+        raise UserError(f"{path}: neither .json nor .txt")
+    try:
+        # In the order of the file, as ppdet numbers them; `own_data.read_categories` sorts by id.
+        return [str(category["name"]) for category in read_annotations(path, ("categories",))["categories"]]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path}: not a COCO annotation file ({error!r})") from error
+
+
+def _coco_names():
+    from ppdet.data.source.category import _coco17_category
+
+    _, names = _coco17_category()
+    return [name for _, name in sorted(clone(names).items()) if name != "background"]
+
+
+def _plain(names):
+    return ["".join(c for c in name.casefold() if c.isalnum()) for name in names]
+
+
+def _first_difference(a, b):
+    for i, (x, y) in enumerate(zip(a, b)):
+        if _plain([x]) != _plain([y]):
+            return f"class {i} is {x!r} in the one and {y!r} in the other"
+    return f"{len(a)} classes in the one, {len(b)} in the other"

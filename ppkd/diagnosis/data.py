@@ -1,0 +1,235 @@
+"""``ppkd doctor --data``: what is wrong with images and annotations, with counts and examples."""
+
+import collections
+import concurrent.futures
+import io
+import json
+import os
+import textwrap
+import time
+import warnings
+
+from PIL import Image
+
+from ppkd import __version__
+from ppkd.bridge.bad_images import KEY, BadImage, BadImages, decode, read
+from ppkd.bridge.datasets import check_files
+from ppkd.bridge.own_data import read_annotations
+from ppkd.diagnosis.annotations import check_annotations
+from ppkd.diagnosis.findings import ERROR, LEVELS, NOTE, WARNING
+from ppkd.errors import UserError
+from ppkd.files.paths import Folder
+from ppkd.terminal.log import duration, logger
+from ppkd.terminal.table import text_table
+
+SECTIONS = ("TrainDataset", "EvalDataset")
+_EXAMPLES = 5
+_HUGE = 50e6
+_FORMATS = {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "bmp": "BMP", "webp": "WEBP", "tif": "TIFF", "tiff": "TIFF"}
+
+# Kind -> (how grave, what training makes of it).
+KINDS = {
+    "missing-image": (WARNING, "skipped in training, and counted against max_bad_images"),
+    "unreadable-image": (WARNING, "skipped in training, and counted against max_bad_images"),
+    "outside-folder": (ERROR, "training does not start: the name leads out of the data set's folder (allow_outside)"),
+    "image-size": (WARNING, "the boxes do not fit the image: training takes the file's size, not the annotated one"),
+    "huge-image": (WARNING, "slow to load; store it smaller"),
+    "cmyk-image": (NOTE, "converted to RGB; colours may be off"),
+    "16-bit-image": (NOTE, "reduced to 8 bits"),
+    "other-format": (NOTE, "read all the same; its name has the ending of another format"),
+    "no-list": (ERROR, "training does not start: images, categories and annotations have to be lists"),
+    "broken-image-entry": (ERROR, "training does not start"),
+    "duplicate-image": (ERROR, "one of them is lost, and the other has the boxes of both"),
+    "duplicate-file": (WARNING, "the image counts more than once"),
+    "duplicate-category": (ERROR, "one of them is lost"),
+    "broken-category": (ERROR, "training does not start"),
+    "broken-annotation": (ERROR, "training does not start"),
+    "duplicate-annotation": (WARNING, "one of the boxes is counted twice, the other lost"),
+    "unknown-image": (WARNING, "the box is lost: its image is not listed"),
+    "unknown-category": (ERROR, "training does not start: the category is not listed"),
+    "missing-key": (ERROR, "training does not start: ppdet needs area and iscrowd"),
+    "broken-box": (ERROR, "a box has to be four finite numbers: x, y, width, height"),
+    "negative-box": (WARNING, "the box is dropped; x, y, width, height may have been mixed up with two corners"),
+    "empty-box": (WARNING, "the box is dropped: it has no area"),
+    "box-outside": (WARNING, "the box lies wholly outside of its image, and is trained on"),
+    "box-beyond-edge": (NOTE, "the box reaches beyond its image"),
+    "crowd": (NOTE, "left out unless load_crowd is set"),
+    "nothing-to-use": (ERROR, "training does not start: no image that is there has a box"),
+    "no-boxes": (NOTE, "the image is kept as background with allow_empty: true, else left out"),
+}
+
+
+class Scan:
+    """What was found in one data set.
+
+    Attributes:
+        section, path: the data set's section of the config, and its annotation file.
+        images, boxes: entries of the file.
+        counts: kind -> number.
+        examples: kind -> the first few, as text.
+    """
+
+    def __init__(self, section, path):
+        self.section, self.path = section, path
+        self.images = self.boxes = 0
+        self.counts, self.examples = collections.Counter(), collections.defaultdict(list)
+
+    def note(self, kind, example):
+        """Count one of a kind of `KINDS`."""
+        self.counts[kind] += 1
+        if len(self.examples[kind]) < _EXAMPLES:
+            self.examples[kind].append(example)
+
+    def bad_images(self):
+        """Images that training would skip."""
+        return self.counts["missing-image"] + self.counts["unreadable-image"]
+
+
+def scan_data(config):
+    """Look at all images and annotations of a run's data sets; writes nothing.
+
+    Args:
+        config: the run's config.
+
+    Returns:
+        List of `Scan`, one a section.
+
+    Raises:
+        UserError: no data set in COCO's format, folder or annotation file missing or no JSON.
+    """
+    scans = []
+    for section in SECTIONS:
+        if section == SECTIONS[0] or config.get(section):
+            check_files(section, config)
+            scans.append(_scan(section, config[section], config.get("allow_outside") is True))
+    return scans
+
+
+def _scan(section, given, allow_outside):
+    folder = str(given.get("dataset_dir") or "")
+    path = os.path.join(folder, str(given.get("anno_path") or ""))
+    if not path.endswith(".json"):
+        raise UserError(f"{section}: {path}: only annotations in COCO's format (.json) are looked at")
+    content = read_annotations(path, ("images", "categories"))
+    scan = Scan(section, path)
+    scan.images, scan.boxes = (
+        len(x) if isinstance(x, list) else 0 for x in (content["images"], content.get("annotations"))
+    )
+    images, with_boxes = check_annotations(content, scan.note)
+    root = os.path.join(folder, str(given.get("image_dir") or ""))
+    inside = [Folder(folder or "."), Folder(root)]
+
+    def look_inside(entry):
+        path = os.path.join(root, entry["file_name"])
+        if not allow_outside and not any(x.holds(path) for x in inside):
+            return [("outside-folder", path)]
+        return list(look(path, entry))
+
+    begin, mark, useful = time.time(), time.time(), False
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        found = pool.map(look_inside, images)
+        for number, (entry, notes) in enumerate(zip(images, found), 1):
+            for kind, example in notes:
+                scan.note(kind, example)
+            there = "missing-image" not in dict(notes)
+            useful |= there and (entry["id"] in with_boxes or given.get("allow_empty") is True)
+            if time.time() - mark > 5:
+                mark = time.time()
+                left = duration((mark - begin) / number * (len(images) - number))
+                logger().info("%s: %d of %d images, %s left", section, number, len(images), left)
+    if not useful:
+        scan.note("nothing-to-use", f"{path}: {len(images)} images, {len(with_boxes)} of them with a box")
+    return scan
+
+
+def look(path, entry):
+    """Yield what is wrong with an image: pairs of a kind and an example's text.
+
+    Args:
+        path: the file.
+        entry: its entry among the annotation file's ``images``.
+    """
+    try:
+        data = read(path)
+        mode, form, pixels = _header(data)
+        shape = decode(path).shape
+    except BadImage as bad:
+        yield ("missing-image", path) if bad.reason == "missing" else ("unreadable-image", f"{path}: {bad.reason}")
+        return
+    size = (shape[1], shape[0])
+    if pixels and pixels > _HUGE:
+        yield "huge-image", f"{path}: {size[0]} x {size[1]}"
+    if mode == "CMYK":
+        yield "cmyk-image", path
+    if mode.startswith("I;16") or (form == "PNG" and data[24] == 16):
+        yield "16-bit-image", path
+    ending = os.path.splitext(path)[1][1:].lower()
+    if form and _FORMATS.get(ending, form) != form:
+        yield "other-format", f"{path}: {form}"
+    told = (entry["width"], entry["height"])
+    if told != size:
+        turned = " (turned by its EXIF orientation?)" if told == size[::-1] else ""
+        yield "image-size", f"{path}: {size[0]} x {size[1]}, annotated {told[0]:g} x {told[1]:g}{turned}"
+
+
+def _header(data):
+    """Mode, format and number of pixels as Pillow sees them; empty where it cannot."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data)) as image:
+                return image.mode, image.format, image.size[0] * image.size[1]
+    except Exception:  # of the many that broken files raise in Pillow; OpenCV's word counts
+        return "", "", 0
+
+
+def verdict(scans, config):
+    """What would stop a run, in words, or None."""
+    reasons = []
+    for scan in scans:
+        met = [kind for kind, (level, _) in KINDS.items() if level == ERROR and scan.counts[kind]]
+        errors = [f"{scan.counts[kind]} {kind}" for kind in met]
+        if errors:
+            reasons.append(f"{scan.path}: {', '.join(errors)}")
+    bad, allowed = scans[0].bad_images(), BadImages(config)
+    if bad and not allowed.allows(bad, scans[0].images):
+        reasons.append(f"{bad} of {scans[0].images} training images are bad, more than {KEY}: {allowed.text} allows")
+    return "; ".join(reasons) or None
+
+
+def as_text(scans):
+    """The report, no line break at the end."""
+    lines = []
+    for scan in scans:
+        title = f"{scan.section}: {scan.path}, {scan.images} images, {scan.boxes} annotations"
+        lines += ["", title, "-" * min(len(title), 110)]
+        kinds = [kind for level in LEVELS for kind in KINDS if KINDS[kind][0] == level and scan.counts[kind]]
+        if not kinds:
+            lines.append("nothing found")
+            continue
+        rows = [(kind, str(scan.counts[kind]), KINDS[kind][0]) for kind in kinds]
+        lines.append(text_table([("what", "how many", "level"), *rows]))
+        for kind in kinds:
+            lines += ["", f"{kind}: {KINDS[kind][1]}"]
+            for example in scan.examples[kind]:
+                lines += textwrap.wrap(example, 110, initial_indent="  ", subsequent_indent="    ")
+            if scan.counts[kind] > _EXAMPLES:
+                lines.append(f"  and {scan.counts[kind] - _EXAMPLES} more")
+    return "\n".join(lines[1:])
+
+
+def as_json(scans, config):
+    """The same as JSON."""
+    sets = {
+        scan.section: {
+            "file": scan.path,
+            "images": scan.images,
+            "annotations": scan.boxes,
+            "found": {
+                kind: {"count": count, "level": KINDS[kind][0], "examples": scan.examples[kind]}
+                for kind, count in scan.counts.items()
+            },
+        }
+        for scan in scans
+    }
+    return json.dumps({"ppkd": __version__, "verdict": verdict(scans, config), "data": sets}, indent=1)

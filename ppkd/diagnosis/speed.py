@@ -1,0 +1,123 @@
+"""What a training step takes with and without the teacher, and the whole run by that."""
+
+import contextlib
+import math
+import statistics
+import time
+
+import paddle
+from paddle.utils import unique_name
+
+from ppkd.bridge.workspace import create, scope
+from ppkd.training.learning_rate import learning_rate
+from ppkd.training.meters import memory_used
+
+STEPS, SECONDS = 4, 60  # steps of each kind, the first not counted; no more once so much time has gone
+
+
+def measure_speed(subject, loader, batches, findings):
+    """Take a few whole steps of either kind. The models' weights are others afterwards.
+
+    Args:
+        subject: `subject.Subject` with a model, whose epoch is set.
+        loader: `loader.TrainLoader` of the run.
+        batches: ``(list of batches, seconds that loading one took)``.
+        findings: `findings.Findings`.
+
+    Returns:
+        Plain values: seconds a step and memory of ``plain`` and ``distilled`` steps, and ``run_seconds`` of each.
+    """
+    model, config = subject.model, subject.recipe.student
+    batches, loading = batches
+    with scope(config), unique_name.guard():
+        optimizer = create("OptimizerBuilder", learning_rate(config, len(loader)), model)
+    found = {}
+    model.train()
+    for name, layer in (("plain", model.student), ("distilled", model)):
+        seconds, memory, loss = _steps(layer, optimizer, batches)
+        found[name] = {"step_seconds": seconds, "memory_gb": None if memory is None else memory / 1e9}
+        if not math.isfinite(loss):
+            findings.add("not-finite", f"the loss is not finite any more after {STEPS} {name} steps")
+    workers = int(config.get("worker_num") or 0)
+    epochs = int(config.get("epoch") or 1)
+    active = sum(any(term.weight(epoch) for term in model.terms) for epoch in range(epochs))
+    plain, distilled = (_with_loading(found[name]["step_seconds"], loading, workers) for name in found)
+    found |= {
+        "loading_seconds": loading,
+        "batches_per_epoch": len(loader),
+        "epochs": epochs,
+        "epochs_distilled": active,
+        "device": paddle.get_device(),
+    }
+    found["plain"]["run_seconds"] = len(loader) * epochs * plain
+    found["distilled"]["run_seconds"] = len(loader) * (active * distilled + (epochs - active) * plain)
+    if loading / max(workers, 1) > found["plain"]["step_seconds"]:
+        text = f"loading a batch takes {loading:.2f} s by one process ({workers} workers), a plain step "
+        findings.add("loading-slow", text + f"{found['plain']['step_seconds']:.2f} s")
+    return found
+
+
+def take_batches(loader, epoch, count=STEPS):
+    """The first batches of an epoch.
+
+    Returns:
+        ``(batches with epoch_id, mean seconds of loading one)``.
+    """
+    begin, batches = time.perf_counter(), []
+    with contextlib.closing(loader.epoch(epoch)) as source:
+        for batch in source:
+            batch["epoch_id"] = epoch
+            batches.append(batch)
+            if len(batches) == count:
+                break
+    return batches, (time.perf_counter() - begin) / len(batches)
+
+
+def _with_loading(step, loading, workers):
+    """Seconds a batch: worker processes load beside training, none means before it."""
+    return max(step, loading / workers) if workers else step + loading
+
+
+def _steps(layer, optimizer, batches):
+    """Median seconds of a step, peak memory in bytes or None, and the last loss."""
+    peak = _Peak()
+    times, loss, start = [], 0.0, time.perf_counter()
+    for i in range(STEPS):
+        begin = time.perf_counter()
+        losses = layer(dict(batches[i % len(batches)]))
+        losses["loss"].backward()
+        optimizer.step()
+        optimizer.clear_grad()
+        loss = float(losses["loss"])  # reading a value waits for the device
+        times.append(time.perf_counter() - begin)
+        if i and time.perf_counter() - start > SECONDS:
+            break
+    return statistics.median(times[1:]), peak.read(), loss
+
+
+class _Peak:
+    """The most memory in use since it was made: Paddle's on a GPU, else the process's (on Linux)."""
+
+    def __init__(self):
+        self._gpu = paddle.get_device().startswith("gpu")
+        self._known = True
+        if self._gpu:
+            paddle.device.cuda.reset_max_memory_allocated()
+            return
+        try:
+            with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
+                file.write("5")  # the kernel counts the peak of resident memory anew
+        except OSError:
+            self._known = False
+
+    def read(self):
+        """Bytes, or None where the peak cannot be counted anew."""
+        if self._gpu:
+            return memory_used()
+        if not self._known:
+            return None
+        with open("/proc/self/status", encoding="ascii") as file:
+            for line in file:
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
+        return None

@@ -1,0 +1,1 @@
+"""The engine: terms between a student and its teachers."""

@@ -1,0 +1,99 @@
+"""Makes the loss that a term names, and checks what it is given and what it asks for."""
+
+import inspect
+
+from ppkd.detectors.context import Context
+from ppkd.errors import UserError, nearest
+from ppkd.losses import LOSSES
+
+# What a loss class learns of the maps, if its constructor has a parameter of that name; not from the file.
+_OF_MAPS = ("channels", "student_channels")
+
+
+def check_loss(given, where):
+    """Refuse a loss that does not exist, and parameters that it does not have or lacks.
+
+    Args:
+        given: a name, or ``{"name": ..., parameters}``.
+        where: for messages.
+
+    Returns:
+        The same as a mapping.
+
+    Raises:
+        UserError: see above.
+    """
+    given = {"name": given} if isinstance(given, str) else given
+    if not isinstance(given, dict) or not isinstance(given.get("name"), str):
+        raise UserError(f"{where}: a loss is a name or {{name: ..., parameters}}, found {given!r}")
+    name = given["name"]
+    if name not in LOSSES:
+        raise UserError(f"{where}: unknown loss {name!r}{nearest(name, LOSSES)}; known: {', '.join(sorted(LOSSES))}")
+    own = own_parameters(name)
+    for key in given:
+        if key != "name" and key not in own:
+            has = f"it has: {', '.join(own)}" if own else "it has none"
+            raise UserError(f"{where}: loss {name} has no parameter {key!r}{nearest(str(key), own)}; {has}")
+    lacking = [k for k, p in own.items() if p.default is p.empty and k not in given]
+    if lacking:
+        raise UserError(f"{where}: loss {name} needs {', '.join(lacking)}: write {{name: {name}, {lacking[0]}: ...}}")
+    return given
+
+
+def own_parameters(name):
+    """The parameters of a loss that a file may set: name -> `inspect.Parameter`."""
+    parameters = inspect.signature(LOSSES[name]).parameters
+    skipped = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    return {k: p for k, p in parameters.items() if k not in _OF_MAPS and p.kind not in skipped}
+
+
+def build_loss(given, channels, student_channels, where):
+    """Build the layer.
+
+    Args:
+        given: as for `check_loss`.
+        channels: of the maps that are compared.
+        student_channels: of the student's map before its connector.
+        where: for messages.
+
+    Raises:
+        UserError: as `check_loss`, or a value that the loss refuses.
+    """
+    given = check_loss(given, where)
+    kind = LOSSES[given["name"]]
+    params = {k: v for k, v in given.items() if k != "name"}
+    of_maps = {"channels": channels, "student_channels": student_channels}
+    accepted = inspect.signature(kind).parameters
+    params |= {k: v for k, v in of_maps.items() if k in accepted}
+    try:
+        return kind(**params)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{where}: loss {given['name']}: {error}") from error
+
+
+def context_names(loss, name=None):
+    """Names of the context inputs that a loss declares in its ``forward``.
+
+    Args:
+        loss: the layer.
+        name: what the recipe calls it.
+
+    Raises:
+        UserError: it does not take a student's and a teacher's tensor, or asks for something that no context has.
+    """
+    name = name or type(loss).__name__
+    parameters = list(inspect.signature(loss.forward).parameters.items())
+    if len(parameters) < 2:
+        raise UserError(
+            f"loss {name}: its forward takes ({', '.join(n for n, _ in parameters)}); it has to take the student's and "
+            "the teacher's tensor: forward(self, student, teacher)"
+        )
+    names = []
+    for wanted, parameter in parameters[2:]:
+        if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+            continue
+        if wanted in Context.NAMES:
+            names.append(wanted)
+        elif parameter.default is parameter.empty:
+            raise UserError(f"loss {name} asks for {wanted!r}; a loss can ask for {', '.join(Context.NAMES)}")
+    return tuple(names)

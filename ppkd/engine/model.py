@@ -1,0 +1,274 @@
+"""DistillModel: a plain student, frozen teachers beside it, and the terms between them."""
+
+import time
+
+import paddle
+from paddle import nn
+
+from ppkd.detectors import detector_for
+from ppkd.detectors.context import Clock, Context
+from ppkd.detectors.recorders import Recorder
+from ppkd.engine.magnitude import Magnitude
+from ppkd.engine.terms import Sender, build_terms
+from ppkd.errors import UserError, nearest
+from ppkd.recipe.plan import TEACHER
+
+
+class DistillModel(nn.Layer):
+    """Trains a student beside its teachers; the student itself stays an ordinary ppdet model.
+
+    Sub-layers are the student and the distillation (connectors, learnable losses, magnitudes): they are optimised,
+    synchronised and kept for resuming. Teachers are not sub-layers: they are in no optimizer, EMA, reducer or
+    checkpoint.
+
+    Args:
+        student: ppdet model.
+        teachers: name -> ppdet model; frozen and put into eval mode here.
+        plan: `plan.Plan`.
+        views: name of a teacher -> what turns the student's batch into one that this teacher knows (see `views`), for
+            those that need it.
+        specs: name of a teacher -> `teachers.TeacherSpec`, for its weight and the size of its images; without one,
+            both are 1.
+
+    Attributes:
+        views: name of a teacher -> view, as given.
+        epoch: current epoch, set by `enter`; schedules read it.
+        batch, batches: the batch of this epoch, from 0, and how many an epoch has; set by who trains, read by what is
+            done every so many batches. Left alone, every batch is the first.
+        timed: whether the next step measures `teacher_seconds`, for which a GPU has to be waited for.
+        teacher_seconds: time of all teachers in the last step that was measured, or None if none ran.
+        alpha: factor on the whole loss; 1 if no term of the plan ever has a weight.
+
+    Raises:
+        UserError: a term or the plan names a teacher that there is not; as `terms.build_terms`.
+    """
+
+    def __init__(self, student, teachers, plan, views=None, specs=None):
+        super().__init__()
+        self.student = student
+        self.views = dict(views or {})
+        self.epoch, self.batch, self.batches = 0, 0, 1
+        self.timed, self.teacher_seconds = False, None
+        self.alpha = plan.alpha if any(spec.weight for spec in plan.terms) else 1.0
+        # A plain tuple hides the teachers from nn.Layer; a dict of layers would too, a Layer attribute would not.
+        self._teachers = tuple((name, detector_for(freeze(model))) for name, model in teachers.items())
+        # Neither is an adapter a layer: it holds the student without owning it.
+        self._student = detector_for(student)
+        self._assigner = self._find_assigner(plan.assigner, specs or {})
+        self.distillation = Distillation(plan, self._student, self._senders(specs or {}))
+
+    def _senders(self, specs):
+        factors = {name: (spec.weight, spec.input_scale) for name, spec in specs.items()}
+        return [Sender(name, detector, *factors.get(name, ())) for name, detector in self._teachers]
+
+    def _find_assigner(self, wanted, specs):
+        """The name of the teacher that assigns the student's targets, or None."""
+        if wanted == "student":
+            return None
+        detectors = dict(self._teachers)
+        name = wanted if wanted in detectors or wanted != TEACHER else self._teachers[0][0]
+        if name not in detectors:
+            raise UserError(f"assigner: there is no teacher {name!r}{nearest(name, detectors)}; {', '.join(detectors)}")
+        if not (self._student.assigns and detectors[name].assigns):
+            return None
+        if name in specs and specs[name].input_scale != 1:
+            raise UserError(f"assigner: {name} sees images of another size (input_scale); write assigner: student")
+        return name
+
+    @property
+    def terms(self):
+        """All `terms.Term`."""
+        return self.distillation.terms
+
+    @property
+    def teachers(self):
+        """Teachers by name, as ppdet models."""
+        return {name: detector.model for name, detector in self._teachers}
+
+    def train(self):
+        """Put student and terms into train mode; teachers stay in eval mode whatever happens."""
+        super().train()
+        for model in self.teachers.values():
+            model.eval()
+
+    def enter(self, epoch):
+        """Begin an epoch; once the last one with any distillation is over, the teachers are let go.
+
+        Returns:
+            Whether they were let go just now.
+        """
+        self.epoch = epoch
+        if not self._teachers or not all(term.over(epoch) for term in self.terms):
+            return False
+        self._teachers = ()
+        self.distillation.let_go()
+        return True
+
+    def active_terms(self):
+        """Terms whose weight is not zero in this epoch, with their weights."""
+        weighted = [(term, term.weight(self.epoch)) for term in self.terms]
+        return [(term, weight) for term, weight in weighted if weight]
+
+    def forward(self, batch):
+        """One training step's losses, or the student's detections in eval mode.
+
+        Args:
+            batch: ppdet's batch.
+
+        Returns:
+            In train mode the student's own losses; ``loss`` with the distillation terms added and the sum multiplied
+            by `alpha`; and one entry a term, level and part, such as ``fgd.s8.relation``, each weighted as it enters
+            that sum.
+        """
+        active = self.active_terms() if self.training else []
+        self.teacher_seconds = None
+        if not active:
+            return self._scaled(self.student(batch)) if self.training else self.student(batch)
+        with self._student.prepared(batch) as batch:
+            return self._scaled(self._distilled(batch, active))
+
+    def broken_sources(self, batch):
+        """Which of the teachers' sources are not finite for a batch: names such as ``teacher neck[0] (fgd.s8)``."""
+        active = self.active_terms()
+        if not active or "image" not in batch:
+            return []
+        with self._student.prepared(dict(batch)) as prepared:
+            recorded, _ = self._run_teachers(dict(prepared), active, None)
+        return [
+            f"{term.teacher} {level.source} ({term.label})"
+            for term, _ in active
+            for _, teachers in term.pairs
+            for level in teachers
+            if not bool(paddle.isfinite(recorded[term.teacher].take(level.tap)).all())
+        ]
+
+    def _distilled(self, batch, active):
+        # Models write into the batch dict that they get; the teacher has to see what the student saw.
+        for_teacher = dict(batch)
+        assigned = any("assignment" in term.needs for term, _ in active)
+        by_teacher = self._assigner if assigned and self._assigns_now(batch) else None
+        recorded, given = self._run_teachers(for_teacher, active, by_teacher)
+        paths = [path for term, _ in active for tap in term.taps(0) for path in tap.paths]
+        paths += self._student.assigners if assigned else ()
+        with Recorder(self.student, paths) as student, self._student.given(given):
+            losses = dict(self.student(batch))
+        targets = (self._student.assigned(student) or given) if assigned else None
+        context = Context(for_teacher, targets, Clock(self.epoch, self.batch, self.batches))
+        compared = [(term, weight, term.compare(student, recorded[term.teacher], context)) for term, weight in active]
+        parts = {}
+        for term, weight, values in self.distillation.weighted(compared, losses["loss"], self.epoch):
+            for part, value in values.items():
+                parts[f"{term.label}.{part}" if part else term.label] = value * weight
+        losses["loss"] = losses["loss"] + sum(parts.values())
+        return {**losses, **parts}
+
+    def _assigns_now(self, batch):
+        return self._assigner is not None and self._student.assigns_by_prediction(batch)
+
+    def _scaled(self, losses):
+        return losses if self.alpha == 1 else {**losses, "loss": losses["loss"] * self.alpha}
+
+    def _run_teachers(self, batch, active, assigner):
+        """What each teacher's sources gave, by its name, and the targets that the predictions of one call for."""
+        begin = self._clock()
+        recorded, given = {}, None
+        for name, detector in self._teachers:
+            taps = [tap for term, _ in active if term.teacher == name for tap in term.taps(1)]
+            taps += detector.outputs() if name == assigner else []
+            if not taps:
+                continue
+            view = self.views.get(name)
+            paths = [path for tap in taps for path in tap.paths]
+            with paddle.no_grad(), Recorder(detector.model, paths) as recorder:
+                detector.run(view(batch) if view else batch, {path.split(".")[0] for path in paths})
+            recorded[name] = recorder
+            if name == assigner:
+                with paddle.no_grad():
+                    given = detector.assign(recorder, batch)
+        self.teacher_seconds = self._clock() - begin if self.timed else None
+        return recorded, given
+
+    def _clock(self):
+        if self.timed and paddle.get_device().startswith("gpu"):
+            paddle.device.synchronize()
+        return time.perf_counter()
+
+
+class Distillation(nn.Layer):
+    """All that a distillation trains or counts beside the student: what a run's resume state keeps of it.
+
+    Args:
+        plan: `plan.Plan`.
+        student: `detectors.Detector`.
+        senders: list of `terms.Sender`.
+
+    Attributes:
+        terms: all `terms.Term`, one a line of the plan, a teacher and a level.
+        magnitudes: one `magnitude.Magnitude` a line and teacher that has a target.
+    """
+
+    def __init__(self, plan, student, senders):
+        super().__init__()
+        self.terms, self.magnitudes = nn.LayerList(), nn.LayerList()
+        self._magnitude_of = {}
+        names = [sender.name for sender in senders]
+        for spec in plan.terms:
+            for name in spec.teachers or ():
+                if name not in names:
+                    raise UserError(
+                        f"distill.terms.{spec.name}.from: there is no teacher {name!r}{nearest(name, names)}; "
+                        f"there is {', '.join(names)}"
+                    )
+            for sender in senders:
+                if spec.teachers is None or sender.name in spec.teachers:
+                    self._add(spec, student, sender, len(senders) == 1)
+
+    def _add(self, spec, student, sender, alone):
+        try:
+            made = build_terms(spec, student, sender, alone)
+        except UserError as error:
+            told = str(error).startswith((f"{spec.name}:", f"{spec.name}."))
+            raise UserError(f"distill.terms.{'' if told else f'{spec.name}: '}{error}") from error
+        self.terms.extend(made)
+        if spec.magnitude is not None:
+            self._magnitude_of |= {term.label: len(self.magnitudes) for term in made}
+            self.magnitudes.append(Magnitude(spec.magnitude))
+
+    def let_go(self):
+        """Forget what connectors hold of the teachers."""
+        for layer in self.sublayers():
+            if hasattr(layer, "let_go"):
+                layer.let_go()
+
+    def weighted(self, compared, own, epoch):
+        """Put the factor of its magnitude into the weight of each term that has one.
+
+        Args:
+            compared: list of ``(term, weight, parts)``.
+            own: the student's own loss.
+            epoch: current epoch.
+
+        Returns:
+            The same list with the weights to be used.
+        """
+        sums = {}
+        for term, _, values in compared:
+            group = self._magnitude_of.get(term.label)
+            if group is not None:
+                sums[group] = sums.get(group, 0.0) + sum(value.detach() for value in values.values())
+        factors = {group: self.magnitudes[group](value, own) for group, value in sums.items()}
+        return [
+            (term, factors[group] * term.share(epoch), values)
+            if (group := self._magnitude_of.get(term.label)) is not None
+            else (term, weight, values)
+            for term, weight, values in compared
+        ]
+
+
+def freeze(model):
+    """Put a model into eval mode and exclude every parameter of it from training; returns it."""
+    model.eval()
+    for parameter in model.parameters():
+        parameter.stop_gradient = True
+        parameter.trainable = False
+    return model

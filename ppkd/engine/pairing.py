@@ -1,0 +1,71 @@
+"""Which level of the student is compared with which level of a teacher."""
+
+import dataclasses
+import math
+from functools import partial
+
+from ppkd.errors import UserError
+from ppkd.terminal.log import logger
+
+
+def match_levels(spec, student, teacher, scale=1.0):
+    """Pair the levels of a spec's sources of the student with the teacher's.
+
+    Levels of equal stride (or grid) pair; those of the student that have no partner are left out. Where no stride is
+    common to both, each pairs with the teacher's nearest, and the teacher's map is resized (`connectors.match_size`).
+
+    Args:
+        spec: the `plan.TermSpec`.
+        student, teacher: `detectors.Detector`.
+        scale: how many times as large as the student's the teacher's images are: its strides, in pixels of the
+            student's images, are smaller by as much.
+
+    Returns:
+        List of ``(student, teacher)``, each a tuple of one `detectors.Level` a source; sources that name single
+        tensors on both sides give one pair.
+
+    Raises:
+        UserError: nothing to pair.
+    """
+    ours = [group[: spec.max_levels] for group in map(student.levels, sources(spec.student))]
+    theirs = [[_seen(level, scale) for level in teacher.levels(source)] for source in sources(spec.teacher)]
+    for side, names, groups in (("student", spec.student, ours), ("teacher", spec.teacher, theirs)):
+        if len({len(levels) for levels in groups}) > 1:
+            counts = ", ".join(f"{name} {len(levels)}" for name, levels in zip(sources(names), groups))
+            raise UserError(f"{spec.name}: the {side}'s sources have different numbers of levels: {counts}")
+    if len(ours[0]) == 1 and len(theirs[0]) == 1:
+        return [(tuple(levels[0] for levels in ours), tuple(levels[0] for levels in theirs))]
+    by_place = {levels[0].place: levels for levels in zip(*theirs)}
+    pairs = [(levels, by_place[levels[0].place]) for levels in zip(*ours) if levels[0].place in by_place]
+    if pairs:
+        alone = [level.source for level in ours[0] if level.place not in by_place]
+        if alone:
+            logger().info("%s: no level of the teacher has the stride of %s: left out", spec.name, ", ".join(alone))
+        return pairs
+    maps = [levels for levels in zip(*theirs) if levels[0].stride]
+    if not maps or not all(level.stride for level in ours[0]):
+        raise UserError(
+            f"{spec.name}: student {spec.student} has strides or grids {[x.place for x in ours[0]]}, "
+            f"teacher {spec.teacher} has {list(by_place)}: none in common"
+        )
+    pairs = [(levels, min(maps, key=partial(_distance, levels[0].stride))) for levels in zip(*ours)]
+    strides = ", ".join(f"{ours[0].stride:g} with {theirs[0].stride:g}" for ours, theirs in pairs)
+    logger().info("%s: no stride in common, so the teacher's maps are resized: %s", spec.name, strides)
+    return pairs
+
+
+def sources(names):
+    """A spec's source or sources as a tuple."""
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _seen(level, scale):
+    if scale == 1 or level.stride is None:
+        return level
+    stride = level.stride / scale
+    return dataclasses.replace(level, stride=int(stride) if stride == int(stride) else stride)
+
+
+def _distance(stride, levels):
+    """How far a level is from a stride, in octaves."""
+    return abs(math.log2(levels[0].stride / stride))

@@ -1,0 +1,63 @@
+"""How a teacher sees the student's batch: its own normalisation, its own size."""
+
+import paddle.nn.functional as F
+
+from ppkd.bridge.normalisation import translation
+
+# Sides of images are kept a multiple of this many pixels, or a neck's maps of neighbouring levels do not fit.
+_MULTIPLE = 32
+
+
+class Resized:
+    """A batch with images `scale` times as large.
+
+    Args:
+        scale: factor on height and width.
+    """
+
+    def __init__(self, scale):
+        self._scale = scale
+
+    def __call__(self, batch):
+        """The batch with its images and ``im_shape`` resized; a new dict.
+
+        Args:
+            batch: ``image`` (N, 3, H, W) and ``im_shape`` (N, 2).
+        """
+        sides = batch["image"].shape[2:]
+        size = [max(round(side * self._scale / _MULTIPLE), 1) * _MULTIPLE for side in sides]
+        image = F.interpolate(batch["image"], size=size, mode="bilinear", align_corners=False)
+        return {**batch, "image": image, "im_shape": batch["im_shape"].astype("float32") * self._scale}
+
+
+class Chained:
+    """One view after another."""
+
+    def __init__(self, views):
+        self._views = views
+
+    def __call__(self, batch):
+        """The batch as the last of the views leaves it."""
+        for view in self._views:
+            batch = view(batch)
+        return batch
+
+
+def view_for(student, teacher):
+    """What turns the student's batch into the teacher's, or None if nothing has to be done.
+
+    Args:
+        student: the run's config.
+        teacher: `teachers.TeacherSpec`.
+
+    Returns:
+        ``(view, lines for the log)``.
+    """
+    views, notes = [], []
+    if (translate := translation(student, teacher.config)) is not None:
+        views.append(translate)
+        notes.append("its images are normalised otherwise than the student's; it gets them in its own way")
+    if teacher.input_scale != 1:
+        views.append(Resized(teacher.input_scale))
+        notes.append(f"it gets the student's images {teacher.input_scale:g} times as large")
+    return (Chained(views) if views else None), notes

@@ -1,0 +1,242 @@
+"""A term: ``loss(connect_s(student source), connect_t(teacher source), context) * weight(epoch)``."""
+
+import re
+from dataclasses import dataclass
+
+from paddle import nn
+
+from ppkd.detectors.context import Context
+from ppkd.engine.connectors import RemainingLayers, build_connector
+from ppkd.engine.loss_layers import build_loss, context_names
+from ppkd.engine.pairing import match_levels, sources
+from ppkd.engine.sizes import match_size
+from ppkd.errors import UserError
+from ppkd.losses import LOSSES
+
+# Sources whose values are distances in cells.
+_IN_CELLS = ("head.box_dist", "head.ltrb")
+
+
+@dataclass(frozen=True)
+class Sender:
+    """A teacher as a term knows it.
+
+    Attributes:
+        name: for the log.
+        detector: `detectors.Detector`.
+        weight: factor on every term that takes it.
+        scale: how many times as large as the student's its images are.
+    """
+
+    name: str
+    detector: object
+    weight: float = 1.0
+    scale: float = 1.0
+
+
+class Term(nn.Layer):
+    """A term as it is computed: connectors and loss as sub-layers, and where its inputs are recorded.
+
+    Most losses compare one pair of levels and get two tensors. A spec with several sources gives its loss a tuple of
+    tensors on either side; a loss class with ``all_levels`` gets, for each source, the list of all levels' tensors.
+
+    Args:
+        spec: the `plan.TermSpec` that it comes from.
+        pairs: list of ``(student, teacher)``, tuples of one `detectors.Level` a source; one but for ``all_levels``.
+        constants: values of `Context.STATIC` of the student's head but ``strides``.
+        sender: the `Sender`; None in tests of a term by itself.
+        alone: whether it is the only teacher, so that the log need not name it.
+
+    Attributes:
+        label: ``name.s8`` in logs: the spec's name and the student's stride; of all levels together the name alone;
+            with several teachers ``name.TEACHER.s8``.
+        teacher: the teacher's name.
+
+    Raises:
+        UserError: unknown loss or connector, or channels that no connector makes equal.
+    """
+
+    def __init__(self, spec, pairs, constants=None, sender=None, alone=True):
+        super().__init__()
+        self.spec, self.pairs = spec, pairs
+        self.teacher = sender.name if sender else None
+        self._factor = sender.weight if sender else 1.0
+        self._all_levels = getattr(LOSSES.get(spec.loss["name"]), "all_levels", False)
+        self.label = ".".join([spec.name, *([] if alone else [self.teacher])])
+        if not self._all_levels:
+            self.label += "." + _tag(pairs[0][0][0])
+        self.connect_student, self.connect_teacher = nn.LayerList(), nn.LayerList()
+        for pair in pairs:
+            self._connect(pair, sender)
+        (student, *_), _ = pairs[0]
+        self.loss = build_loss(spec.loss, self._channels(pairs[0][1]), student.channels, spec.name)
+        self.needs = context_names(self.loss, spec.loss["name"])
+        constants = {**(constants or {}), "strides": tuple(students[0].stride for students, _ in pairs)}
+        self._constants = {name: constants[name] for name in self.needs if name in Context.STATIC}
+        self._from_batch = tuple(name for name in self.needs if name not in Context.STATIC)
+        if not spec.trained:
+            for parameter in self.parameters():
+                parameter.stop_gradient, parameter.trainable = True, False
+
+    def _connect(self, pair, sender):
+        """Build the connectors of a pair; a spec of several sources has none."""
+        spec = self.spec
+        if len(pair[0]) == 1:
+            (student,), (teacher,) = pair
+            theirs = build_connector(
+                spec.teacher_connector, teacher.channels, teacher.channels, f"{spec.name}.teacher_connector",
+                student_channels=student.channels, batch_norm=sender.detector.norm_before(teacher) if sender else None,
+            )  # fmt: skip
+            remaining = {"remaining": _remaining(sender.detector, teacher)} if sender else {}
+            ours = build_connector(
+                spec.student_connector, student.channels, theirs.channels, f"{spec.name}.student_connector", **remaining
+            )
+            self.connect_student.append(ours)
+            self.connect_teacher.append(theirs)
+        elif spec.student_connector != "none" or spec.teacher_connector != "none":
+            raise UserError(f"{spec.name}: connectors are for a term of one source a side; write one term a source")
+        connected = [side[-1].channels for side in (self.connect_student, self.connect_teacher) if len(side)]
+        _check_channels(spec, pair, connected)
+
+    def _channels(self, teachers):
+        return self.connect_teacher[0].channels if len(self.connect_teacher) else teachers[0].channels
+
+    def taps(self, side):
+        """Where the inputs are recorded: all `detectors.Tap` of the student (side 0) or the teacher (side 1)."""
+        return [level.tap for pair in self.pairs for level in pair[side]]
+
+    def weight(self, epoch):
+        """The factor on the loss in `epoch`; 0 means that the term is not computed at all."""
+        return self.spec.weight * self._factor * self.spec.schedule.factor(epoch)
+
+    def share(self, epoch):
+        """`weight` of a term that a `magnitude.Magnitude` brings to size: without the spec's own weight."""
+        return self.weight(epoch) / self.spec.weight
+
+    def over(self, epoch):
+        """Whether the weight is 0 from `epoch` on, for good."""
+        return not self.spec.weight * self._factor or self.spec.schedule.over(epoch)
+
+    def compare(self, student, teacher, context):
+        """Take the term's inputs from what was recorded, and compare them.
+
+        Args:
+            student, teacher: `recorders.Recorder` of either side after the step.
+            context: `Context` of the batch.
+
+        Returns:
+            As `forward`.
+        """
+        return self(*self.take(student, teacher), context)
+
+    def take(self, student, teacher):
+        """The student's and the teacher's tensors as `forward` takes them, from the `recorders.Recorder` of each."""
+        return [
+            [[recorder.take(level.tap) for level in pair[side]] for pair in self.pairs]
+            for side, recorder in enumerate((student, teacher))
+        ]
+
+    def connected(self, student, teacher, age):
+        """What the loss gets of each side: the tensors after their connectors, in the sizes in which they are compared.
+
+        Args:
+            student: list (pairs) of lists (sources) of the student's tensors.
+            teacher: the teacher's, without gradient.
+            age: see `connectors.Chain`.
+        """
+        if len(self.connect_student):
+            recorded = [(s, t) for (s,), (t,) in zip(student, teacher)]
+            student = [[connect(*pair, age)] for connect, pair in zip(self.connect_student, recorded)]
+            teacher = [[connect(t, s, age)] for connect, (s, t) in zip(self.connect_teacher, recorded)]
+        teacher = [[_match(s, t) for s, t in zip(*sides)] for sides in zip(student, teacher)]
+        return [self._arrange(side) for side in (student, teacher)]
+
+    def forward(self, student, teacher, context):
+        """Compare the tensors of the term's pairs.
+
+        Args:
+            student, teacher: as for `connected`.
+            context: `Context` of the batch.
+
+        Returns:
+            Dict from the part's name (``""`` for a loss of one part) to a scalar, before `weight`.
+        """
+        inputs = self.connected(student, teacher, context.clock.since(self.spec.schedule.start))
+        result = self.loss(*inputs, **self._constants, **context.pick(self._from_batch))
+        return result if isinstance(result, dict) else {"": result}
+
+    def _arrange(self, values):
+        by_source = [list(levels) for levels in zip(*values)]
+        if not self._all_levels:
+            by_source = [levels[0] for levels in by_source]
+        return tuple(by_source) if len(by_source) > 1 else by_source[0]
+
+
+def _tag(level):
+    """A level's short name in the log: ``s8`` for a stride, ``g12`` for a grid of 12 x 12 cells."""
+    if level.cells:
+        return "g" + "x".join(str(n) for n in dict.fromkeys(level.cells))
+    return f"s{level.stride}" if level.stride else level.source
+
+
+def _match(student, teacher):
+    return match_size(student, teacher) if len(student.shape) == 4 else teacher
+
+
+def _check_channels(spec, pair, connected):
+    for ours, theirs in zip(*pair):
+        channels, wanted = connected or (ours.channels, theirs.channels)
+        if channels != wanted:
+            raise UserError(
+                f"{spec.name}: the student's {ours.source} has {channels} channels, the teacher's {theirs.source} "
+                f"{wanted}, and these two are compared channel by channel: both detectors need the same "
+                "num_classes, anchors and bins here; a method on neck features does without"
+            )
+
+
+def _remaining(detector, level):
+    """Function from a number of skipped layers to what is left of the teacher's head up to `level`."""
+    match = re.fullmatch(r"head\.(\w+)\[(\d+)\]", level.source)
+
+    def remaining(skip):
+        if match is None:
+            raise UserError(f"connector teacher_head: the teacher's source has to be of its head, found {level.source}")
+        source, index = f"head.{match[1]}", int(match[2])
+        run = detector.remaining(source, index, skip)
+        entry = detector.levels(detector.enters(source, index, skip))[0]
+        return RemainingLayers(run, entry.channels, level.channels)
+
+    return remaining
+
+
+def build_terms(spec, student, sender, alone=True):
+    """The `Term`s of a spec between a student and one teacher: one a pair of levels, or one for all of them.
+
+    Args:
+        spec: the `plan.TermSpec`.
+        student: `detectors.Detector`.
+        sender: the `Sender`.
+        alone: whether it is the only teacher.
+
+    Raises:
+        UserError: sources that do not exist, fit or pair, or a loss that asks for what the student has not.
+    """
+    pairs = match_levels(spec, student, sender.detector, sender.scale)
+    for ours, theirs in ((o, t) for students, teachers in pairs for o, t in zip(students, teachers)):
+        if theirs.source.startswith(_IN_CELLS) and ours.stride != theirs.stride:
+            raise UserError(
+                f"{spec.name}: {theirs.source} is counted in cells, and the student's are of {ours.stride} pixels, "
+                f"the teacher's of {theirs.stride}: boxes need equal ones (with input_scale: 2 or 0.5 they pair)"
+            )
+    together = getattr(LOSSES.get(spec.loss["name"]), "all_levels", False)
+    constants = {name: getattr(student, name, None) for name in Context.STATIC if name != "strides"}
+    groups = [pairs] if together else [[pair] for pair in pairs]
+    terms = [Term(spec, group, constants, sender, alone) for group in groups]
+    if "assignment" in terms[0].needs:
+        if not student.assigns:
+            raise UserError(f"{spec.name}: {type(student.model).__name__} does not tell its target assignment")
+        if len(pairs) != len(student.levels(sources(spec.student)[0])):
+            raise UserError(f"{spec.name}: student and teacher need the same strides: all have targets")
+    if "num_classes" in terms[0].needs and constants["num_classes"] is None:
+        raise UserError(f"{spec.name}: {type(student.model).__name__} does not tell the number of its classes")
+    return terms

@@ -1,0 +1,1 @@
+"""Detectors for deployment: static graph, ONNX."""

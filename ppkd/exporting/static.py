@@ -1,0 +1,124 @@
+"""Writes a detector as a static graph for Paddle Inference, with PaddleDetection's file names and layout."""
+
+import contextlib
+import os
+import tempfile
+
+import paddle
+
+from ppkd.bridge.compat import static_graph
+from ppkd.bridge.workspace import scope
+from ppkd.errors import UserError, nearest
+
+_SWITCHES = ("benchmark", "fuse_conv_bn", "nms", "post_process")
+# What an export may write; of a former one nothing of this stays beside the new files.
+_FILES = ("model.pdmodel", "model.json", "model.pdiparams", "model.pdiparams.info", "model.onnx", "infer_cfg.yml")
+
+
+def check_export(config):
+    """Check what a config says about exporting: ``export:`` and ``TestReader.inputs_def.image_shape``.
+
+    Raises:
+        UserError: an unknown switch, a shape that is none, or a detector that ppdet cannot export.
+    """
+    known = _exportable()
+    if not any(name in str(config.get("architecture")) for name in known):
+        # ppdet itself would end the process, with exit code 0 and a folder left behind.
+        raise UserError(f"ppdet does not export {config.get('architecture')}, only {', '.join(sorted(known))}")
+    for key in config.get("export") or {}:
+        if key not in _SWITCHES:
+            raise UserError(f"export: no switch {key!r}{nearest(key, _SWITCHES)} (known: {', '.join(_SWITCHES)})")
+    shape = _given_shape(config)
+    if shape is not None and not _is_image_shape(shape):
+        raise UserError(
+            f"TestReader.inputs_def.image_shape: {shape!r} is no shape: [3, height, width] is, in pixels, with -1 for "
+            "any height or width, and a batch size before it if that is fixed"
+        )
+
+
+def image_shape(config):
+    """``[3, height, width]`` as `TestReader.inputs_def` gives it, -1 for any; None if it is not given."""
+    shape = _given_shape(config)
+    return None if shape is None else list(shape)[-3:]
+
+
+def _given_shape(config):
+    return ((config.get("TestReader") or {}).get("inputs_def") or {}).get("image_shape")
+
+
+def _exportable():
+    from ppkd.bridge.workspace import import_ppdet
+
+    import_ppdet()
+    from ppdet.engine.export_utils import TRT_MIN_SUBGRAPH
+
+    return list(TRT_MIN_SUBGRAPH)
+
+
+def _is_image_shape(shape):
+    return (
+        isinstance(shape, (list, tuple))
+        and len(shape) in (3, 4)
+        and all(isinstance(n, int) and not isinstance(n, bool) and (n == -1 or n > 0) for n in shape[-3:])
+        and (len(shape) == 3 or shape[0] is None or (isinstance(shape[0], int) and (shape[0] == -1 or shape[0] > 0)))
+    )
+
+
+def write_static(model, recipe, folder, batch=None):
+    """Write ``model.pdmodel`` (Paddle 2) or ``model.json`` (Paddle 3), ``model.pdiparams`` and ``infer_cfg.yml``.
+
+    Args:
+        model: detector with its weights, as `workspace.build_detector` makes it: ppdet gives it further layers here
+            (fused ones), whose names must not repeat, so none of `build.build_student`, which starts names anew. Is
+            changed, and no longer fit for training.
+        recipe: its `recipe.Recipe`.
+        folder: where to make the folder ``recipe.name`` with the files.
+        batch: the one number of images that the graph takes; None for any (or what the config says).
+
+    Returns:
+        That folder's path.
+    """
+    with scope(recipe.student) as table:
+        from ppdet.engine import Trainer
+
+        static_graph.cure_export()
+        config = table.copy()
+        config["model"], config["filename"] = model, recipe.name + ".yml"
+        # ppdet asks for the graph as a whole, which Paddle since 2.6 makes only if told so.
+        with paddle.jit.api.sot_mode_guard(False), _batch_of(batch):
+            Trainer(config, "test").export(folder)
+    return os.path.join(folder, recipe.name)
+
+
+@contextlib.contextmanager
+def _batch_of(batch):
+    """Let ppdet's export fix the number of images of a batch; None leaves it alone."""
+    from ppdet.engine import trainer
+
+    specs = trainer.InputSpec
+    if batch is not None:
+        trainer.InputSpec = lambda shape, name: specs([batch, *shape[1:]], name=name)
+    try:
+        yield
+    finally:
+        trainer.InputSpec = specs
+
+
+def publish(write, folder):
+    """Have ``write(temporary folder)`` make a folder with the files, and move these to `folder` when all are there.
+
+    Args:
+        write: returns the path of the folder that it made inside of the temporary one.
+        folder: path; made if there is none. Files of a former export in it are replaced, others stay.
+    """
+    parent = os.path.dirname(os.path.abspath(folder))
+    os.makedirs(parent, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=".export-") as scratch:
+        made = write(scratch)
+        names = os.listdir(made)
+        os.makedirs(folder, exist_ok=True)
+        for name in names:
+            os.replace(os.path.join(made, name), os.path.join(folder, name))
+        for name in set(_FILES) - set(names):
+            if os.path.isfile(os.path.join(folder, name)):
+                os.remove(os.path.join(folder, name))

@@ -1,0 +1,1 @@
+"""Files of anyone, read safely and written whole: YAML, weights, downloads, converters."""

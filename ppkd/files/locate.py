@@ -1,0 +1,54 @@
+"""Finds the local file that a path or a URL means."""
+
+import os
+
+from ppkd.errors import UserError
+from ppkd.files import download
+from ppkd.files.tensor_files import SUFFIXES
+from ppkd.terminal.log import logger
+
+# PaddleDetection's: what ``ppdet://`` stands for, and where it keeps what it has downloaded.
+UPSTREAM = "https://paddledet.bj.bcebos.com/"
+CACHE = os.path.expanduser("~/.cache/paddle/weights")
+
+
+def find_weights(weights, what):
+    """The local file for a path or a URL, downloading the latter to ppdet's cache.
+
+    Either may end in ``#sha256=`` and a checksum, which the file then has to have.
+
+    Args:
+        weights: as in ``pretrain_weights`` or ``weights``; a path may lack ``.pdparams`` or ``.safetensors``.
+        what: for messages, for example ``teacher weights``.
+
+    Raises:
+        UserError: there is no such file, it is another one, or the download failed.
+    """
+    weights, checksum = download.split_checksum(weights)
+    if "://" in weights:
+        return _downloaded(weights, checksum, what)
+    for path in (weights, *(weights + suffix for suffix in SUFFIXES)):
+        if os.path.isfile(path):
+            download.check(path, checksum, what)
+            return path
+    suffixed = weights.endswith(SUFFIXES)
+    raise UserError(
+        f"{what}: no file {weights}{'' if suffixed else ''.join(f' or {weights}{suffix}' for suffix in SUFFIXES)} "
+        f"(looked in {os.path.dirname(os.path.abspath(weights))}). Give a path or a URL"
+    )
+
+
+def _downloaded(address, checksum, what):
+    url = address.replace("ppdet://", UPSTREAM, 1) if address.startswith("ppdet://") else address
+    path = download.place_of(url, CACHE, shared=[UPSTREAM])
+    try:
+        download.fetch(url, path, checksum)
+    except download.Unreachable as error:
+        raise UserError(
+            f"{what}: {address} could not be downloaded ({error}). Is there a network? Otherwise "
+            "download it elsewhere and give the file's path instead"
+        ) from error
+    found = download.sha256(path)
+    how = "as wanted" if checksum else f"to have it checked: {address}#sha256={found}"
+    logger().info("%s: %s, %.1f MB, SHA-256 %s (%s)", what, path, os.path.getsize(path) / 1e6, found, how)
+    return path

@@ -1,0 +1,154 @@
+"""Loads weights into ppdet models and says what fitted."""
+
+from dataclasses import dataclass
+
+from ppkd.errors import UserError
+from ppkd.files.locate import find_weights
+from ppkd.files.tensor_files import read_tensors
+
+
+@dataclass
+class Match:
+    """What of a weight file went into a model.
+
+    Attributes:
+        path: the local file.
+        taken: names of the model's tensors that were set.
+        missing: names of the model's tensors that the file does not have.
+        unfit: ``name: file shape, model shape`` for tensors of another shape.
+        total: number of the model's tensors.
+    """
+
+    path: str
+    taken: list
+    missing: list
+    unfit: list
+    total: int
+
+    @property
+    def complete(self):
+        return len(self.taken) == self.total
+
+    def __str__(self):
+        text = f"{len(self.taken)} of {self.total} tensors taken from {self.path}"
+        for what, names in (("not in the file", self.missing), ("of another shape", self.unfit)):
+            if names:
+                text += f"; {len(names)} {what}: {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}"
+        return text
+
+
+def read_weights(path):
+    """Read a ``.pdparams`` or ``.safetensors`` file into a dict of name -> array. Nothing in it is run.
+
+    Raises:
+        UserError: the file is not readable as weights, or asks for what tensors do not need.
+    """
+    state = read_tensors(path)
+    if not isinstance(state, dict) or not any(hasattr(v, "shape") for v in state.values()):
+        raise UserError(f"{path}: not a Paddle weight file: there are no named tensors in it")
+    return state
+
+
+def load_into(model, weights, what):
+    """Load weights into `model`, matching names as ppdet does (suffixes, so that bare backbones fit too).
+
+    Args:
+        model: ppdet model.
+        weights: path or URL.
+        what: for messages.
+
+    Returns:
+        `Match`.
+
+    Raises:
+        UserError: no file, broken file, or not one tensor fits.
+    """
+    import paddle
+    from ppdet.utils.checkpoint import match_state_dict
+
+    path = find_weights(weights, what)
+    state = {k: v for k, v in read_weights(path).items() if hasattr(v, "shape")}
+    own = model.state_dict()
+    try:
+        chosen = match_state_dict(own, state)
+    except ValueError as error:
+        raise UserError(f"{what}: {path}: {error}") from error
+    unfit = [
+        f"{k}: {list(state[k].shape)}, model {list(v.shape)}"
+        for k, v in own.items()
+        if k not in chosen and k in state and list(state[k].shape) != list(v.shape)
+    ]
+    missing = [k for k in own if k not in chosen and k not in state]
+    match = Match(path, list(chosen), missing, unfit, len(own))
+    if not chosen:
+        raise UserError(f"{what}: they do not fit {type(model).__name__}: {match}")
+    model.set_state_dict({k: paddle.to_tensor(v).astype(own[k].dtype) for k, v in chosen.items()})
+    return match
+
+
+def load_teacher(model, weights, needed):
+    """Load a teacher's weights; every tensor of the parts that will run has to be in the file.
+
+    Args:
+        model: the teacher.
+        weights: path or URL.
+        needed: first components of the module paths that run, for example ``{"backbone", "neck"}``.
+
+    Raises:
+        UserError: as `load_into`, or a needed tensor is missing or of another shape.
+    """
+    match = load_into(model, weights, "teacher weights")
+    lacking = [n for n in [*match.missing, *match.unfit] if n.split(".")[0] in needed]
+    if lacking:
+        raise UserError(f"teacher weights do not fit the teacher, the detector of the slim file's _BASE_: {match}")
+    return match
+
+
+def load_exactly(model, weights, what, num_classes=None):
+    """Load weights that have to be this model's own: every tensor, every shape.
+
+    Args:
+        model, weights, what: as for `load_into`.
+        num_classes: the model's, if known, for the message: another number is the usual reason.
+
+    Raises:
+        UserError: as `load_into`, or the match is not complete.
+    """
+    match = load_into(model, weights, what)
+    if not match.complete:
+        wrong_count = num_classes is not None and match.unfit and not match.missing
+        hint = f" (of another num_classes? -c has {num_classes})" if wrong_count else ""
+        raise UserError(f"{what} do not fit the detector of -c: {match}{hint}")
+    return match
+
+
+def inherit(student, teacher, parts):
+    """Copy a teacher's tensors into the student where name and shape agree (FGD's inheriting strategy).
+
+    A part of another class has other meanings under the same names: of it nothing is taken.
+
+    Args:
+        student, teacher: ppdet models.
+        parts: ``neck`` and ``head``; a head stands under whatever name it has in ppdet. Backbones never.
+
+    Returns:
+        Names of the student's tensors that were set.
+    """
+    of_teacher = dict(teacher.named_children())
+    shared = {
+        name
+        for name, part in student.named_children()
+        if any(kind in name for kind in parts) and name != "backbone" and _related(part, of_teacher.get(name))
+    }
+    own, theirs = student.state_dict(), teacher.state_dict()
+    chosen = {
+        k: theirs[k]
+        for k, v in own.items()
+        if k.split(".")[0] in shared and k in theirs and theirs[k].shape == v.shape
+    }
+    student.set_state_dict(chosen)
+    return list(chosen)
+
+
+def _related(first, second):
+    return isinstance(first, type(second)) or isinstance(second, type(first))

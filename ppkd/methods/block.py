@@ -1,0 +1,196 @@
+"""The ``distill:`` block: terms as a user writes them, and the same for what any method comes to."""
+
+import re
+from dataclasses import replace
+
+from ppkd.engine.connectors import CONNECTORS, check_connectors
+from ppkd.engine.loss_layers import check_loss
+from ppkd.engine.pairing import sources
+from ppkd.engine.plugins import load_installed
+from ppkd.errors import UserError, nearest
+from ppkd.files.yaml_io import clone, merge
+from ppkd.losses import LOSSES
+from ppkd.recipe.plan import SCHEDULE_KEYS, TermSpec, schedule_keys, schedule_of
+from ppkd.recipe.targets import STEPS, Target
+
+TERM_KEYS = (
+    "student", "teacher", "student_connector", "teacher_connector", "loss", "weight", "magnitude", "magnitude_steps",
+    "from", "max_levels", "trained", *SCHEDULE_KEYS,
+)  # fmt: skip
+_NAME = re.compile(r"^[A-Za-z_]\w*$")
+
+
+def with_users_terms(plan, method):
+    """Merge ``distill.terms`` into a method's plan: a term of a known name is changed, any other is added.
+
+    Args:
+        plan: `plan.Plan`.
+        method: `recipe.MethodSpec`.
+
+    Raises:
+        UserError: anything wrong in ``distill.terms``; sources are looked up later, when there are models.
+    """
+    given = method.options.get("terms") or {}
+    where = f"{method.file}: distill.terms"
+    if not isinstance(given, dict):
+        raise UserError(f"{where} has to be a mapping from a term's name to its keys, found {given!r}")
+    terms = {spec.name: spec for spec in plan.terms}
+    for name, keys in given.items():
+        if not isinstance(name, str) or not _NAME.match(name):
+            raise UserError(f"{where}: {name!r} is no name for a term: letters, digits and underscores")
+        if not isinstance(keys, dict):
+            raise UserError(f"{where}.{name} has to be a mapping with student, teacher, loss, ...; found {keys!r}")
+        hint = "" if name in terms else nearest(name, terms)
+        terms[name] = _term(name, _over(terms.get(name), keys), method, f"{where}.{name}", hint)
+    return replace(plan, terms=list(terms.values()))
+
+
+def _over(spec, keys):
+    """`keys` over those of a method's own term, if there is one of that name."""
+    if spec is None:
+        return keys
+    values = term_block(spec)
+    loss, before = keys.get("loss"), values["loss"]["name"]
+    if isinstance(loss, str) or (isinstance(loss, dict) and loss.get("name", before) != before):
+        del values["loss"]  # another loss does not have the former one's parameters
+    return merge(clone(values), keys)
+
+
+def _term(name, keys, method, where, hint):
+    for key in keys:
+        if key not in TERM_KEYS:
+            raise UserError(f"{where} has no key {key!r}{nearest(str(key), TERM_KEYS)}; it has: {', '.join(TERM_KEYS)}")
+    lacking = [key for key in ("student", "loss") if keys.get(key) is None]
+    if lacking:
+        raise UserError(
+            f"{where} lacks {' and '.join(lacking)}: every term names what it compares, and by which loss{hint}"
+        )
+    _know(keys)
+    student = _sources(keys["student"], f"{where}.student")
+    teacher = _sources(keys.get("teacher", keys["student"]), f"{where}.teacher")
+    if len(sources(student)) != len(sources(teacher)):
+        raise UserError(
+            f"{where}: as many sources of the teacher as of the student are needed, found {student} and {teacher}"
+        )
+    connectors = {}
+    for key in ("student_connector", "teacher_connector"):
+        connectors[key] = keys.get(key) or "none"
+        check_connectors(connectors[key], f"{where}.{key}")
+    return TermSpec(
+        name,
+        student=student,
+        teacher=teacher,
+        loss=clone(check_loss(keys["loss"], f"{where}.loss")),
+        weight=_number(keys.get("weight", 1.0), f"{where}.weight"),
+        magnitude=_target(keys, where),
+        schedule=schedule_of({**method.options, **keys}, method.epochs, where),
+        teachers=_names(keys.get("from"), f"{where}.from"),
+        max_levels=_count(keys.get("max_levels"), f"{where}.max_levels"),
+        trained=_flag(keys.get("trained", True), f"{where}.trained"),
+        **connectors,
+    )
+
+
+def _know(keys):
+    """Import what installed packages offer if a name is in doubt: looking for them takes time."""
+    loss = keys["loss"]
+    named = [loss if isinstance(loss, str) else loss.get("name") if isinstance(loss, dict) else None]
+    links = [keys.get(f"{side}_connector") or "none" for side in ("student", "teacher")]
+    links = [each for link in links for each in (link if isinstance(link, list) else [link])]
+    links = [each.get("name") if isinstance(each, dict) else each for each in links]
+    if any(_unknown(name, LOSSES) for name in named) or any(_unknown(name, CONNECTORS) for name in links):
+        load_installed()
+
+
+def _unknown(name, known):
+    return isinstance(name, str) and name not in known
+
+
+def _sources(value, where):
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (list, tuple)) and value and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    raise UserError(f"{where} has to be a source such as neck[*], or a list of sources; found {value!r}")
+
+
+def _number(value, where):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
+        raise UserError(f"{where} has to be a number from 0, found {value!r}")
+    return value
+
+
+def _count(value, where):
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise UserError(f"{where} has to be a whole number from 1, found {value!r}")
+    return value
+
+
+def _flag(value, where):
+    if not isinstance(value, bool):
+        raise UserError(f"{where} has to be true or false, found {value!r}")
+    return value
+
+
+def _names(value, where):
+    if value is None:
+        return None
+    names = (value,) if isinstance(value, str) else value
+    if not isinstance(names, (list, tuple)) or not names or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{where} has to be the name of a teacher, or a list of names; found {value!r}")
+    return tuple(names)
+
+
+def _target(keys, where):
+    value, steps = keys.get("magnitude"), _count(keys.get("magnitude_steps", STEPS), f"{where}.magnitude_steps")
+    if value is None:
+        if "magnitude_steps" in keys:
+            raise UserError(f"{where}.magnitude_steps needs {where.split(': ')[-1]}.magnitude")
+        return None
+    try:
+        return Target.parse(value, steps)
+    except ValueError as error:
+        wanted = "write a value of the term, or a share of the detection loss: 20%"
+        raise UserError(f"{where}.magnitude: {error}; {wanted}") from None
+
+
+def plan_block(plan):
+    """A `plan.Plan` as the ``distill:`` block that gives it again.
+
+    Returns:
+        Nested plain values; keys that have their default value are left out.
+    """
+    block = {"terms": {spec.name: term_block(spec) for spec in plan.terms}}
+    if plan.inherit:
+        block["inherit"] = plan.inherit_from or True
+    if plan.alpha != 1:
+        block["alpha"] = plan.alpha
+    if plan.assigner != "student":
+        block["assigner"] = plan.assigner
+    return block
+
+
+def term_block(spec):
+    """A `plan.TermSpec` as its keys in ``distill.terms``."""
+    keys = {"student": _plain(spec.student)}
+    if spec.teacher != spec.student:
+        keys["teacher"] = _plain(spec.teacher)
+    for key in ("student_connector", "teacher_connector"):
+        if getattr(spec, key) != "none":
+            keys[key] = clone(getattr(spec, key))
+    keys |= {"loss": clone(spec.loss), "weight": spec.weight}
+    if spec.magnitude is not None:
+        keys["magnitude"] = spec.magnitude.text
+        if spec.magnitude.steps != STEPS:
+            keys["magnitude_steps"] = spec.magnitude.steps
+    if spec.teachers is not None:
+        keys["from"] = list(spec.teachers)
+    if spec.max_levels is not None:
+        keys["max_levels"] = spec.max_levels
+    if not spec.trained:
+        keys["trained"] = False
+    return keys | schedule_keys(spec.schedule)
+
+
+def _plain(names):
+    return names if isinstance(names, str) else list(names)

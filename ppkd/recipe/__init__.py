@@ -1,0 +1,1 @@
+"""The two YAML files and -o become a plan in plain values."""

@@ -1,0 +1,126 @@
+"""What a run distils, before it meets any model: terms in plain values, and what goes for all of them."""
+
+from dataclasses import dataclass, field
+
+from ppkd.errors import UserError
+from ppkd.recipe.schedules import DECAYS, Schedule
+from ppkd.recipe.targets import Target
+
+# What the teacher of the slim file's _BASE_ is called.
+TEACHER = "teacher"
+
+# The keys of a schedule, at the top of `distill:` for all terms or in one of them.
+SCHEDULE_KEYS = ("start_epoch", "stop_epoch", "decay", "final_weight", "warmup_epochs")
+
+
+@dataclass
+class TermSpec:
+    """One line of a distillation recipe, before it meets any model.
+
+    Attributes:
+        name: short name for the log.
+        student, teacher: sources (see `detectors.Detector.levels`); a tuple for a loss that compares several.
+        student_connector, teacher_connector: names in `connectors.CONNECTORS`, mappings of such a ``name`` and
+            parameters, or lists of these, the first of which comes first.
+        loss: ``{"name": ..., parameters}``, a name in `losses.LOSSES`.
+        weight: factor on the whole term.
+        magnitude: what the weighted term is brought to in the first steps, or None for `weight` as it is.
+        schedule: the factor over epochs.
+        teachers: names of the teachers that it takes; None for each of them.
+        max_levels: use only the first so many levels of the student.
+        trained: whether connectors and the loss's own parameters learn; only PaddleDetection's numerics say no.
+    """
+
+    name: str
+    student: str | tuple
+    teacher: str | tuple
+    loss: dict
+    student_connector: str | dict | list = "none"
+    teacher_connector: str | dict | list = "none"
+    weight: float = 1.0
+    magnitude: Target | None = None
+    schedule: Schedule = field(default_factory=Schedule)
+    teachers: tuple | None = None
+    max_levels: int | None = None
+    trained: bool = True
+
+
+@dataclass
+class Plan:
+    """A whole method.
+
+    Attributes:
+        terms: list of `TermSpec`.
+        inherit: the parts of the student that start from a teacher's weights.
+        alpha: factor on the whole loss, the student's own included, unless all weights are 0.
+        assigner: ``student``, or the name of the teacher whose predictions assign the student's targets; ``teacher``
+            is the first of them, whatever its name.
+        inherit_from: the teacher that `inherit` means; None for the first.
+    """
+
+    terms: list
+    inherit: tuple = ()
+    alpha: float = 1.0
+    assigner: str = "student"
+    inherit_from: str | None = None
+
+    @classmethod
+    def of(cls, terms, method, inherit=False, **more):
+        """Apply the ``distill:`` options that every method has: `schedule_of`'s and ``inherit``.
+
+        Args:
+            terms: list of `TermSpec`.
+            method: `recipe.MethodSpec`.
+            inherit: whether the method inherits unless the file says otherwise.
+            more: further fields of the plan.
+        """
+        wanted = method.options.get("inherit", inherit)
+        names = [TEACHER, *(method.options.get("teachers") or {})]
+        if not isinstance(wanted, bool) and wanted not in names:
+            raise UserError(
+                f"{method.file}: distill.inherit has to be true, false or the name of a teacher, found {wanted!r}"
+            )
+        schedule = schedule_of(method.options, method.epochs, f"{method.file}: distill")
+        for term in terms:
+            term.schedule = schedule
+        source = wanted if isinstance(wanted, str) else None
+        return cls(terms, ("neck", "head") if wanted else (), inherit_from=source, **more)
+
+
+def schedule_of(options, epochs, where):
+    """The `Schedule` that the `SCHEDULE_KEYS` among `options` describe.
+
+    Args:
+        options: mapping; other keys are not looked at.
+        epochs: of the run, or None.
+        where: file and mapping, for messages.
+
+    Raises:
+        UserError: a value of the wrong kind.
+    """
+    stop = options.get("stop_epoch")
+    counts = {key: options.get(key, 0) for key in ("start_epoch", "warmup_epochs")}
+    for key, value in {**counts, "stop_epoch": 0 if stop is None else stop}.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise UserError(f"{where}.{key} has to be an epoch number from 0, found {value!r}")
+    decay, final = options.get("decay", "constant"), options.get("final_weight")
+    if decay not in DECAYS:
+        raise UserError(f"{where}.decay has to be one of {', '.join(DECAYS)}; found {decay!r}")
+    if final is not None and (isinstance(final, bool) or not isinstance(final, (int, float)) or not 0 <= final <= 1):
+        raise UserError(f"{where}.final_weight has to be a factor from 0 to 1, found {final!r}")
+    if final is not None and decay == "constant":
+        raise UserError(f"{where}.final_weight needs {where.split(': ')[-1]}.decay: linear or cosine")
+    final = (1.0 if decay == "constant" else 0.0) if final is None else float(final)
+    return Schedule(counts["start_epoch"], stop, decay, final, counts["warmup_epochs"], epochs)
+
+
+def schedule_keys(schedule):
+    """The inverse of `schedule_of`: the keys that differ from a constant weight."""
+    keys = {"start_epoch": schedule.start} if schedule.start else {}
+    if schedule.stop is not None:
+        keys["stop_epoch"] = schedule.stop
+    if schedule.decay != "constant":
+        keys |= {"decay": schedule.decay, "final_weight": schedule.final}
+    if schedule.warmup:
+        keys["warmup_epochs"] = schedule.warmup
+    return keys

@@ -1,0 +1,315 @@
+"""The two YAML files and ``-o`` become a `Recipe`: who is the student, who teaches it, and how.
+
+The rule (docs/config.md): ``-c`` is the student and the run. The slim file's ``_BASE_`` is the teacher. What
+the slim file *itself* says about the run overrides the student's file. ``-o key=value`` sets run and student,
+``-o teacher.key=value`` the teacher, ``-o distill.key=value`` the method.
+"""
+
+import os
+from dataclasses import dataclass, field
+
+from ppkd.bridge.own_data import expand_own_data
+from ppkd.errors import UserError
+from ppkd.files.paths import safe_name
+from ppkd.files.yaml_io import clone, merge, parse_value, read_with_bases
+from ppkd.recipe.keys import METHOD_KEYS, RUN_KEYS, check_top_level
+from ppkd.recipe.plan import SCHEDULE_KEYS
+from ppkd.recipe.teachers import check_fields, read_teachers, resolve_paths
+
+# What a recipe's method is called that has none but its own terms.
+TERMS = "terms"
+
+
+@dataclass
+class MethodSpec:
+    """What the slim file says about distillation, still in its own keys; `methods` translates it into terms.
+
+    Attributes:
+        name: value of ``slim_method`` (``FGD``, ...).
+        params: the section named by ``distill_loss``, with ``-o distill.*`` merged in.
+        levels: how many pyramid levels ``distill_loss_name`` lists, or None for all.
+        options: keys of ``distill:`` that steer the engine: `ENGINE_OPTIONS`.
+        file: for messages.
+        architecture: the student's, on which defaults may depend.
+        epochs: of the run, at which a decay of the weights ends.
+        origin: dotted key of ``params`` or ``options`` -> file or ``-o`` that set it.
+    """
+
+    name: str
+    params: dict = field(default_factory=dict)
+    levels: int | None = None
+    options: dict = field(default_factory=dict)
+    file: str = ""
+    architecture: str = ""
+    epochs: int | None = None
+    origin: dict = field(default_factory=dict)
+
+
+@dataclass
+class Recipe:
+    """Everything that a command needs, validated.
+
+    Attributes:
+        name: stem of the student's file, as `paths.safe_name` has it; names the output folder.
+        student: the student's and the run's merged ppdet config.
+        teachers: teachers by name (usually one, ``teacher``); empty without a slim file.
+        method: the distillation method, or None.
+        notes: lines for the log: which keys of the slim file changed the run.
+        origin: top-level key of the run -> file or ``-o`` that set it.
+        slim: the `SlimFile`, or None.
+    """
+
+    name: str
+    student: dict
+    teachers: dict = field(default_factory=dict)
+    method: MethodSpec | None = None
+    notes: list = field(default_factory=list)
+    origin: dict = field(default_factory=dict)
+    slim: object = None
+
+    @property
+    def output_dir(self):
+        """Folder for checkpoints and logs: ``save_dir/name``, as PaddleDetection names it."""
+        return os.path.join(str(self.student.get("save_dir") or "output"), self.name)
+
+
+ENGINE_OPTIONS = ("inherit", "numerics", "upstream_merge", "terms", "teachers", "plugins", *SCHEDULE_KEYS)
+# Methods whose parameters stand in a class of ppdet's that is no loss: in PaddleDetection's files the student's head.
+SECTIONS = {"LD": ("LDGFLHead", ("loss_ld", "loss_ld_vlr", "loss_kd"))}
+
+
+def parse_overrides(pairs):
+    """Turn ``["a.b=1", "c=2"]`` into ``{"a": {"b": 1}, "c": 2}``.
+
+    Raises:
+        UserError: an item without ``=``.
+    """
+    result = {}
+    for pair in pairs or []:
+        key, separator, text = pair.strip().partition("=")
+        if not separator or not key:
+            raise UserError(f"-o {pair!r}: expected key=value, for example -o epoch=12")
+        *parents, last = key.split(".")
+        here = result
+        for parent in parents:
+            here = here.setdefault(parent, {})
+            if not isinstance(here, dict):
+                raise UserError(f"-o {pair!r}: {parent} is given a value and fields at once")
+        here[last] = parse_value(text)
+    return result
+
+
+def load_recipe(config, slim_config=None, overrides=()):
+    """Build the recipe from ``-c``, ``--slim_config`` and ``-o``.
+
+    Args:
+        config: path of the student's file.
+        slim_config: path of the slim file, or None for plain training.
+        overrides: ``key=value`` strings.
+
+    Raises:
+        UserError: anything wrong in the files or the overrides.
+    """
+    given = parse_overrides(overrides)
+    for_teacher, for_method = _fields(given, "teacher"), _fields(given, "distill")
+    _, layers = read_with_bases(config)
+    student, origin = _merged(layers)
+    if "slim" in student:
+        raise UserError(f"{config}: has `slim:` in it, so it is a slim file, which goes to --slim_config")
+    recipe = Recipe(_name_of(config), student, origin=origin)
+    if slim_config is not None:
+        recipe.slim = slim = _read_slim(slim_config)
+        run, method, of_teacher = slim.run, slim.method, slim.of_teacher
+        recipe.method = _method(method, for_method, slim_config)
+        recipe.method.origin = _origins(slim.layers, method.get("distill_loss"), for_method)
+        _apply_bases(recipe, {k: v for k, v in slim.bases.items() if k in RUN_KEYS}, slim_config)
+        _override(recipe, run, slim_config)
+        recipe.notes += [f"{key}: set by the slim file {slim_config}, overriding -c" for key in run]
+        for key in given:
+            if key in method:
+                raise UserError(f"-o {key}: set the method's parameters with -o distill.NAME=value, else edit its file")
+    elif for_teacher or for_method:
+        raise UserError("-o teacher.* and -o distill.* need --slim_config: without it there is no teacher")
+    check_top_level(given, student, "-o")
+    _override(recipe, given, "-o")
+    if recipe.method is not None:
+        _complete(recipe.method, student, slim.own)
+    if "architecture" not in student:
+        raise UserError(f"{config}: no `architecture`, so there is no detector to build (is a _BASE_ missing?)")
+    _check_counts(recipe)
+    expand_own_data(student)
+    if slim_config is not None:
+        named = recipe.method.options.get("teachers")
+        recipe.teachers = read_teachers(slim.bases, of_teacher, for_teacher, named, student, slim_config)
+    return recipe
+
+
+def _name_of(config):
+    return safe_name(os.path.splitext(os.path.basename(config))[0]) or "model"
+
+
+@dataclass
+class SlimFile:
+    """A slim file, sorted.
+
+    Attributes:
+        own: what the file itself says, and what of its bases is about the method.
+        bases: what else its bases say: the teacher.
+        layers: ``(path, keys)`` of all files, from the lowest base to the file itself.
+    """
+
+    own: dict
+    bases: dict
+    layers: list
+
+    @property
+    def run(self):
+        """Its own keys of the run."""
+        return {k: v for k, v in self.own.items() if k in RUN_KEYS}
+
+    @property
+    def method(self):
+        """Its keys of the method."""
+        return {k: v for k, v in self.own.items() if k in METHOD_KEYS or k == self.own.get("distill_loss")}
+
+    @property
+    def of_teacher(self):
+        """Its own keys of the teacher's config."""
+        return {k: v for k, v in self.own.items() if k not in self.run and k not in self.method}
+
+
+def _read_slim(path):
+    """The slim file split into method-carrying own keys and the teacher's bases.
+
+    PaddleDetection lets a slim file inherit from another slim file: method keys found in the bases count as own.
+    """
+    own, layers = read_with_bases(path)
+    for file, values in layers:  # `own` is the last of them
+        resolve_paths(values, file)
+    base, _ = _merged(layers[:-1])
+    inherited = {k: base.pop(k) for k in list(base) if k in METHOD_KEYS}
+    loss = own.get("distill_loss", inherited.get("distill_loss"))
+    if isinstance(loss, str) and loss in base:
+        inherited[loss] = base.pop(loss)
+    own = merge(inherited, own)
+    kind = own.get("slim")
+    if kind is None:
+        hint = "; it looks like a detector's own config, which goes to -c" if "architecture" in own | base else ""
+        raise UserError(f"{path}: no `slim: Distill` in it or its bases, so it is no slim file{hint}")
+    if kind != "Distill":
+        raise UserError(f"{path}: `slim: {kind}` is not distillation; ppkd handles `slim: Distill`")
+    for key in own:
+        if key in ("terms", "teachers", "plugins"):
+            raise UserError(f"{path}: `{key}:` belongs below `distill:`")
+    known = set(METHOD_KEYS) | set(RUN_KEYS) | set(base) | {str(loss)}
+    check_top_level(own, known, path)
+    return SlimFile(own, base, layers)
+
+
+def _apply_bases(recipe, values, path):
+    """Say which keys of the teacher's bases would have changed the run under PaddleDetection, or let them.
+
+    PaddleDetection merges the whole slim file over the student's, so that schedule, readers and output name silently
+    become the teacher's. Here they do so with ``distill.upstream_merge=true`` only.
+    """
+    differing = [key for key, value in values.items() if recipe.student.get(key) != value]
+    wanted = recipe.method.options.get("upstream_merge", False)
+    if not isinstance(wanted, bool):
+        raise UserError(f"{path}: distill.upstream_merge has to be true or false, found {wanted!r}")
+    if wanted:
+        _override(recipe, clone(values), path)
+        recipe.name = _name_of(path)
+        recipe.notes += [f"{key}: set by the bases of {path} (distill.upstream_merge)" for key in differing]
+    elif differing:
+        recipe.notes.append(
+            f"not applied to the run, since the bases of {path} describe the teacher: {', '.join(sorted(differing))} "
+            "(PaddleDetection applies them; -o distill.upstream_merge=true does so here)"
+        )
+
+
+def _complete(method, student, own):
+    """Tell the method what it has to know of the student's file."""
+    method.architecture, method.epochs = str(student.get("architecture", "")), student.get("epoch")
+    section, keys = SECTIONS.get(method.name, (None, ()))
+    found, origin = {}, {}
+    for config, source in ((student, "the student's file"), (own, method.file)):
+        values = config.get(section)
+        if isinstance(values, dict):
+            taken = {k: clone(v) for k, v in values.items() if k in keys and isinstance(v, dict)}
+            origin |= dict.fromkeys(_paths(taken), source)
+            merge(found, taken)
+    method.params, method.origin = merge(found, method.params), origin | method.origin
+
+
+def _fields(given, prefix):
+    """Take what ``-o prefix.key=value`` set out of the parsed overrides."""
+    values = given.pop(prefix, None)
+    if not isinstance(values, dict | None):
+        raise UserError(f"-o {prefix}={values}: has fields to set, for example -o {_EXAMPLES[prefix]}")
+    return values or {}
+
+
+_EXAMPLES = {"teacher": "teacher.pretrain_weights=PATH", "distill": "distill.stop_epoch=10"}
+
+
+def _method(own, overrides, path):
+    loss = own.get("distill_loss")
+    block = own.get("distill") or {}
+    if not isinstance(loss, str | None):
+        raise UserError(f"{path}: distill_loss has to be the name of a loss, found {loss!r}")
+    if not isinstance(block, dict):
+        raise UserError(f"{path}: distill has to be a mapping of options, found {block!r}")
+    terms = block.get("terms") or overrides.get("terms")
+    name = own.get("slim_method") or loss or (TERMS if terms else None)
+    if name is None:
+        raise UserError(
+            f"{path}: `slim: Distill` without `slim_method`, `distill_loss` or terms in `distill:`: which method?"
+        )
+    section = own.get(loss) or {}
+    if not isinstance(section, dict):
+        raise UserError(f"{path}: {loss} has to be a mapping of parameters, found {section!r}")
+    names = own.get("distill_loss_name")
+    if not isinstance(names, list | None):
+        raise UserError(f"{path}: distill_loss_name has to be a list, one name a level, found {names!r}")
+    method = MethodSpec(str(name), clone(section), len(names) if names else None, {}, path)
+    for source in (block, overrides):
+        merge(method.options, {k: v for k, v in source.items() if k in ENGINE_OPTIONS})
+        merge(method.params, {k: v for k, v in source.items() if k not in ENGINE_OPTIONS})
+    return method
+
+
+def _origins(layers, loss, overrides):
+    """Who set which key of the method, by dotted path."""
+    origin = {}
+    for path, own in layers:
+        for section in (own.get(loss), own.get("distill")):
+            origin.update(dict.fromkeys(_paths(section or {}), path))
+    return origin | dict.fromkeys(_paths(overrides), "-o")
+
+
+def _paths(values, prefix=""):
+    """Dotted paths of all leaves of nested mappings."""
+    if not isinstance(values, dict) or not values:
+        return [prefix[:-1]] if prefix else []
+    return [path for key, value in values.items() for path in _paths(value, f"{prefix}{key}.")]
+
+
+def _merged(layers):
+    config, origin = {}, {}
+    for path, own in layers:
+        merge(config, own)
+        origin.update(dict.fromkeys(own, path))
+    return config, origin
+
+
+def _override(recipe, values, source):
+    check_fields(recipe.student, values, source)
+    merge(recipe.student, values)
+    recipe.origin.update(dict.fromkeys(values, source))
+
+
+def _check_counts(recipe):
+    for key in ("epoch", "snapshot_epoch", "log_iter", "worker_num", "seed"):
+        value = recipe.student.get(key)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+            raise UserError(f"{recipe.origin[key]}: {key} has to be a whole number, found {value!r}")

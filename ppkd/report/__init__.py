@@ -1,5 +1,0 @@
-"""``ppkd report``: one page about runs with and without a teacher. One file a section."""
-
-from ppkd.report.write import write_report
-
-__all__ = ["write_report"]

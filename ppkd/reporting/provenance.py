@@ -1,0 +1,37 @@
+"""What was run: seeds, steps, versions, and the recipe of every run in full."""
+
+import os
+
+from ppkd.reporting.document import Code, Missing, Section, Table
+from ppkd.training.record import FILE, versions
+
+
+def section(material):
+    """A table of the runs and their ``recipe.yml``."""
+    now = versions()
+    head = ["run", "kind", "method", "seed", "steps", *now]
+    rows = []
+    for run in material.runs:
+        kind = "distilled" if run.distilled else "plain"
+        steps = "-" if run.steps is None else str(run.steps)
+        rows.append([run.label, kind, _method(run), str(run.seed), steps, *(run.versions.get(k, "-") for k in now)])
+    rows.append(["this report", "", "", "", "", *now.values()])
+    blocks = [Table(head, rows, "Runs and versions", plain=True)]
+    weights = [[s.name, s.weights] for s in material.subjects]
+    blocks.append(Table(["detector", "weights"], weights, "Weights", plain=True))
+    unknown = [run.label for run in material.runs if not run.versions]
+    if unknown:
+        blocks.append(Missing(f"Versions were not recorded by {', '.join(unknown)}.", "ppkd train ..."))
+    for run in material.runs:
+        with open(os.path.join(run.folder, FILE), encoding="utf-8") as file:
+            blocks.append(Code(f"{FILE} of {run.label}", file.read()))
+    lead = "A run is repeated to the bit on one CPU process with the same recipe, data and versions."
+    return Section("Recipe and versions", lead, blocks)
+
+
+def _method(run):
+    if not run.distilled:
+        return "-"
+    method = run.recipe.method
+    file = os.path.basename(method.file)
+    return file if method.name == "terms" else f"{method.name} ({file})"

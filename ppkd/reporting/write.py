@@ -1,0 +1,94 @@
+"""Makes the page and writes it."""
+
+import contextlib
+import io
+import os
+import time
+
+import ppkd
+from ppkd.errors import UserError
+from ppkd.reporting import accuracy, cost, curves, examples, learning, maps, provenance, similarity, strengths
+from ppkd.reporting.document import Document, Missing, Section
+from ppkd.reporting.html import render_html
+from ppkd.reporting.markdown import render_markdown
+from ppkd.reporting.material import gather
+from ppkd.reporting.summary import outcome
+from ppkd.terminal.log import duration, logger
+
+# In the order of the page.
+_SECTIONS = (accuracy, curves, learning, strengths, examples, maps, similarity, cost, provenance)
+_HTML = "report.html"
+_PICTURES = (".svg", ".png", ".jpeg")
+
+
+def write_report(runs, output, images=None):
+    """Write the page about runs.
+
+    Args:
+        runs: list of `runs.Run`.
+        output: a folder, or a file that ends in ``.html``; Markdown and its pictures go beside the file.
+        images: look at the first so many validation images only; None for all.
+
+    Returns:
+        Paths of the HTML and the Markdown file.
+
+    Raises:
+        UserError: `output` is not writable; as `material.gather`.
+    """
+    begin = time.time()
+    html = output if output.endswith(".html") else os.path.join(output, _HTML)
+    _check(html)
+    logger()  # before standard output is another: the log goes on, what pycocotools and ppdet print does not
+    with contextlib.redirect_stdout(io.StringIO()):
+        page = _page(gather(runs, images))
+    stem = os.path.splitext(html)[0]
+    folder = f"{stem}_pictures"
+    text, files = render_markdown(page, os.path.basename(folder))
+    try:
+        os.makedirs(folder, exist_ok=True)
+        for old in os.listdir(folder):  # pictures of an earlier report are not this one's
+            if old.endswith(_PICTURES):
+                os.remove(os.path.join(folder, old))
+        for name, data in files.items():
+            with open(os.path.join(folder, name), "wb") as file:
+                file.write(data)
+        for path, content in ((f"{stem}.md", text), (html, render_html(page))):
+            _write(path, content)
+    except OSError as error:
+        raise UserError(f"--output {output}: cannot be written: {error}") from error
+    logger().info("report done in %s", duration(time.time() - begin))
+    return html, f"{stem}.md"
+
+
+def _page(material):
+    sections = []
+    for number, part in enumerate(_SECTIONS, 1):
+        logger().info("report: %d of %d, %s", number, len(_SECTIONS), part.__name__.rpartition(".")[2])
+        try:
+            sections.append(part.section(material))
+        except UserError as error:
+            title = getattr(part, "TITLE", part.__name__.rpartition(".")[2].capitalize())
+            logger().warning("%s: %s", title, error)
+            sections.append(Section(title, "", [Missing(str(error))]))
+    summary, facts, remarks = outcome(material)
+    names = [run.label for run in material.runs]
+    title = "Distillation report: " + (", ".join(names) if len(names) < 4 else f"{len(names)} runs")
+    footer = f"Made by ppkd {ppkd.__version__} on {time.strftime('%Y-%m-%d %H:%M')}. This page loads nothing."
+    return Document(title, summary, remarks, facts, sections, footer)
+
+
+def _check(html):
+    folder = os.path.dirname(os.path.abspath(html))
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output: {folder} cannot be made: {error}") from error
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"--output: {folder} is not writable")
+
+
+def _write(path, text):
+    temporary = f"{path}.tmp{os.getpid()}"
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.replace(temporary, path)

@@ -1,0 +1,1 @@
+"""What is made of runs: detections, matches, intervals, costs."""

@@ -1,0 +1,143 @@
+"""What a detector finds on the validation set, image by image; kept beside the run, so that it is computed once."""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+
+from ppkd.bridge.datasets import open_dataset
+from ppkd.bridge.workspace import build_detector, scope
+from ppkd.errors import UserError
+from ppkd.files.locate import find_weights
+from ppkd.files.weights import load_exactly
+from ppkd.files.yaml_io import clone
+from ppkd.recipe.keys import RUN_KEYS
+from ppkd.terminal.log import logger
+from ppkd.training.evaluation import check_reader, evaluate
+
+_FOLDER = "detections"
+# Of the run, what decides which images are seen, and how.
+_OF_EVALUATION = ("EvalReader", "EvalDataset", "metric", "eval_size", "eval_height", "eval_width")
+# ppdet's result files, the main one of a detector first.
+_KINDS = {"bbox.json": "bbox", "segm.json": "segm", "mask.json": "segm"}
+
+
+@dataclass
+class Detections:
+    """COCO results.
+
+    Attributes:
+        annotations: path of the annotation file.
+        image_dir: folder of its images.
+        images: ids of the images that the detector saw.
+        results: COCO's dicts of ``image_id``, ``category_id``, ``score`` and ``bbox`` or ``segmentation``.
+        kind: ``bbox``, or ``segm`` for a detector that finds masks without boxes.
+    """
+
+    annotations: str
+    image_dir: str
+    images: list
+    results: list
+    kind: str = "bbox"
+
+
+def config_for(run, spec=None):
+    """The config by which the student of a run, or one of its teachers, is evaluated on the run's validation set.
+
+    Args:
+        run: `runs.Run`.
+        spec: `teachers.TeacherSpec`, or None for the student.
+    """
+    student = run.recipe.student
+    if spec is None:
+        return clone(student)
+    config = clone(spec.config)
+    config["EvalReader"] = config.get("EvalReader") or student.get("EvalReader")
+    config |= {key: clone(student[key]) for key in ("EvalDataset", "metric", "use_gpu", "worker_num") if key in student}
+    return config
+
+
+def detect(config, weights, folder, what, images=None):
+    """Detections of a detector, read from `folder` if they are there already.
+
+    Args:
+        config: of the detector and the validation set; see `config_for`.
+        weights: path or URL.
+        folder: of the run; the file goes to its folder ``detections``, named by a digest of the weights and of all
+            that the detections depend on.
+        what: for messages.
+        images: look at the first so many images only; None for all.
+
+    Returns:
+        `Detections`.
+
+    Raises:
+        UserError: another metric than COCO; missing data; weights that do not fit; `folder` is not writable.
+    """
+    if config.get("metric") != "COCO":
+        raise UserError(f"{what}: its metric is {config.get('metric')}; detections are compared by COCO's only")
+    config = config | {"save_prediction_only": True}
+    if images is not None:
+        config["EvalDataset"] = clone(config["EvalDataset"])
+        config["EvalDataset"]["sample_num"] = images
+    weights = find_weights(weights, what)
+    with scope(config) as table, contextlib.redirect_stdout(io.StringIO()):
+        dataset = open_dataset("EvalDataset", config)
+        annotations, image_dir = dataset.get_anno(), os.path.join(dataset.dataset_dir, dataset.image_dir)
+        ids = sorted({int(record["im_id"][0]) for record in dataset.roidbs})
+        path = os.path.join(folder, _FOLDER, f"{_key(config, weights, annotations)}.json")
+        if os.path.exists(path):
+            logger().info("%s: detections of these weights are there already (%s)", what, path)
+            return Detections(annotations, image_dir, ids, **_read(path))
+        logger().info("%s: detecting on %d images", what, len(ids))
+        check_reader(config)
+        model = build_detector(config)
+        load_exactly(model, weights, what, config.get("num_classes"))
+        kind, results = _run(model, table)
+    _write(path, {"kind": kind, "results": results})
+    return Detections(annotations, image_dir, ids, results, kind)
+
+
+def _run(model, table):
+    with tempfile.TemporaryDirectory() as scratch:
+        evaluate(model, table, scratch)
+        for name, kind in _KINDS.items():
+            path = os.path.join(scratch, name)
+            if os.path.exists(path):
+                return kind, _read(path)
+    return "bbox", []  # ppdet writes no file where a detector found nothing at all
+
+
+def _key(config, weights, annotations):
+    """A digest of all that the detections depend on."""
+    relevant = {
+        k: v for k, v in config.items()
+        if (k not in RUN_KEYS or k in _OF_EVALUATION) and k not in ("weights", "pretrain_weights")
+    }  # fmt: skip
+    digest = hashlib.sha256(json.dumps(relevant, sort_keys=True, default=str).encode())
+    for path in (weights, annotations):
+        with open(path, "rb") as file:
+            digest.update(hashlib.sha256(file.read()).digest())
+    return digest.hexdigest()[:16]
+
+
+def _read(path):
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except ValueError as error:
+        raise UserError(f"{path}: damaged ({error}); remove it, and it will be computed anew") from None
+
+
+def _write(path, content):
+    temporary = f"{path}.tmp{os.getpid()}"
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(temporary, "w", encoding="utf-8") as file:
+            json.dump(content, file)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"{path}: the detections cannot be kept: {error}") from error

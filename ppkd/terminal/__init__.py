@@ -1,0 +1,1 @@
+"""What people see while it runs: log, progress, tables."""

@@ -1,0 +1,119 @@
+"""Writes and reads checkpoints: the student's weights alone, and one resume file beside them."""
+
+import glob
+import os
+
+from ppkd.errors import UserError
+from ppkd.files.tensor_files import read_tensors, write_tensors
+from ppkd.terminal.log import logger
+
+RESUME_SUFFIX = ".resume"
+# The checkpoint that is written again and again, inside of epochs and when a run is stopped.
+LAST = "last"
+_FORMAT = 2
+
+
+def write(path, content):
+    """Save as `tensor_files` does under a temporary name, flush to disk, then rename: `path` is whole or as it was.
+
+    Raises:
+        UserError: the disk is full or the folder is not writable.
+    """
+    temporary = f"{path}.tmp{os.getpid()}"
+    try:
+        write_tensors(temporary, content, os.path.splitext(path)[1])
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(os.path.dirname(path))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error}; earlier checkpoints are untouched") from error
+    finally:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+
+
+def _sync_folder(folder):
+    """Flush the renaming itself, without which a crash of the machine may undo it."""
+    handle = os.open(folder or ".", os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def save(folder, name, student_state, resume_state):
+    """Write ``name.pdparams`` (for ppdet) and then ``name.resume`` (for ``-r``) into `folder`.
+
+    Either file is whole or as it was, and the resume file, which holds the student's own tensors too, is of use alone.
+
+    Args:
+        student_state: what evaluation and ppdet load: the student's tensors, EMA's if it is on.
+        resume_state: everything else (see `Trainer.state`), or None to write the weights alone.
+    """
+    write(os.path.join(folder, name + ".pdparams"), student_state)
+    if resume_state is not None:
+        write(os.path.join(folder, name + RESUME_SUFFIX), {"format": _FORMAT, **resume_state})
+
+
+def keep_newest(folder, count):
+    """Remove all but the newest `count` of the checkpoints that are numbered by epochs; the others stay in any case.
+
+    Args:
+        folder: the output folder.
+        count: 0 keeps all.
+    """
+    if not count:
+        return
+    stems = {os.path.splitext(path)[0] for path in glob.glob(os.path.join(glob.escape(folder), "*.pdparams"))}
+    numbered = sorted((int(name), stem) for stem in stems if (name := os.path.basename(stem)).isdecimal())
+    for _, stem in numbered[:-count]:
+        for suffix in (RESUME_SUFFIX, ".pdparams"):
+            if os.path.exists(stem + suffix):
+                os.remove(stem + suffix)
+
+
+def remove_leftovers(folder):
+    """Remove what processes that were killed while they wrote have left behind."""
+    for path in glob.glob(os.path.join(glob.escape(folder), "*.tmp[0-9]*")):
+        os.remove(path)
+
+
+def load(path):
+    """Read a resume file; `path` is the file, or the checkpoint's path with or without its suffix.
+
+    Raises:
+        UserError: no such file, or not a resume file of this format.
+    """
+    stem, suffix = os.path.splitext(path)
+    file = path if suffix == RESUME_SUFFIX else (stem if suffix == ".pdparams" else path) + RESUME_SUFFIX
+    if not os.path.isfile(file):
+        raise UserError(f"-r {path}: no resume file {file}")
+    state = read_tensors(file, keep_tensors=True)
+    if not isinstance(state, dict) or state.get("format") != _FORMAT:
+        raise UserError(f"{file}: not a resume file that this version of ppkd wrote")
+    return state
+
+
+def load_newest(folder):
+    """The state of the newest resume file of a folder that can be read, for ``--resume auto``.
+
+    Returns:
+        The state, or None if there is no resume file.
+
+    Raises:
+        UserError: there are resume files, and none can be read.
+    """
+    files = glob.glob(os.path.join(glob.escape(folder), "*" + RESUME_SUFFIX))
+    files = sorted(files, key=lambda file: (os.stat(file).st_mtime_ns, file), reverse=True)
+    for file in files:
+        try:
+            state = load(file)
+        except UserError as error:
+            logger().warning("%s; trying the one before", error)
+            continue
+        logger().info("resuming from %s", file)
+        return state
+    if files:
+        raise UserError(f"--resume auto: no resume file of {folder} can be read; a new run needs another save_dir")
+    return None

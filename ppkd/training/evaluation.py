@@ -1,0 +1,115 @@
+"""Evaluates a detector with ppdet's readers and metrics."""
+
+import os
+import tempfile
+import time
+
+import paddle
+
+from ppkd.bridge.own_data import finds_masks
+from ppkd.errors import UserError
+from ppkd.terminal.log import duration, logger
+from ppkd.terminal.progress import progress
+
+# Order of pycocotools' summary.
+_COCO_STATS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+
+
+def check_reader(config):
+    """Refuse what ppdet's evaluation does not do.
+
+    Raises:
+        UserError: several images a batch for a detector with masks: ppdet gives images the masks of others as soon as
+            one of the batch has no detection, and SOLOv2 looks at the first image only.
+    """
+    size = (config.get("EvalReader") or {}).get("batch_size", 1)
+    if finds_masks(config) and size != 1:
+        raise UserError(
+            f"EvalReader.batch_size is {size}, but ppdet evaluates masks of one image a batch only: set "
+            "-o EvalReader.batch_size=1"
+        )
+
+
+def evaluate(model, table, output_dir=None):
+    """Evaluate `model` on the EvalDataset of the current scope.
+
+    Args:
+        model: a ppdet detector; left in the mode it was in.
+        table: ppdet's global config as `workspace.scope` yielded it.
+        output_dir: folder for ``bbox.json``; None keeps no file.
+
+    Returns:
+        ``{"AP": .., "AP50": .., "AP75": .., "APs": .., "APm": .., "APl": ..}`` for the COCO metric (fractions; -1
+        where the set has no such object), ``{"mAP": ..}`` for others. Those of masks are ``mask_AP`` and so on, beside
+        the boxes' or, for SOLOv2, alone.
+    """
+    from ppdet.engine import Trainer
+
+    training = model.training
+    with tempfile.TemporaryDirectory() as scratch:
+        config = table.copy()
+        if output_dir is not None:
+            os.makedirs(output_dir, exist_ok=True)
+        config["model"], config["output_eval"] = model, output_dir or scratch
+        engine = Trainer(config, "eval")
+        with progress("evaluating", len(engine.loader)) as bar, paddle.no_grad():
+            watch = engine._compose_callback = _Watch(engine, bar)
+            engine._eval_with_loader(engine.loader)
+    if training:
+        model.train()
+    return watch.results
+
+
+class _Watch:
+    """In place of ppdet's callbacks: reports progress and keeps the metric's values, which ppdet clears at the end.
+
+    Args:
+        engine: ppdet's trainer.
+        bar: what `progress.progress` yields; without one there is a line every ten seconds.
+    """
+
+    def __init__(self, engine, bar):
+        self._engine, self._bar = engine, bar
+        self._begin = self._shown = time.time()
+        self.results = {}
+
+    def on_step_end(self, status):
+        done, total, now = status["step_id"] + 1, len(self._engine.loader), time.time()
+        if self._bar is not None:
+            self._bar.update()
+            if done == total:
+                self._bar.close()  # the metric prints what it does
+        elif now - self._shown > 10:
+            self._shown = now
+            left = (now - self._begin) / done * (total - done)
+            logger().info("evaluating: batch %d of %d, %s left", done, total, duration(left))
+
+    def on_epoch_end(self, status):
+        for metric in self._engine._metrics:
+            found = metric.get_results()
+            if self._engine.cfg.metric == "COCO":
+                for kind, prefix in _found_by(self._engine.cfg.architecture, found):
+                    # No detection at all leaves no result: that is an AP of 0, not a missing one.
+                    stats = found.get(kind, [0.0] * len(_COCO_STATS))
+                    self.results.update({prefix + k: float(v) for k, v in zip(_COCO_STATS, stats)})
+            else:
+                self.results["mAP"] = float(found if not isinstance(found, dict) else found["bbox"][0])
+
+    def on_step_begin(self, status):
+        pass
+
+    def on_epoch_begin(self, status):
+        pass
+
+
+def _found_by(architecture, found):
+    """What a detector finds, the main thing first, and the prefix of its figures: SOLOv2 finds masks without boxes."""
+    kinds = {"SOLOv2": ("mask",), "MaskRCNN": ("bbox", "mask")}.get(architecture, ("bbox",))
+    if "mask" in found and "mask" not in kinds:
+        kinds = (*kinds, "mask")  # a Cascade R-CNN with a mask head
+    return [(kind, "mask_" if kind == "mask" else "") for kind in kinds]
+
+
+def summary(results):
+    """One line: ``AP 41.2  AP50 60.1 ...`` in percent."""
+    return "  ".join(f"{k} {v * 100:.1f}" if v >= 0 else f"{k} -" for k, v in results.items())

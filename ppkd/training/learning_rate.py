@@ -1,0 +1,32 @@
+"""ppdet's schedule of the learning rate, and what users get wrong about it."""
+
+from ppkd.bridge.workspace import create
+from ppkd.errors import UserError
+from ppkd.terminal.log import logger
+
+
+def learning_rate(config, steps):
+    """The schedule of the current scope.
+
+    Args:
+        config: the run's config.
+        steps: of an epoch.
+
+    Raises:
+        UserError: a decay that ppdet would look for a warm-up beside; schedulers or parameters that it does not know.
+    """
+    given = (config.get("LearningRate") or {}).get("schedulers") or []
+    schedulers = [scheduler for scheduler in given if isinstance(scheduler, dict)]
+    if len(given) == len(schedulers) == 1 and schedulers[0].get("use_warmup", True):
+        raise UserError(
+            "LearningRate.schedulers has one entry, and PaddleDetection takes a decay and after it a warm-up: add "
+            "{name: LinearWarmup, start_factor: 0.1, steps: 500}, or use_warmup: false to the decay"
+        )
+    ends = [scheduler["max_epochs"] for scheduler in schedulers if scheduler.get("max_epochs") is not None]
+    epochs = int(config.get("epoch") or 1)
+    if ends and ends[0] < epochs:  # `-o epoch=` does not move it
+        logger().warning(
+            "the learning rate ends after epoch %d of %d: set LearningRate.schedulers along with epoch",
+            ends[0], epochs,
+        )  # fmt: skip
+    return create("LearningRate", steps)

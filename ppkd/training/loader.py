@@ -1,0 +1,200 @@
+"""Feeds ppdet's readers so that a batch depends on seed, epoch and index only."""
+
+import itertools
+import json
+import random
+
+import numpy as np
+import paddle
+from paddle import distributed as dist
+from paddle.io import DataLoader, Dataset, DistributedBatchSampler
+from paddle.io.dataloader.dataloader_iter import _DataLoaderIterSingleProcess
+
+from ppkd.bridge.bad_images import STAND_IN, BadImage, BadImages, Checked
+from ppkd.bridge.compat import yolox_sizes
+from ppkd.detectors.ground_truth import keep_ground_truth
+from ppkd.errors import UserError
+
+_SEED_KEY, _BAD = "ppkd_seed", "ppkd_bad"
+
+
+class TrainLoader:
+    """Epochs of training batches from a ppdet reader and data set.
+
+    ppdet's own loader draws augmentations from one global stream, so a batch depends on everything drawn before it
+    and on the number of workers. Here every sample has a seed of its own: the same batch comes out whatever the
+    workers do, and a run can start in any epoch.
+
+    An image that cannot be read is left out of its batch, which is smaller by it: neither the order of the others nor
+    the number of batches depends on it, on any rank. A batch of which nothing is left comes as an empty dict; or, with
+    several ranks, which wait for each other in every step, as one image in its place, marked with `STAND_IN` so that it
+    counts nothing.
+
+    Args:
+        reader: ppdet's TrainReader (transforms, batch size, shuffling).
+        dataset: a parsed ppdet data set.
+        workers: loading processes; 0 loads in the training process.
+        seed: seed of the run.
+        bad: `bad_images.BadImages` of the run, which counts those that are left out.
+
+    Raises:
+        UserError: fewer images than one batch has; too many of them missing. The same from `epoch` for unreadable ones.
+    """
+
+    def __init__(self, reader, dataset, workers, seed, bad=None):
+        keep_ground_truth(reader._batch_transforms)
+        dataset.set_transform(Checked(reader._sample_transforms))
+        dataset.set_kwargs(**reader.kwargs)
+        self._dataset, self._bad = dataset, bad or BadImages()
+        missing = getattr(dataset, "missing_images", [])
+        self._images = len(dataset.roidbs) + len(missing)
+        self._bad.add([(file, "missing") for file in missing], self._images)
+        self._seeded = _Seeded(dataset, seed)
+        self._sampler = _Rest(
+            self._seeded, batch_size=reader.batch_size, shuffle=reader.shuffle, drop_last=reader.drop_last
+        )
+        if len(self._sampler) < 1:
+            raise UserError(
+                f"the training set has {len(dataset)} images, fewer than one batch of {reader.batch_size}; "
+                "set a smaller TrainReader.batch_size"
+            )
+        self._loader = DataLoader(
+            dataset=self._seeded,
+            batch_sampler=self._sampler,
+            collate_fn=_SeededCollate(reader._batch_transforms, self._seeded),
+            num_workers=workers,
+            return_list=False,
+            use_shared_memory=bool(reader.use_shared_memory) and workers > 0,
+        )
+
+    def __len__(self):
+        return len(self._sampler)
+
+    def epoch(self, number, begin=0):
+        """Iterate over the batches of epoch `number` (from 0), from batch `begin` on; those before are not read."""
+        self._dataset.set_epoch(number)
+        self._seeded.epoch = number
+        self._sampler.set_epoch(number)
+        self._sampler.begin = begin
+        batches = iter(self._loader)
+        try:
+            for batch in batches:
+                self._count_bad(batch)
+                yield batch
+        except SystemError as error:
+            if "Blocking queue is killed" not in str(error):
+                raise
+            # The worker process has printed what it met; only that it ended reaches this one.
+            raise UserError(
+                "a loading process failed: a training batch cannot be made. Its message stands above; with "
+                "-o worker_num=0 the message names the images"
+            ) from error
+        finally:
+            _end(batches)
+
+    def _count_bad(self, batch):
+        if _BAD in batch:
+            told = json.loads(batch.pop(_BAD).numpy().tobytes())
+            self._bad.add([tuple(pair) for pair in told], self._images)
+
+
+def _end(batches):
+    """End loading where an epoch is left before its end: Paddle's thread would wait, with its batches, for ever."""
+    if getattr(batches, "_thread_done_event", None) is None or batches._blocking_queue is None:
+        return
+    if not isinstance(batches, _DataLoaderIterSingleProcess):
+        batches._try_shutdown_all()
+        return
+    # Not by Paddle's own way, which sleeps for a second where a moment is enough.
+    batches._thread_done_event.set()
+    batches._blocking_queue.close()
+    batches._thread.join(timeout=30)
+
+
+class _Rest(DistributedBatchSampler):
+    """The batches of an epoch from `begin` on."""
+
+    begin = 0
+
+    def __iter__(self):
+        return itertools.islice(super().__iter__(), self.begin, None)
+
+
+class _Seeded(Dataset):
+    def __init__(self, dataset, seed):
+        super().__init__()
+        self._dataset, self._seed, self.epoch = dataset, seed, 0
+
+    def __len__(self):
+        return len(self._dataset)
+
+    def __getitem__(self, index):
+        seed = int(np.random.SeedSequence([self._seed, self.epoch, index]).generate_state(1)[0])
+        _seed_augmentation(seed)
+        try:
+            sample = self._dataset[index]
+        except BadImage as bad:
+            return {_SEED_KEY: seed, _BAD: (str(bad.file), bad.reason)}
+        sample[_SEED_KEY] = seed
+        return sample
+
+    def stand_in(self):
+        """The first image of the data set that can be read, as a sample."""
+        for index in range(len(self)):
+            sample = self[index]
+            if _BAD not in sample:
+                del sample[_SEED_KEY]
+                return sample
+        raise UserError("not one training image can be read")
+
+
+class _SeededCollate:
+    def __init__(self, transforms, images):
+        self._transforms, self._images = transforms, images
+
+    def __call__(self, samples):
+        seeds = [sample.pop(_SEED_KEY) for sample in samples]
+        _seed_augmentation(seeds[0] ^ 0x5EED)
+        bad = [sample[_BAD] for sample in samples if _BAD in sample]
+        samples = [sample for sample in samples if _BAD not in sample]
+        alone = not samples and dist.get_world_size() > 1
+        if alone:
+            samples = [self._images.stand_in()]
+        images = [int(np.ravel(sample["im_id"])[0]) for sample in samples if "im_id" in sample]
+        try:
+            batch = self._transforms(samples) if samples else {}
+        except Exception as error:
+            raise UserError(
+                f"a training batch cannot be made of the images with the ids {images}: {type(error).__name__}: {error}"
+            ) from error
+        if alone:
+            batch[STAND_IN] = np.zeros([1], "float32")
+        # As bytes, for nothing but arrays comes through; absent if there is none, for reading it would cost a wait.
+        return {**batch, _BAD: np.frombuffer(json.dumps(bad).encode(), "uint8").copy()} if bad else batch
+
+
+def _seed_augmentation(seed):
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+
+
+def seed_everything(seed):
+    """Seed Python, NumPy and Paddle, for initial weights."""
+    _seed_augmentation(seed)
+    paddle.seed(seed)
+
+
+def seed_step(seed, epoch, step, rank):
+    """Seed what a step draws (dropout, random masks, YOLOX's sizes), so that no state is needed to resume."""
+    paddle.seed(step_seed(seed, epoch, step, rank))
+    # Python's own generator belongs to the loading thread. Sizes are those of all ranks, or one would wait for others.
+    yolox_sizes.GENERATOR.seed(_number(seed, epoch, step))
+
+
+def step_seed(seed, epoch, step, rank):
+    """The number that Paddle's generator is seeded with for a step."""
+    return _number(seed, epoch, step, rank)
+
+
+def _number(*place):
+    return int(np.random.SeedSequence(place).generate_state(1)[0])

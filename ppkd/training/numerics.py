@@ -1,0 +1,296 @@
+"""Losses and gradients that are not finite: found, named, kept for reproduction, skipped or the end of the run."""
+
+import glob
+import os
+import re
+from dataclasses import dataclass, replace
+
+import numpy as np
+import paddle
+from paddle import distributed as dist
+from paddle import nn
+
+from ppkd.bridge.bad_images import STAND_IN
+from ppkd.errors import UserError
+from ppkd.terminal.log import logger
+from ppkd.training import checkpoint
+from ppkd.training.batch_size import count
+from ppkd.training.loader import step_seed
+
+MODES = ("stop", "skip")
+FOLDER = "nonfinite"
+_KEPT = 3
+_ADVICE = "Lower the learning rate or the terms' weights, or set OptimizerBuilder.clip_grad_by_norm"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A batch that was done: its place (all from 0), its images' ids, itself where it is kept, and its losses."""
+
+    epoch: int
+    batch: int
+    step: int
+    images: object
+    inputs: dict
+    losses: dict
+
+    def broken(self):
+        """Names of the losses that are not finite; the sum only if no other is."""
+        names = [name for name, value in self.losses.items() if not bool(paddle.isfinite(value).all())]
+        return [name for name in names if name != "loss"] or names
+
+
+class Numerics:
+    """Watches the losses and gradients of a run.
+
+    ``on_nonfinite: stop`` reads nothing from the device in ordinary steps: losses are kept there, and looked at where
+    they are read anyway, at log lines, and before anything is saved. ``skip`` reads one value a step, before the
+    optimizer's: a step with anything that is not finite leaves weights, statistics and the optimizer as they were.
+
+    Several processes skip alike: what they decide by are the gradients after their exchange, which `parallel.Connected`
+    makes NaN where the loss of any of them is not finite. With a loss scaler (float16) gradients beyond the type's
+    range are its business, and the losses alone are looked at.
+
+    Args:
+        config: the run's config: ``on_nonfinite``, and ``max_nonfinite``, so many such steps in a row end the run.
+        model: the student or a `model.DistillModel`.
+        detector: the student's `detectors.Detector`.
+        folder: the run's.
+        seed, rank: of the run.
+        scales: whether there is a loss scaler.
+
+    Attributes:
+        skips: whether steps are skipped.
+        skipped, row: steps skipped in all, and now in a row.
+
+    Raises:
+        UserError: an unknown mode.
+    """
+
+    def __init__(self, config, model, detector, folder, seed, rank, scales=False):
+        mode = config.get("on_nonfinite") or MODES[0]
+        if mode not in MODES:
+            raise UserError(f"on_nonfinite has to be one of {', '.join(MODES)}, found {mode!r}")
+        self.skips, self._limit = mode == "skip", count(config, "max_nonfinite", 5, least=1)
+        self._model, self._detector, self._scales = model, detector, scales
+        self._folder, self._seed, self._rank = folder, seed, rank
+        self.skipped = self.row = 0
+        self._pending, self._counted, self._before, self._fed = [], [], None, False
+
+    def begin(self):
+        """A step of the optimizer begins."""
+        self._counted, self._fed = [], False
+        if self.skips:
+            self._pending = []
+            tensors = [(tensor, tensor.clone()) for tensor in statistics(self._model)]
+            self._before = tensors, self._detector.training_state()
+
+    def add(self, place, inputs, losses):
+        """A batch is done.
+
+        Args:
+            place: epoch, batch and step, from 0.
+            inputs: ppdet's batch as it was before the model had it.
+            losses: scalar tensors by name.
+        """
+        # Where steps are stopped at, the batch can be loaded again: it depends on its place alone.
+        kept = inputs if self.skips else None
+        values = {name: value.detach() for name, value in losses.items()}
+        self._fed |= bool(losses)
+        if losses and STAND_IN not in inputs:
+            self._counted.append(values)
+        self._pending.append(Entry(*place, inputs.get("im_id"), kept, values))
+
+    def good(self, parameters):
+        """Whether the optimizer is to take its step; with ``stop`` always, but where all images of it were bad.
+
+        Args:
+            parameters: all that are trained, with their gradients.
+
+        Raises:
+            UserError: too many steps in a row were not finite.
+        """
+        if not self.skips or not self._fed:
+            return self._fed
+        gradients = [] if self._scales else [p.grad for p in parameters if p.grad is not None]
+        losses = [value for entry in self._pending for value in entry.losses.values()]
+        if bool(_finite([*losses, *gradients])):
+            self.row = 0
+            return True
+        self._counted = []
+        tensors, state = self._before
+        for tensor, copy in tensors:
+            paddle.assign(copy, tensor)
+        self.skipped, self.row = self.skipped + 1, self.row + 1
+        found = any(entry.broken() for entry in self._pending)
+        told = self._report(self._pending, [] if found else _broken_gradients(self._model), weights=True)
+        self._detector.restore_training_state(state)
+        if self.row >= self._limit:
+            raise UserError(
+                f"{told}. These were {self.row} such steps in a row (max_nonfinite: {self._limit}); checkpoints in "
+                f"{self._folder} are as they were. {_ADVICE}"
+            )
+        logger().warning("step skipped: %s", told)
+        return False
+
+    def take(self):
+        """Losses by name of each batch since the last call; none of a skipped step's."""
+        counted, self._counted = self._counted, []
+        return counted
+
+    def check(self, reload):
+        """Look at the losses since the last look.
+
+        Args:
+            reload: function from epoch and batch to that batch, which is needed again only if it is bad.
+
+        Raises:
+            UserError: one of them is not finite.
+        """
+        pending, self._pending = self._pending, [] if not self.skips else self._pending
+        values = [value for entry in pending for value in entry.losses.values()]
+        if not self.skips and values and not bool(_finite(values)):
+            self._stop(pending, reload)
+
+    def failed(self, place, inputs, error, reload):
+        """The forward of a batch raised; Paddle's binary cross-entropy does so where it is given a NaN.
+
+        Args:
+            place, inputs: as of `add`.
+            error: what it raised.
+            reload: as of `check`.
+
+        Raises:
+            UserError: the error tells of a NaN and the run is not to skip, or cannot, since other processes wait for
+                this one.
+            Exception: `error` itself, if it tells of something else.
+        """
+        if not re.search(r"\b(nan|inf)\b", str(error), re.I):
+            raise error
+        line = next((line for line in str(error).splitlines() if "InvalidArgument" in line), type(error).__name__)
+        told = {f"detection ({line.strip()})": paddle.full([], float("nan"))}
+        self._pending.append(Entry(*place, inputs.get("im_id"), inputs, told))
+        self._fed = True
+        if not self.skips or dist.get_world_size() > 1:
+            self._stop(self._pending, reload)
+
+    def _stop(self, pending, reload):
+        """End the run because of the first of the batches that is not finite."""
+        first = next(entry for entry in pending if entry.broken())
+        first = replace(first, inputs=first.inputs or reload(first.epoch, first.batch))
+        told = self._report([first], [], weights=False)
+        raise UserError(f"{told}. Checkpoints in {self._folder} are as they were. {_ADVICE}")
+
+    def check_weights(self, states, name):
+        """Refuse to save weights that are not finite.
+
+        Args:
+            states: dicts of tensors.
+            name: of the checkpoint.
+
+        Raises:
+            UserError: some are not; names them.
+        """
+        tensors = [t for state in states for t in (state or {}).values() if _is_float(t)]
+        if tensors and not bool(_finite(tensors)):
+            broken = [k for s in states for k, t in (s or {}).items() if _is_float(t) and not bool(_finite([t]))]
+            raise UserError(
+                f"{name} is not saved: these weights are not finite any more: {_listed(broken)}. Checkpoints in "
+                f"{self._folder} are as they were. {_ADVICE}"
+            )
+
+    def state(self):
+        """What resuming needs."""
+        return {"skipped": self.skipped, "row": self.row}
+
+    def restore(self, state):
+        """Go on as `state` was."""
+        self.skipped, self.row = state["skipped"], state["row"]
+
+    def _report(self, entries, gradients, weights):
+        """Save the reproducer and say what was met."""
+        broken = list(dict.fromkeys(name for entry in entries for name in entry.broken()))
+        images = [int(i) for e in entries if e.images is not None for i in e.images.numpy().reshape(-1)]
+        parts = [f"the loss{'es' if len(broken) > 1 else ''} {_listed(broken)}"] if broken else []
+        parts += [f"the gradients of {_listed(gradients)}"] if gradients else []
+        teachers = self._broken_sources([entry.inputs for entry in entries if entry.inputs])
+        parts += [f"before that, what the teacher gave: {_listed(teachers)}"] if teachers else []
+        first = entries[0]
+        place = f"epoch {first.epoch + 1}, batch {first.batch + 1}, step {first.step + 1}"
+        path = self._save(entries, broken, weights)
+        told = f"not finite in {place} (image ids {_listed(images, 32)}): {'; '.join(parts) or 'the gradients'}"
+        return told + (f"; to reproduce it: {path}" if path else "")
+
+    def _broken_sources(self, batches):
+        found = getattr(self._model, "broken_sources", None)
+        return list(dict.fromkeys(name for batch in batches for name in found(batch))) if found else []
+
+    def _save(self, entries, broken, weights):
+        """Write batches, random states and (where they are still those of the step) weights; the path, or None."""
+        folder = os.path.join(self._folder, FOLDER)
+        epoch, batch = entries[0].epoch, entries[0].batch
+        if len(glob.glob(os.path.join(glob.escape(folder), "*.pdparams"))) >= _KEPT:
+            return None
+        path = os.path.join(folder, f"epoch{epoch}_batch{batch}_rank{self._rank}.pdparams")
+        content = {
+            "epoch": epoch,
+            "rank": self._rank,
+            "seed": self._seed,
+            "numbers": [entry.batch for entry in entries],
+            "batches_of_epoch": getattr(self._model, "batches", None),
+            "batches": [_arrays(entry.inputs or {}) for entry in entries],
+            "losses": [{k: float(v) for k, v in entry.losses.items()} for entry in entries],
+            "random": [step_seed(self._seed, e.epoch, e.batch, self._rank) for e in entries],
+            "not_finite": broken,
+            "model": _arrays(self._model.state_dict()) if weights else None,
+        }
+        try:
+            os.makedirs(folder, exist_ok=True)
+            checkpoint.write(path, content)
+        except (OSError, UserError) as error:
+            logger().warning("the batch to reproduce this is not saved: %s", error)
+            return None
+        return path
+
+
+def statistics(model):
+    """Tensors of a model that a forward in train mode changes: buffers, and the running ones of norm layers.
+
+    A layer that counts finite values only says so (``counts_finite``), and its buffers are not among them.
+    """
+    layers = [x for x in model.sublayers(True) if not getattr(x, "counts_finite", False)]
+    held = [tensor for layer in layers for tensor in layer.buffers(include_sublayers=False)]
+    running = [getattr(x, n) for x in layers for n in ("_mean", "_variance") if _is_norm(x)]
+    return [*held, *(tensor for tensor in running if tensor is not None)]
+
+
+def _is_norm(layer):
+    return isinstance(layer, (nn.layer.norm._BatchNormBase, nn.BatchNorm))
+
+
+def _finite(tensors):
+    """Whether all values are finite: a tensor, which stays on the device."""
+    return paddle.stack([paddle.isfinite(t).all() for t in tensors]).all() if tensors else paddle.to_tensor(True)
+
+
+def _is_float(tensor):
+    return isinstance(tensor, paddle.Tensor) and tensor.is_floating_point() and tensor.size
+
+
+def _broken_gradients(model):
+    named = ((n, p.grad) for n, p in model.named_parameters() if p.grad is not None)
+    return [name for name, grad in named if not bool(paddle.isfinite(grad).all())]
+
+
+def _arrays(values):
+    """Tensors as arrays, in dicts and lists."""
+    if isinstance(values, dict):
+        return {key: _arrays(value) for key, value in values.items()}
+    if isinstance(values, (list, tuple)):
+        return [_arrays(value) for value in values]
+    return values.numpy().copy() if isinstance(values, paddle.Tensor) else np.asarray(values)
+
+
+def _listed(names, most=6):
+    rest = len(names) - most
+    return ", ".join(map(str, names[:most])) + (f" and {rest} more" if rest > 0 else "")

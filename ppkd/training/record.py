@@ -1,0 +1,81 @@
+"""``recipe.yml``, what a run leaves of its recipe: written when it begins, read back to evaluate and compare it.
+
+``run`` is the student's and the run's config, each teacher's config stands under the teacher's name, ``distill`` is the
+method in the slim file's own keys, ``versions`` says what ran. Each of the configs can be given to ``-c`` again.
+"""
+
+import os
+import platform
+from dataclasses import fields
+
+from ppkd.errors import UserError
+from ppkd.files.yaml_io import clone, dump, read_yaml
+from ppkd.recipe.recipe import MethodSpec, Recipe
+from ppkd.recipe.teachers import RESERVED, TeacherSpec
+
+FILE = "recipe.yml"
+RUN, DISTILL, VERSIONS = "run", "distill", "versions"
+# Who set which key is for messages at the time of training.
+_METHOD = [field.name for field in fields(MethodSpec) if field.name != "origin"]
+
+
+def record(recipe):
+    """What ``recipe.yml`` holds, as text."""
+    content = {RUN: recipe.student} | {name: spec.config for name, spec in recipe.teachers.items()}
+    if recipe.method is not None:
+        content[DISTILL] = {key: getattr(recipe.method, key) for key in _METHOD}
+        content[DISTILL]["teachers"] = {
+            name: {"file": spec.file, "weight": spec.weight, "input_scale": spec.input_scale}
+            for name, spec in recipe.teachers.items()
+        }
+    return dump(content | {VERSIONS: versions()})
+
+
+def versions():
+    """What ran: ``{"ppkd": .., "paddle": .., "paddledet": .., "python": ..}``."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    import paddle
+
+    import ppkd
+
+    try:
+        paddledet = version("paddledet")
+    except PackageNotFoundError:  # a checkout on the path
+        paddledet = "not installed as a package"
+    return {
+        "ppkd": ppkd.__version__,
+        "paddle": paddle.__version__,
+        "paddledet": paddledet,
+        "python": platform.python_version(),
+    }
+
+
+def read_record(folder):
+    """The recipe of the run in `folder`.
+
+    Returns:
+        ``(recipe.Recipe, versions)``; the versions are empty for a run that did not record them.
+
+    Raises:
+        UserError: no such file, no run's file, or a distilled run whose method was not recorded.
+    """
+    path = os.path.join(folder, FILE)
+    content = read_yaml(path)
+    if not isinstance(content.get(RUN), dict):
+        raise UserError(f"{path}: not the record of a run: no `{RUN}:` in it")
+    configs = {name: value for name, value in content.items() if name not in RESERVED}
+    recipe = Recipe(os.path.basename(os.path.abspath(folder)), content[RUN])
+    method = content.get(DISTILL)
+    if configs and method is None:
+        raise UserError(
+            f"{path}: has a teacher and no `{DISTILL}:`: the run is of a version of ppkd that did not record its "
+            "method; train it again"
+        )
+    if method is not None:
+        recipe.method = MethodSpec(**{key: clone(method[key]) for key in _METHOD if key in method})
+        for name, config in configs.items():
+            own = (method.get("teachers") or {}).get(name) or {}
+            weights = config.get("pretrain_weights")
+            recipe.teachers[name] = TeacherSpec(config, weights, path, own.get("weight", 1), own.get("input_scale", 1))
+    return recipe, content.get(VERSIONS) or {}

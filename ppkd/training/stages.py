@@ -1,0 +1,67 @@
+"""Later parts of a run with a reader of their own: ``stages: [{epoch: 280, TrainReader: {...}}]``."""
+
+from ppkd.bridge.bad_images import BadImages
+from ppkd.bridge.datasets import open_dataset
+from ppkd.bridge.workspace import create, scope
+from ppkd.errors import UserError, nearest
+from ppkd.files.yaml_io import clone, merge
+from ppkd.training.loader import TrainLoader
+
+_KEYS = ("epoch", "TrainReader")
+
+
+class Stages:
+    """The loaders of a run, one a stage, each made when its first epoch comes.
+
+    Args:
+        config: the run's config. What a stage's ``TrainReader`` says is merged over the run's own.
+        seed: seed of the run.
+
+    Attributes:
+        bad: `bad_images.BadImages`, those of all stages.
+
+    Raises:
+        UserError: a stage with an unknown key, no epoch, epochs out of order, or another batch size.
+    """
+
+    def __init__(self, config, seed):
+        self._config, self._seed = config, seed
+        self._stages = _checked(config)
+        self._open, self._loader = None, None
+        self.bad = BadImages(config)
+
+    def loader(self, epoch):
+        """The `TrainLoader` of an epoch."""
+        current = sum(stage["epoch"] <= epoch for stage in self._stages)
+        if current != self._open:
+            self._loader = None  # its data set goes before the next comes
+            self._loader, self._open = self._make(current), current
+        return self._loader
+
+    def _make(self, current):
+        config = clone(self._config)
+        for stage in self._stages[:current]:
+            merge(config, {"TrainReader": clone(stage.get("TrainReader") or {})})
+        with scope(config):
+            dataset = open_dataset("TrainDataset", config)
+            workers = int(config.get("worker_num") or 0)
+            return TrainLoader(create("TrainReader"), dataset, workers, self._seed, self.bad)
+
+
+def _checked(config):
+    stages = config.get("stages") or []
+    if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
+        raise UserError(f"stages has to be a list like [{{epoch: 280, TrainReader: {{...}}}}], found {stages!r}")
+    before = 0
+    for stage in stages:
+        for key in stage:
+            if key not in _KEYS:
+                raise UserError(f"stages: unknown key {key!r}{nearest(key, _KEYS)}; a stage has {', '.join(_KEYS)}")
+        epoch = stage.get("epoch")
+        if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch <= before:
+            raise UserError(f"stages: every stage needs a first `epoch`, one after the other from 1; found {epoch!r}")
+        before = epoch
+        sizes = [(reader or {}).get("batch_size") for reader in (config["TrainReader"], stage.get("TrainReader"))]
+        if sizes[1] not in (None, sizes[0]):
+            raise UserError(f"stages: TrainReader.batch_size is {sizes[0]}, but {sizes[1]} from epoch {epoch} on")
+    return stages

@@ -1,0 +1,336 @@
+"""The training loop: ppdet's readers, optimizers and metrics around a plain or a distilled student."""
+
+import os
+
+import paddle
+from paddle import distributed as dist
+
+from ppkd.bridge.datasets import open_dataset
+from ppkd.bridge.workspace import create, scope
+from ppkd.build import build_model, student_of, terms_of
+from ppkd.detectors import detector_for
+from ppkd.engine.parallel import distribute
+from ppkd.errors import UserError
+from ppkd.files.weights import read_weights
+from ppkd.terminal.log import logger
+from ppkd.terminal.progress import follow
+from ppkd.training import checkpoint
+from ppkd.training.averaging import Averaging
+from ppkd.training.batch_size import BatchSize, count
+from ppkd.training.digest import check_same, digest
+from ppkd.training.evaluation import check_reader, evaluate, summary
+from ppkd.training.learning_rate import learning_rate
+from ppkd.training.loader import seed_everything, seed_step
+from ppkd.training.meters import Meters
+from ppkd.training.numerics import Numerics
+from ppkd.training.precision import Precision
+from ppkd.training.runlog import RunLog
+from ppkd.training.stages import Stages
+from ppkd.training.step import Step
+from ppkd.training.stopping import Stopped, StopRequest
+
+
+class Trainer:
+    """Trains what a recipe describes. Use as ``with Trainer.open(recipe) as trainer: trainer.run()``.
+
+    Args:
+        recipe: `recipe.Recipe`.
+        table: ppdet's global config inside `workspace.scope`.
+        batch_size: `batch_size.BatchSize`.
+        validate: evaluate after every snapshot and keep the best weights.
+        resume: checkpoint to go on from, ``auto`` for the newest of the output folder that can be read, or None.
+        force: go on with a checkpoint of another recipe.
+        max_steps: stop after so many steps, or None.
+        amp: mixed precision on a device that has it.
+        vdl_dir: folder for VisualDL logs, or None.
+
+    Attributes:
+        accumulate, batches: batches of a step, and of an epoch.
+        epoch: epochs that are complete.
+        batch: batches of the epoch after these that are done.
+        step: steps of the optimizer that are done.
+
+    Raises:
+        UserError: anything missing or unfit, before any training.
+    """
+
+    def __init__(
+        self, recipe, table, batch_size, validate=False, resume=None, force=False, max_steps=None, amp=False,
+        vdl_dir=None,
+    ):  # fmt: skip
+        self.recipe, self.config, self._table = recipe, recipe.student, table
+        self._validate, self._max_steps = validate, max_steps
+        self.rank, self.ranks = dist.get_rank(), dist.get_world_size()
+        self.output_dir = recipe.output_dir
+        self.seed = int(self.config.get("seed") or 0)
+        self.accumulate, self._images = batch_size.accumulate, batch_size.real
+        self._snapshot_steps, self._keep = (count(self.config, key, 0) for key in ("snapshot_steps", "keep"))
+        self.digest = digest(recipe, self.ranks)
+        state = self._found(resume, force)
+        if validate:
+            check_reader(self.config)
+            open_dataset("EvalDataset", self.config)  # broken annotations are told now, not after the first epoch
+        self._stages = Stages(self.config, self.seed)
+        loader = self._stages.loader(state["epoch"] if state else 0)
+        seed_everything(self.seed)
+        model = build_model(recipe, load=state is None)
+        self.student, self.terms = student_of(model), terms_of(model)
+        self._detector = detector_for(self.student)
+        self.batches, self.steps = len(loader), -(-len(loader) // self.accumulate)
+        self.lr = learning_rate(self.config, self.steps)
+        self.optimizer = create("OptimizerBuilder", self.lr, model)
+        self.distill = model if self.terms is not None else None
+        if self.distill is not None:
+            self.distill.batches = self.batches
+        self.precision = Precision(self.config, amp)
+        self.precision.prepare(self.student, self.optimizer, self.distill.teachers.values() if self.distill else ())
+        self.averaging = Averaging(self.student, self.config)
+        self.epoch = self.batch = self.step = 0
+        self._best, self._to_evaluate, self._step = -1.0, None, Step(self)
+        self.numerics = Numerics(
+            self.config, model, self._detector, self.output_dir, self.seed, self.rank, self.precision.scaler.is_enable()
+        )
+        if state is not None:
+            self._restore(state)
+        self._log = RunLog(self.output_dir, recipe, self.rank == 0, vdl_dir)
+        self._log.rewind(self.step if state is not None else -1)
+        self._stages.bad.keep_in(self.output_dir if self.rank == 0 else None)
+        if self._uses_sync_bn():
+            paddle.nn.SyncBatchNorm.convert_sync_batchnorm(self.student)
+        self.model = distribute(model)
+        self._stop = StopRequest(self.ranks == 1)
+
+    def _found(self, resume, force):
+        """The state to go on from, or None."""
+        if not resume:
+            return None
+        state = checkpoint.load_newest(self.output_dir) if resume == "auto" else checkpoint.load(resume)
+        if state is None:
+            logger().info("--resume auto: no checkpoint in %s yet, so this is a new run", self.output_dir)
+            return None
+        if (state["terms"] is None) != (self.recipe.method is None):
+            raise UserError("-r: the checkpoint is of a run with another --slim_config (or none)")
+        for line in check_same(state["digest"], self.digest, force):
+            logger().warning("another recipe than the checkpoint's (--force): %s", line)
+        return state
+
+    @property
+    def loader(self):
+        """The `TrainLoader` of the current epoch."""
+        return self._stages.loader(self.epoch)
+
+    @classmethod
+    def open(cls, recipe, **options):
+        """A context manager that holds ppdet's global config while the trainer lives."""
+        return _Opened(cls, recipe, options)
+
+    def run(self):
+        """Train to the last epoch (or `max_steps`, or a signal that asks to stop).
+
+        Returns:
+            The last evaluation's results, or an empty dict without `validate`.
+
+        Raises:
+            Stopped: a signal came; everything is saved.
+        """
+        epochs = int(self.config["epoch"])
+        meters = Meters(self._left(epochs), int(self.config.get("log_iter") or 20), self._images)
+        results = self._evaluate_what_was_not()
+        with self._stop:
+            while self.epoch < epochs and not self._reached_max():
+                self._train_epoch(epochs, meters)
+                finished = self.epoch == epochs or self._reached_max()
+                whole = self.batch == 0 and self.epoch % int(self.config.get("snapshot_epoch") or 1) == 0
+                if finished or whole:
+                    results = self._snapshot("model_final" if finished else str(self.epoch - 1))
+                if self._stop.signal is not None and not finished:
+                    self._save_last()
+                    raise Stopped(self._stop.signal, os.path.join(self.output_dir, checkpoint.LAST))
+        if self.ranks > 1:
+            dist.barrier()
+        return results
+
+    def _left(self, epochs):
+        """Steps that this run has still to take."""
+        left = (epochs - self.epoch) * self.steps - self.batch // self.accumulate
+        return min(left, self._max_steps - self.step) if self._max_steps else left
+
+    def _train_epoch(self, epochs, meters):
+        """Train from batch `self.batch` to the end of the epoch, or to where the run is to stop."""
+        self.model.train()
+        if self.distill is not None and self.distill.enter(self.epoch):
+            logger().info("epoch %d: distillation is over, the teacher is let go", self.epoch + 1)
+            if paddle.get_device().startswith("gpu"):
+                paddle.device.cuda.empty_cache()
+        meters.start()
+        batches = self.loader.epoch(self.epoch, self.batch)
+        for batch in follow(batches, f"epoch {self.epoch + 1}/{epochs}", self.batches, self.batch):
+            meters.data_ready()
+            batch["epoch_id"] = self.epoch
+            seed_step(self.seed, self.epoch, self.batch, self.rank)
+            if self.distill is not None:
+                self.distill.timed, self.distill.batch = meters.due(ahead=1), self.batch
+            losses = self._train_batch(batch)
+            self.batch += 1
+            whole = self.batch % self.accumulate == 0 or self.batch == self.batches
+            self.step += whole
+            meters.add(losses, self.distill and self.distill.teacher_seconds, whole)
+            if whole and self._after_step(meters, epochs):
+                break
+        if self.batch == self.batches:
+            self.epoch, self.batch = self.epoch + 1, 0
+
+    def _after_step(self, meters, epochs):
+        """Log and save where they are due; whether the run is to stop here."""
+        if meters.due() or self._reached_max():
+            self._report(meters, epochs)
+        if self._snapshot_steps and self.step % self._snapshot_steps == 0:
+            self._save_last()
+        return self._reached_max() or self._stop.signal is not None
+
+    def _train_batch(self, batch):
+        return self._step.train(batch)
+
+    def _report(self, meters, epochs):
+        record = {"kind": "train", "epoch": self.epoch, "step": self.step, "lr": float(self.optimizer.get_lr())}
+        record |= meters.read()
+        counts = {"skipped_steps": self.numerics.skipped, "bad_images": len(self._stages.bad.found)}
+        record |= {name: number for name, number in counts.items() if number}
+        step = -(-self.batch // self.accumulate)
+        if self.rank == 0:
+            for line in meters.lines(record, f"epoch {self.epoch + 1}/{epochs} step {step}/{self.steps}"):
+                logger().info(line)
+        self._log.add(record)
+        self.numerics.check(self.reload)
+
+    def reload(self, epoch, batch):
+        """A batch once more."""
+        return next(self._stages.loader(epoch).epoch(epoch, batch))
+
+    def _save_last(self):
+        """Write the checkpoint `checkpoint.LAST`."""
+        if self.rank == 0:
+            with self.averaging.applied(counts=False) as raw:
+                self._write(checkpoint.LAST, raw)
+
+    def _snapshot(self, name):
+        """Save weights and resume state, of which no more than `keep` stay; evaluate if asked."""
+        if self.rank:
+            return {}
+        with self.averaging.applied() as raw:
+            self._to_evaluate = name if self._validate else None
+            self._write(name, raw)
+            checkpoint.keep_newest(self.output_dir, self._keep)
+            return self._evaluate() if self._validate else {}
+
+    def _write(self, name, raw):
+        state, resume = self.student.state_dict(), self.state(raw)
+        self.numerics.check(self.reload)
+        self.numerics.check_weights((state, resume["student"], resume["terms"]), name)
+        checkpoint.save(self.output_dir, name, state, resume)
+        logger().info("saved %s", os.path.join(self.output_dir, name + ".pdparams"))
+
+    def _evaluate(self):
+        """Evaluate the student as it is, and keep its weights if they are the best so far."""
+        results = evaluate(self.student, self._table)
+        logger().info("epoch %d: %s", self.epoch, summary(results))
+        self._log.add({"kind": "eval", "epoch": self.epoch, "step": self.step, **results})
+        score = next(iter(results.values()), 0.0)
+        if score > self._best:
+            self._best = score
+            checkpoint.save(self.output_dir, "best_model", self.student.state_dict(), None)
+        self._to_evaluate = None
+        return results
+
+    def _evaluate_what_was_not(self):
+        """Evaluate the snapshot that a resumed run was ended before or while it did."""
+        path = os.path.join(self.output_dir, f"{self._to_evaluate}.pdparams")
+        if self.rank or not self._validate or not self._to_evaluate or not os.path.exists(path):
+            return {}
+        raw = {k: v.clone() for k, v in self.student.state_dict().items()}
+        self.student.set_state_dict(read_weights(path))
+        try:
+            return self._evaluate()
+        finally:
+            self.student.set_state_dict(raw)
+
+    def state(self, raw=None):
+        """Everything that resuming needs: a run that goes on from it is the run that never stopped.
+
+        Random numbers need no state: what is drawn depends on seed, epoch, batch and rank.
+
+        Args:
+            raw: the student's own tensors where it has EMA's at the moment.
+        """
+        return {
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "step": self.step,
+            "best": self._best,
+            "to_evaluate": self._to_evaluate,
+            "digest": self.digest,
+            "student": raw if raw is not None else self.student.state_dict(),
+            "detector": self._detector.training_state(),
+            "terms": self.terms.state_dict() if self.terms is not None else None,
+            "optimizer": self._step.resumed or self.optimizer.state_dict(),
+            "moving": [p.name for p in self.learned() if p.grad is not None],
+            "ema": self.averaging.state(),
+            "scaler": self.precision.state(),
+            "numerics": self.numerics.state(),
+            "bad_images": dict(self._stages.bad.found),
+        }
+
+    def _restore(self, state):
+        _restore_exactly(self.student, state["student"], "student (-c)")
+        if self.terms is not None:
+            _restore_exactly(self.terms, state["terms"], "method or teacher (--slim_config)")
+        self._step.resumed = state["optimizer"]
+        self.optimizer.set_state_dict(self._step.resumed)
+        # Clearing leaves zeros for a gradient, and with them a parameter goes on by momentum and decay through steps
+        # that do not reach it; without any it would stand still.
+        for p in self.learned():
+            if p.name in state["moving"]:
+                p.grad = paddle.zeros_like(p)
+        self.averaging.restore(state["ema"])
+        self._detector.restore_training_state(state["detector"])
+        self.precision.restore(state["scaler"])
+        # Files of before had neither.
+        self.numerics.restore(state.get("numerics") or {"skipped": 0, "row": 0})
+        self._stages.bad.found |= state.get("bad_images") or {}
+        self.epoch, self.batch, self.step = (int(state[key]) for key in ("epoch", "batch", "step"))
+        self._best, self._to_evaluate = float(state["best"]), state["to_evaluate"]
+        logger().info("resumed after epoch %d, batch %d, step %d", self.epoch, self.batch, self.step)
+
+    def learned(self):
+        """All that is trained: the student's parameters and the terms'."""
+        return [*self.student.parameters(), *(self.terms.parameters() if self.terms is not None else [])]
+
+    def _reached_max(self):
+        return self._max_steps is not None and self.step >= self._max_steps
+
+    def _uses_sync_bn(self):
+        return self.ranks > 1 and self.config.get("norm_type") == "sync_bn" and paddle.get_device().startswith("gpu")
+
+
+class _Opened:
+    def __init__(self, cls, recipe, options):
+        self._cls, self._recipe, self._options = cls, recipe, options
+
+    def __enter__(self):
+        batch_size = BatchSize(self._recipe.student, dist.get_world_size())  # may scale the learning rate
+        self._scope = scope(self._recipe.student)
+        table = self._scope.__enter__()
+        try:
+            return self._cls(self._recipe, table, batch_size, **self._options)
+        except BaseException:
+            self._scope.__exit__(None, None, None)
+            raise
+
+    def __exit__(self, *exception):
+        self._scope.__exit__(None, None, None)
+
+
+def _restore_exactly(layer, tensors, what):
+    missing, unexpected = layer.set_state_dict(tensors)
+    if missing or unexpected:
+        raise UserError(f"-r: the checkpoint is of another {what}; these do not fit: {[*missing, *unexpected][:4]}")

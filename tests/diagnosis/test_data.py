@@ -1,0 +1,255 @@
+"""``ppkd doctor --data`` finds everything that is wrong with images and annotations, and nothing else."""
+
+import json
+import math
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from ppkd import cli, commands
+from ppkd.bridge.datasets import open_dataset
+from ppkd.bridge.workspace import scope
+from ppkd.diagnosis import data as data_scan
+from ppkd.diagnosis.annotations import check_annotations
+from ppkd.diagnosis.data import KINDS, scan_data, verdict
+from ppkd.errors import UserError
+from ppkd.recipe.recipe import load_recipe
+from tests.conftest import CONFIGS
+
+STUDENT = str(CONFIGS / "ppyoloe_tiny.yml")
+
+
+@pytest.fixture
+def copied(shapes, tmp_path):
+    """A copy of the data set: its folder, the training annotations, and a function that writes these back."""
+    folder = tmp_path / "copied"
+    shutil.copytree(shapes, folder)
+    path = folder / "annotations" / "instances_train.json"
+    content = json.loads(path.read_text())
+    return folder, content, lambda: path.write_text(json.dumps(content))
+
+
+def scan(folder, *overrides):
+    config = load_recipe(STUDENT, None, [f"dataset_dir={folder}", *overrides]).student
+    return scan_data(config), config
+
+
+def test_nothing_is_wrong_with_the_generated_data(shapes):
+    scans, config = scan(shapes)
+    assert [(s.images, dict(s.counts)) for s in scans] == [(12, {}), (6, {"no-boxes": 1})]
+    assert verdict(scans, config) is None and "nothing found" in data_scan.as_text(scans)
+
+
+def png16(path):
+    cv2.imwrite(str(path), np.full((64, 64, 3), 40000, "uint16"))
+
+
+def cmyk(path):
+    Image.new("CMYK", (64, 64)).save(path, "JPEG")
+
+
+def turned(path):
+    image = Image.new("RGB", (48, 64))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(path, "JPEG", exif=exif)
+
+
+def half(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+IMAGES = {
+    "missing-image": lambda path: path.unlink(),
+    "unreadable-image": half,
+    "cmyk-image": cmyk,
+    "image-size": turned,
+    "other-format": lambda path: Image.new("RGB", (64, 64)).save(path, "PNG"),
+}
+
+
+@pytest.mark.parametrize("kind", IMAGES)
+def test_an_image(kind, copied):
+    folder, content, _ = copied
+    path = folder / "train" / content["images"][3]["file_name"]
+    IMAGES[kind](path)
+    (train, val), config = scan(folder)
+    assert dict(train.counts) == {kind: 1} and set(val.counts) <= {"no-boxes"}
+    assert train.examples[kind][0].startswith(str(path))
+    bad = kind in ("missing-image", "unreadable-image")
+    assert (verdict([train, val], config) is not None) == bad, "one of twelve is more than 1%"
+    assert verdict([train, val], {**config, "max_bad_images": "10%"}) is None
+
+
+def test_an_image_outside_of_the_folder_is_told_and_not_opened(copied, monkeypatch):
+    folder, content, write = copied
+    shutil.copy(folder / "train" / content["images"][0]["file_name"], folder.parent / "secret.jpg")
+    content["images"][0]["file_name"] = "../../secret.jpg"
+    write()
+    with monkeypatch.context() as patch:
+        opened, look = [], data_scan.look
+        patch.setattr(data_scan, "look", lambda path, entry: opened.append(path) or look(path, entry))
+        (train, val), config = scan(folder)
+    assert dict(train.counts) == {"outside-folder": 1} and "outside-folder" in verdict([train, val], config)
+    assert len(opened) == 17 and not any("secret" in path for path in opened)
+    assert not scan(folder, "allow_outside=true")[0][0].counts
+
+
+@pytest.mark.parametrize("content", [b"", b"GIF89a and nothing", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xd9"])
+def test_an_image_that_is_none(content, copied):
+    folder, annotations, _ = copied
+    (folder / "train" / annotations["images"][0]["file_name"]).write_bytes(content)
+    assert dict(scan(folder)[0][0].counts) == {"unreadable-image": 1}
+
+
+def test_sixteen_bits_and_huge(copied, monkeypatch):
+    folder, content, write = copied
+    content["images"][0]["file_name"] = "deep.png"
+    png16(folder / "train" / "deep.png")
+    write()
+    assert dict(scan(folder)[0][0].counts) == {"16-bit-image": 1}
+    monkeypatch.setattr(data_scan, "_HUGE", 4000)
+    assert scan(folder)[0][0].counts["huge-image"] == 12
+
+
+def change(**values):
+    return lambda content: content["annotations"][5].update(values)
+
+
+def without(key):
+    return lambda content: content["annotations"][5].pop(key)
+
+
+def again(key, **values):
+    return lambda content: content[key].append({**content[key][0], **values})
+
+
+ANNOTATIONS = {
+    "NaN": ("broken-box", change(bbox=[math.nan, 1, 5, 5])),
+    "infinite": ("broken-box", change(bbox=[1, 1, math.inf, 5])),
+    "endless": ("broken-box", change(bbox=[1, 1, 10**400, 5])),
+    "three numbers": ("broken-box", change(bbox=[1, 1, 5])),
+    "negative": ("negative-box", change(bbox=[9, 9, -5, 5])),
+    "no width": ("empty-box", change(bbox=[9, 9, 0, 5])),
+    "no area": ("empty-box", change(area=0)),
+    "outside": ("box-outside", change(bbox=[64, 3, 5, 5])),
+    "over the edge": ("box-beyond-edge", change(bbox=[60, 3, 9, 5])),
+    "category": ("unknown-category", change(category_id=77)),
+    "no category": ("broken-annotation", change(category_id=[1])),
+    "no image": ("broken-annotation", without("image_id")),
+    "no id": ("broken-annotation", change(id=None)),
+    "image": ("unknown-image", change(image_id=7777)),
+    "crowd": ("crowd", change(iscrowd=1)),
+    "lacks area": ("missing-key", without("area")),
+    "twice": ("duplicate-annotation", again("annotations")),
+    "image twice": ("duplicate-image", lambda c: c["images"].append({**c["images"][1], "id": c["images"][0]["id"]})),
+    "file twice": ("duplicate-file", again("images", id=999)),
+    "category twice": ("duplicate-category", again("categories")),
+    "no size": ("broken-image-entry", again("images", id=999, width=None)),
+    "a text": ("broken-annotation", lambda c: c["annotations"].append("box")),
+    "no name": ("broken-category", lambda c: c["categories"].append({"id": 9})),
+    "a list as name": ("broken-category", lambda c: c["categories"].append({"id": 9, "name": []})),
+    "a text as id": ("broken-image-entry", again("images", id="a")),
+}
+
+
+@pytest.mark.parametrize("case", ANNOTATIONS)
+def test_an_annotation(case, copied):
+    _, content, _ = copied
+    kind, wrong = ANNOTATIONS[case]
+    wrong(content)
+    found = []
+    check_annotations(content, lambda *pair: found.append(pair))
+    kinds = [name for name, _ in found if name != "no-boxes"]
+    assert set(kinds) - {"duplicate-file"} == {kind} - {"duplicate-file"} and kind in kinds and kind in KINDS
+
+
+@pytest.mark.parametrize("key", ["images", "categories", "annotations"])
+@pytest.mark.parametrize("value", [None, {}, 3])
+def test_what_is_no_list(copied, key, value):
+    folder, content, write = copied
+    content[key] = value
+    write()
+    (train, _), config = scan(folder, "num_classes=3")
+    assert train.counts["no-list"] == 1 and train.examples["no-list"] == [f"`{key}` is {type(value).__name__}"]
+    with scope(config), pytest.raises(UserError, match="TrainDataset: "):
+        open_dataset("TrainDataset", config)
+
+
+def test_a_training_file_without_annotations(copied):
+    folder, content, write = copied
+    del content["annotations"]
+    write()
+    (train, _), config = scan(folder)
+    assert train.examples["no-list"] == ["`annotations` is missing"]
+    with scope(config), pytest.raises(UserError, match="has no `annotations`: nothing to learn from"):
+        open_dataset("TrainDataset", config)
+
+
+def test_a_file_without_annotations_is_for_predicting(copied):
+    folder, _, _ = copied
+    path = folder / "annotations" / "instances_val.json"
+    content = json.loads(path.read_text())
+    del content["annotations"]
+    path.write_text(json.dumps(content))
+    _, config = scan(folder)
+    with scope(config):
+        with pytest.raises(UserError, match="EvalDataset: .* has no `annotations`: .* or to compare with"):
+            open_dataset("EvalDataset", config)
+        assert len(open_dataset("EvalDataset", config | {"save_prediction_only": True}).roidbs) == 6
+
+
+def test_nothing_is_left_to_train_on(copied):
+    """Every image that is there lacks a box, and the one with a box is not there."""
+    folder, content, write = copied
+    first = content["images"][0]
+    content["annotations"] = [x for x in content["annotations"] if x["image_id"] == first["id"]]
+    assert content["annotations"]
+    (folder / "train" / first["file_name"]).unlink()
+    write()
+    (train, val), config = scan(folder)
+    config["TrainDataset"]["allow_empty"] = False
+    (refused, _) = scan_data(config)
+    assert train.counts["nothing-to-use"] == 0 and refused.counts["nothing-to-use"] == 1
+    assert "1 nothing-to-use" in verdict([refused, val], config)
+    with scope(config), pytest.raises(UserError, match="TrainDataset: "):
+        open_dataset("TrainDataset", config)
+
+
+def test_images_without_a_box(copied):
+    _, content, _ = copied
+    gone = content["images"][2]
+    content["annotations"] = [box for box in content["annotations"] if box["image_id"] != gone["id"]]
+    found = []
+    check_annotations(content, lambda *pair: found.append(pair))
+    assert found == [("no-boxes", gone["file_name"])]
+
+
+def test_the_command(copied, tmp_path, capsys):
+    folder, content, write = copied
+    change(category_id=77)(content)
+    again("annotations")(content)
+    write()
+    path = tmp_path / "out" / "found.json"
+    args = cli.doctor_parser().parse_args(
+        ["-c", STUDENT, "--data", "--json", str(path), "-o", f"dataset_dir={folder}", "num_classes=3"]
+    )
+    with pytest.raises(UserError, match="do not start a run on this data: .*instances_train.json: 1 unknown-category"):
+        commands.doctor(args)
+    text = capsys.readouterr().out
+    assert "unknown-category" in text and "duplicate-annotation" in text and "category_id 77" in text
+    found = json.loads(path.read_text())["data"]["TrainDataset"]["found"]
+    assert {kind: item["count"] for kind, item in found.items()} == {"unknown-category": 1, "duplicate-annotation": 1}
+
+
+def test_without_anything_to_examine():
+    with pytest.raises(UserError, match="give --slim_config FILE, or --data"):
+        commands.doctor(cli.doctor_parser().parse_args(["-c", STUDENT]))
+
+
+def test_annotations_of_another_format(tmp_path, shapes):
+    with pytest.raises(UserError, match="only annotations in COCO's format"):
+        scan(shapes, "num_classes=3", "train_annotations=train")

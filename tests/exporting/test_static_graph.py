@@ -1,0 +1,155 @@
+"""Each cure of compat/static_graph.py and compat/onnx_*.py is needed: without it exporting still fails as it says."""
+
+import contextlib
+import inspect
+from unittest import mock
+
+import numpy as np
+import paddle
+import pytest
+
+from ppkd.bridge.compat import onnx_nms, onnx_numbers, static_graph, zero_dim
+from ppkd.bridge.workspace import build_detector, import_ppdet
+from ppkd.errors import UserError
+from ppkd.exporting.onnx import write_onnx
+from ppkd.exporting.static import write_static
+from tests.helpers_export import (
+    by_class_and_score,
+    dynamic_outputs,
+    evaluation_batch,
+    infer,
+    infer_onnx,
+    lively,
+    open_predictor,
+)
+from tests.helpers_training import PADDLE
+
+on_paddle_3 = pytest.mark.skipif(PADDLE < 3, reason="nothing is changed on Paddle 2")
+
+
+@pytest.fixture(autouse=True)
+def _cured_once(monkeypatch):
+    """The cures are applied, and an export does not apply again what a test takes away."""
+    import_ppdet()
+    static_graph.cure_export()
+    monkeypatch.setattr(static_graph, "cure_export", lambda: None)
+
+
+@pytest.fixture
+def export(recipe, tmp_path):
+    """Function: family -> folder of its exported detector, with random weights."""
+
+    def write(family):
+        loaded = recipe(family, distil=False)
+        return write_static(build_detector(loaded.student), loaded, str(tmp_path))
+
+    return write
+
+
+def test_ppdet_asks_for_the_graph_as_a_whole(export, monkeypatch):
+    """Once this fails, `export.write_static` need not ask for it."""
+    monkeypatch.setattr(paddle.jit.api, "sot_mode_guard", lambda flag: contextlib.nullcontext())
+    with pytest.raises(RuntimeError, match="full_graph=False"):
+        export("yolov3")
+
+
+@on_paddle_3
+def test_without_the_cure_nms_is_not_traced(monkeypatch):
+    from ppdet.modeling import ops
+
+    # Without a detector, which would be traced for seconds.
+    paddle.enable_static()
+    try:
+        with paddle.static.program_guard(paddle.static.Program()):
+            boxes = paddle.static.data("boxes", [1, 8, 4])
+            arguments = [boxes, paddle.static.data("scores", [1, 3, 8]), 0.1, 4, 4]
+            assert len(ops.multiclass_nms(*arguments)[0].shape) == 2
+            monkeypatch.setattr(ops, "in_dynamic_mode", paddle.in_dynamic_mode)
+            with pytest.raises(TypeError, match="multiclass_nms3"):
+                ops.multiclass_nms(*arguments)
+    finally:
+        paddle.disable_static()
+
+
+def test_branches_would_count_boxes_in_two_ways():
+    """Once this fails, upstream has changed it."""
+    from ppdet.modeling import post_process
+
+    source = inspect.getsource(post_process.BBoxPostProcess.get_pred)
+    assert "fake_bbox_num = paddle.to_tensor(np.array([1]" in source and "bbox_num_i = bbox_num[i]" in source
+    assert vars(post_process.paddle)["to_tensor"] is static_graph._count
+    assert static_graph._count(np.array([1])).shape == [1], "as ever where no graph is built"
+
+    def trace():
+        return static_graph._count(np.array([1], dtype="int32"))
+
+    assert paddle.jit.to_static(trace, full_graph=True)().shape == []
+
+
+@pytest.mark.skipif(PADDLE >= 3, reason="Paddle Inference 3 does it right")
+def test_without_the_cure_gfls_shared_projection_is_scaled_for_every_level(recipe, tmp_path, monkeypatch):
+    from ppdet.modeling.heads.gfl_head import Integral
+
+    monkeypatch.setattr(Integral, "forward", Integral.ppdets_forward)
+    loaded = recipe("gfl", distil=False)
+    model = lively(build_detector(loaded.student), loaded)
+    batch = evaluation_batch(loaded)
+    expected = dynamic_outputs(model, batch)[0]
+    found = infer(open_predictor(write_static(model, loaded, str(tmp_path))), batch)[0]
+    assert found.shape != expected.shape or np.abs(found - expected).max() > 1
+
+
+# On Paddle 3.3 this small trace, not a detector's, ends in a segmentation fault in about one process of ten; the reason
+# was not found. There the exported R-CNNs of test_export.py are the test.
+@pytest.mark.skipif(PADDLE >= 3, reason="crashes Paddle 3.3 at times, see the comment")
+def test_a_graph_joins_numbers_that_a_loop_collects():
+    # As in _gen_proposal: the number of rounds is known only when the graph runs.
+    def collect(x):
+        found = []
+        for _ in range(paddle.shape(x)[0]):
+            found.append(paddle.shape(x)[1])
+        return zero_dim._concat(found)
+
+    traced = paddle.jit.to_static(collect, full_graph=True, input_spec=[paddle.static.InputSpec([None, None])])
+    assert traced(paddle.zeros([2, 5])).tolist() == [5, 5]
+
+
+@on_paddle_3
+def test_without_the_cure_paddle2onnx_does_not_read_the_numbers_of_paddle_3_3(recipe, tmp_path):
+    loaded = recipe("yolov3", distil=False)
+    with mock.patch("ppkd.exporting.onnx.narrow_numbers"), pytest.raises(UserError, match="MUST be ir::FloatAttribute"):
+        write_onnx(build_detector(loaded.student), loaded, str(tmp_path / "model.onnx"), 16)
+
+
+def test_without_the_cure_paddle2onnx_mixes_up_the_classes_of_gfl(recipe, tmp_path):
+    loaded = recipe("gfl", distil=False)
+    model = lively(build_detector(loaded.student), loaded)
+    batch = {name: value[:1] for name, value in evaluation_batch(loaded).items()}
+    expected = by_class_and_score(dynamic_outputs(model, batch))[0]
+    with mock.patch("ppkd.exporting.onnx.known_number_of_boxes", lambda *args: contextlib.nullcontext()):
+        write_onnx(model, loaded, str(tmp_path / "model.onnx"), 16)
+    found = by_class_and_score(infer_onnx(tmp_path / "model.onnx", batch))[0]
+    assert found.shape != expected.shape or np.abs(found - expected).max() > 1
+
+
+def test_only_numbers_that_became_wider_are_narrowed(tmp_path):
+    wide, always = {"#": "0.a_f64", "D": 0.1}, {"#": "0.a_f64", "D": 1.0}
+    listed = {"#": "0.a_array", "D": [{"#": "0.a_f64", "D": 2.0}]}
+    ops = [{"#": "1.leaky_relu", "A": [{"AT": wide, "N": "negative_slope"}]},
+           {"#": "1.nearest_interp", "A": [{"AT": listed, "N": "scale"}]},
+           {"#": "1.full", "A": [{"AT": always, "N": "value"}]}]  # fmt: skip
+    path = tmp_path / "model.json"
+    path.write_text(onnx_numbers.json.dumps({"program": {"regions": [ops]}}))
+    onnx_numbers.narrow_numbers(path)
+    (found,) = onnx_numbers.json.loads(path.read_text())["program"]["regions"]
+    kinds = [found[0]["A"][0]["AT"]["#"], found[1]["A"][0]["AT"]["D"][0]["#"], found[2]["A"][0]["AT"]["#"]]
+    assert kinds == ["0.a_f32", "0.a_f32", "0.a_f64"]
+
+
+def test_the_dry_forward_leaves_nms_as_it_was(recipe):
+    from ppdet.modeling import ops
+
+    before, loaded = ops.multiclass_nms, recipe("yolov3", distil=False)
+    with onnx_nms.known_number_of_boxes(build_detector(loaded.student), [3, 64, 64]):
+        assert ops.multiclass_nms is not before
+    assert ops.multiclass_nms is before

@@ -1,0 +1,1 @@
+"""Fixtures of the authors' code, and what compares with them."""

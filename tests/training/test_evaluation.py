@@ -1,0 +1,38 @@
+"""What an evaluation reports, by what the detector finds."""
+
+import pytest
+
+from ppkd.bridge.workspace import scope
+from ppkd.build import build_student
+from ppkd.errors import UserError
+from ppkd.training.evaluation import check_reader, evaluate, summary
+from ppkd.training.trainer import Trainer
+
+STATS = ["AP", "AP50", "AP75", "APs", "APm", "APl"]
+MASKS = [f"mask_{name}" for name in STATS]
+
+
+@pytest.mark.parametrize(
+    "family, expected", [("fcos", STATS), ("faster_rcnn", STATS), ("mask_rcnn", STATS + MASKS), ("solov2", MASKS)]
+)
+@pytest.mark.parametrize("detects", [True, False], ids=["detections", "none"])
+def test_figures_are_of_boxes_masks_or_both_with_the_main_one_first(family, expected, detects, recipe):
+    """The first figure chooses the best weights: a detector of masks alone must not be judged by boxes."""
+    of_head = {"fcos": "FCOSHead.nms", "solov2": "SOLOv2Head"}.get(family, "BBoxPostProcess.nms")
+    loaded = recipe(family, distil=False, overrides=[] if detects else [f"{of_head}.score_threshold=2.0"])
+    with scope(loaded.student) as table:
+        results = evaluate(build_student(loaded), table)
+    assert list(results) == expected
+    assert summary(results).startswith(expected[0] + " 0.")
+    assert all(-1 <= value <= 1 for value in results.values())
+
+
+@pytest.mark.parametrize("family", ["mask_rcnn", "solov2"])
+def test_masks_of_several_images_a_batch_are_refused(family, recipe):
+    loaded = recipe(family, distil=False, overrides=["EvalReader.batch_size=4"])
+    message = "EvalReader.batch_size is 4, but ppdet evaluates masks of one image a batch only"
+    with pytest.raises(UserError, match=message):
+        check_reader(loaded.student)
+    with pytest.raises(UserError, match=message), Trainer.open(loaded, validate=True):
+        pass
+    check_reader(recipe("faster_rcnn", distil=False, overrides=["EvalReader.batch_size=4"]).student)

@@ -1,0 +1,97 @@
+"""What a run records: every step once, whatever happened on the way, and times and memory beside the losses."""
+
+import json
+
+import paddle
+import pytest
+
+from ppkd.errors import UserError
+from ppkd.recipe.recipe import Recipe
+from ppkd.training.meters import Meters
+from ppkd.training.runlog import RunLog
+from tests.helpers_training import FOUR, QUICK, fit
+
+
+@pytest.fixture
+def log(tmp_path):
+    return RunLog(str(tmp_path / "out"), Recipe("r", {"epoch": 2}), True)
+
+
+def lines(tmp_path):
+    return [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_rewinding_drops_what_will_be_recorded_again(log, tmp_path):
+    for step in (1, 2, 3):
+        log.add({"kind": "train", "step": step})
+    log.add({"kind": "eval", "step": 2})
+    with open(tmp_path / "out" / "metrics.jsonl", "a", encoding="utf-8") as file:
+        file.write('{"kind": "tra')  # a kill in the middle of a line
+    log.rewind(2)
+    assert lines(tmp_path) == [{"kind": "train", "step": 1}, {"kind": "train", "step": 2}]
+    log.add({"kind": "train", "step": 3})
+    assert len(lines(tmp_path)) == 3
+
+
+def test_a_new_run_in_the_folder_of_another_begins_a_new_record(recipe):
+    loaded = recipe(QUICK, distil=False, overrides=[FOUR])
+    for _ in range(2):
+        fit(loaded, max_steps=2)
+        with open(f"{loaded.output_dir}/metrics.jsonl", encoding="utf-8") as file:
+            assert [json.loads(line)["step"] for line in file] == [1, 2]
+
+
+def test_only_the_first_process_writes(tmp_path):
+    log = RunLog(str(tmp_path / "out"), Recipe("r", {}), False)
+    log.add({"kind": "train", "step": 1})
+    log.rewind(0)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(UserError, match="output folder .* is not writable.*save_dir"):
+        RunLog(str(tmp_path / "out"), Recipe("r", {}), True)
+
+
+def test_a_full_disk_is_told(log):
+    log._path = "/dev/full"  # Linux's device on which there is no space left
+    with pytest.raises(UserError, match="cannot be written: .*No space left on device; checkpoints are untouched"):
+        log.add({"kind": "train", "step": 1})
+
+
+def test_visualdl_gets_the_same_numbers(tmp_path):
+    class Writer(list):
+        def add_scalar(self, *call):
+            self.append(call)
+
+    log = RunLog(str(tmp_path / "out"), Recipe("r", {}), True)
+    log._vdl = Writer()
+    log.add({"kind": "train", "step": 7, "epoch": 1, "loss": 2.0, "fgd.s8.fg": 0.5})
+    assert log._vdl == [("train/loss", 2.0, 7), ("train/fgd.s8.fg", 0.5, 7)]
+
+
+def test_meters_count_steps_of_the_optimizer_and_average_over_batches():
+    meters = Meters(total_steps=10, every=2, batch_size=8)
+    for value, whole in ((1.0, False), (2.0, True), (3.0, False)):
+        meters.add([{"loss": paddle.to_tensor(value)}], whole=whole)
+    assert not meters.due() and meters.due(ahead=1)
+    meters.add([{"loss": paddle.to_tensor(6.0)}], teacher_seconds=0.25, whole=True)
+    assert meters.due()
+    record = meters.read()
+    assert record["loss"] == 3.0 and record["teacher_seconds"] == 0.25 and record["memory_gb"] > 0.05
+    assert not meters.due() and "teacher_seconds" not in meters.read()
+    line = next(Meters.lines({**record, "kind": "train", "epoch": 0, "step": 2, "lr": 0.1}, "here"))
+    assert line.startswith("here  loss 3.0000  lr 1.00e-01") and "teacher 0.25, student 0." in line and " GB  " in line
+
+
+def test_a_run_records_the_teachers_time_while_there_is_one(recipe, tmp_path):
+    loaded = recipe(QUICK, overrides=[FOUR, "distill.stop_epoch=1", "log_iter=3"])
+    fit(loaded)
+    with open(f"{loaded.output_dir}/metrics.jsonl", encoding="utf-8") as file:
+        first, second = (json.loads(line) for line in file)
+    assert first["teacher_seconds"] > 0 and "teacher_seconds" not in second
+    for record in (first, second):
+        parts = record["data_seconds"] + record.get("teacher_seconds", 0) + record["student_seconds"]
+        assert parts == pytest.approx(record["seconds_per_step"], abs=2e-3) and record["student_seconds"] > 0
+    assert {"images_per_second", "seconds_left", "memory_gb", "lr"} <= set(second)
