@@ -16,7 +16,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["ppkd", "ppkd.*"]),
-    package_data={"ppkd": ["demo/data/teacher_shapes.*", "reporting/page.css"]},
+    package_data={"ppkd": ["data/teacher_shapes.*", "reporting/page.css"]},
     entry_points={"console_scripts": ["ppkd = ppkd.cli:main"]},
     python_requires=">=3.10,<3.12",
     install_requires=[

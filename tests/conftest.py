@@ -21,7 +21,7 @@ FAMILIES = ("retinanet", "ppyoloe")
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory):
     """Folder of a generated data set: 12 training and 6 validation images of 64 pixels."""
-    from ppkd.demo.data.shapes import generate
+    from ppkd.data.shapes import generate
 
     return generate(tmp_path_factory.mktemp("data") / "shapes", train=12, val=6, size=64, seed=0)
 

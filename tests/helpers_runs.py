@@ -10,7 +10,7 @@ from ppkd.training.record import record
 from tests.conftest import CONFIGS, ROOT
 from tests.helpers_training import fit
 
-SHIPPED = ROOT / "ppkd" / "demo" / "data" / "teacher_shapes.pdparams"
+SHIPPED = ROOT / "ppkd" / "data" / "teacher_shapes.pdparams"
 DEMO = ROOT / "configs" / "demo" / "ppyoloe_plus_teacher_shapes.yml"
 # Both kinds of maps that a report shows, and a term that is one number.
 TERMS = [

@@ -2,7 +2,7 @@
 """Store weights in float16: half the size to ship. Loading casts them back to the model's type.
 
     python tools/halve_weights.py output/demo/teacher/ppyoloe_plus_teacher_shapes/model_final.pdparams \\
-        ppkd/demo/data/teacher_shapes.pdparams
+        ppkd/data/teacher_shapes.pdparams
 """
 
 import os

@@ -55,7 +55,7 @@ def main():
     version, found, begin = paddle.__version__, {}, time.time()
     print(f"Paddle {version}: {len(names)} detectors", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        from ppkd.demo.data.shapes import generate
+        from ppkd.data.shapes import generate
 
         generate(os.path.join(folder, "data"), train=8, val=4, size=64)
         for done, name in enumerate(names):

@@ -15,7 +15,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 STUDENT = os.path.join(ROOT, "configs/demo/ppyoloe_plus_student_shapes.yml")
 TEACHER = os.path.join(ROOT, "configs/demo/ppyoloe_plus_teacher_shapes.yml")
 SLIM = os.path.join(ROOT, "configs/slim/distill/ppyoloe_plus_shapes_fgd.yml")
-WEIGHTS = os.path.join(ROOT, "ppkd/demo/data/teacher_shapes.pdparams")
+WEIGHTS = os.path.join(ROOT, "ppkd/data/teacher_shapes.pdparams")
 SIDES = ("ours", "ppdet")
 CHANNELS = 256
 
@@ -75,7 +75,7 @@ def scale_terms():
     from ppkd.bridge.datasets import open_dataset
     from ppkd.bridge.workspace import create, scope
     from ppkd.build import build_model
-    from ppkd.demo.data.shapes import generate
+    from ppkd.data.shapes import generate
     from ppkd.recipe.recipe import load_recipe
     from ppkd.training.loader import TrainLoader
 
@@ -106,7 +106,7 @@ def scale_processes(steps=24, repeats=3):
     """Seconds that pass in a step of `tools/train.py`, plain and with FGD, on one and on two processes."""
     found = {}
     with tempfile.TemporaryDirectory() as folder:
-        from ppkd.demo.data.shapes import generate
+        from ppkd.data.shapes import generate
 
         generate(os.path.join(folder, "data"), train=400, val=2, seed=0)
         for run in range(repeats):

@@ -80,7 +80,7 @@ class Steps:
     def _data(self, size):
         folder = os.path.join(self.folder, "shapes")
         if not os.path.isdir(folder):
-            from ppkd.demo.data.shapes import generate
+            from ppkd.data.shapes import generate
 
             generate(folder, train=12, val=2, size=size, seed=0)
         return folder

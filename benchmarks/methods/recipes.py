@@ -315,7 +315,7 @@ def prepared(name, folder, seed=0):
     """A recipe on generated images of `SIZE` pixels, two a step, with calibrated random weights for both detectors."""
     data = os.path.join(folder, "shapes")
     if not os.path.isdir(data):
-        from ppkd.demo.data.shapes import generate
+        from ppkd.data.shapes import generate
 
         generate(data, train=12, val=2, size=SIZE, seed=0)
     recipe = reduced(name, data, folder, seed)

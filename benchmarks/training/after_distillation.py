@@ -33,14 +33,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--images", type=int, default=160, help="of an epoch; a step has 8")
-    parser.add_argument("--teacher", default=os.path.join(ROOT, "ppkd/demo/data/teacher_shapes.pdparams"))
+    parser.add_argument("--teacher", default=os.path.join(ROOT, "ppkd/data/teacher_shapes.pdparams"))
     parser.add_argument("--inside", nargs=2, metavar=("KIND", "FOLDER"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.inside:
         return inside(*args.inside, args.teacher)
     found = {kind: [] for kind in KINDS}
     with tempfile.TemporaryDirectory() as folder:
-        from ppkd.demo.data.shapes import generate
+        from ppkd.data.shapes import generate
 
         generate(os.path.join(folder, "data"), train=args.images, val=2)
         for number in range(args.repeats):

@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT))
 
 STUDENT = "configs/demo/ppyoloe_plus_student_shapes.yml"
 SLIM = "configs/slim/distill/ppyoloe_plus_shapes_fgd.yml"
-TEACHER = "ppkd/demo/data/teacher_shapes.pdparams"
+TEACHER = "ppkd/data/teacher_shapes.pdparams"
 IMAGES, BATCH, SAVE_EVERY = 96, 4, 5
 # Of every hundred batches, so many are NaN.
 NAN_SHARE = 0.05
@@ -74,7 +74,7 @@ def soak(output, seconds, draw):
 
 def make_data(folder, draw):
     """The demo's images, a few of them broken; how many."""
-    from ppkd.demo.data.shapes import generate
+    from ppkd.data.shapes import generate
 
     generate(str(folder), train=IMAGES, val=4, size=224, seed=0)
     chosen = draw.sample(sorted((folder / "train").iterdir()), len(BROKEN))

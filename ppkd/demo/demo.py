@@ -15,7 +15,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 TEACHER_CONFIG = "configs/demo/ppyoloe_plus_teacher_shapes.yml"
 STUDENT_CONFIG = "configs/demo/ppyoloe_plus_student_shapes.yml"
 SLIM_CONFIG = "configs/slim/distill/ppyoloe_plus_shapes_fgd.yml"
-SHIPPED_TEACHER = "ppkd/demo/data/teacher_shapes.pdparams"
+SHIPPED_TEACHER = "ppkd/data/teacher_shapes.pdparams"
 DATA = {"train": 1200, "val": 200, "size": 224, "seed": 0}
 INPUT_SIZE = (192, 192)
 RESULT_KEYS = ("AP", "AP50", "APs", "APm", "APl", "params", "gflops", "ms_per_image", "train_seconds")
@@ -160,7 +160,7 @@ def _progress(one):
 
 
 def _make_data(folder, data):
-    from ppkd.demo.data.shapes import generate, is_complete
+    from ppkd.data.shapes import generate, is_complete
 
     if is_complete(folder, **data):
         logger().info("data: %s is there already", folder)

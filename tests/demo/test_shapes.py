@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ppkd.demo.data import render as drawing
-from ppkd.demo.data import shapes
+from ppkd.data import render as drawing
+from ppkd.data import shapes
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = {"train": 5, "val": 3, "size": 96, "seed": 7}
@@ -286,7 +286,7 @@ def test_interruption_leaves_the_earlier_set(tmp_path):
 def test_a_killed_run_is_not_taken_for_complete(tmp_path):
     out = tmp_path / "s"
     code = (
-        "import os, sys; from ppkd.demo.data import shapes\n"
+        "import os, sys; from ppkd.data import shapes\n"
         "shapes.generate(sys.argv[1], train=5, val=3, size=96, seed=7,"
         " progress=lambda done, total: done == total and os._exit(9))"
     )
@@ -359,7 +359,7 @@ def test_bad_parameters_are_refused(tmp_path, key, value):
 
 def test_command_line(tmp_path):
     words = ["--train", "5", "--val", "3", "--size", "96", "--seed", "7"]
-    command = [sys.executable, "-m", "ppkd.demo.data.shapes", "--out", str(tmp_path / "s"), *words]
+    command = [sys.executable, "-m", "ppkd.data.shapes", "--out", str(tmp_path / "s"), *words]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip() == str(tmp_path / "s") and "RuntimeWarning" not in run.stderr

@@ -19,7 +19,7 @@ from tests.conftest import ROOT
 
 STUDENT = str(ROOT / "configs/demo/ppyoloe_plus_student_shapes.yml")
 SLIM = str(ROOT / "configs/slim/distill/ppyoloe_plus_shapes_fgd.yml")
-TEACHER = str(ROOT / "ppkd/demo/data/teacher_shapes.pdparams")
+TEACHER = str(ROOT / "ppkd/data/teacher_shapes.pdparams")
 IMAGES = 8
 IMAGENET = "[{NormalizeImage: {mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}}, {Permute: {}}]"
 
@@ -27,7 +27,7 @@ IMAGENET = "[{NormalizeImage: {mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory):
     """The demo's data set, fewer of its images."""
-    from ppkd.demo.data.shapes import generate
+    from ppkd.data.shapes import generate
 
     return pathlib.Path(generate(tmp_path_factory.mktemp("doctor") / "shapes", train=8, val=12, size=224, seed=0))
 

@@ -11,7 +11,7 @@ import pytest
 
 from ppkd.bridge.workspace import scope
 from ppkd.build import build_student
-from ppkd.demo.data.shapes import generate
+from ppkd.data.shapes import generate
 from ppkd.files.weights import load_into
 from ppkd.recipe.recipe import load_recipe
 from ppkd.study import detections

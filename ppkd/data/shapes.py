@@ -5,7 +5,7 @@ cross. Only the shape tells the class: colour, size, angle and contrast are draw
 Objects hide one another, boxes are those of the visible part, about one picture in fifteen has no
 object, and the background holds distractors that are none of the six.
 
-    python -m ppkd.demo.data.shapes --out DIR [--train 800 --val 200 --size 224 --seed 0]
+    python -m ppkd.data.shapes --out DIR [--train 800 --val 200 --size 224 --seed 0]
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from ppkd.demo.data.render import CLASSES, draw
+from ppkd.data.render import CLASSES, draw
 
 __all__ = ["CLASSES", "VERSION", "generate", "is_complete", "render"]
 
@@ -266,7 +266,7 @@ def _install(fresh, final, old, meta):
 
 def main(argv: list[str] | None = None) -> int:
     """The command line: 0 when the data set is there, 1 with a message when it cannot be."""
-    parser = argparse.ArgumentParser(prog="python -m ppkd.demo.data.shapes", description=__doc__,
+    parser = argparse.ArgumentParser(prog="python -m ppkd.data.shapes", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", required=True, metavar="DIR")
     parser.add_argument("--train", type=int, default=800, metavar="N", help="pictures (800)")

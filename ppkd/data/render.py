@@ -1,7 +1,7 @@
 """Draws one picture of the shapes data set: cluttered background, distractors, objects, noise.
 
 Everything random comes from the one generator handed in, so a picture is a function of its seed.
-Lengths are pixels; colours are RGB, 0 to 255. The public entrance is `ppkd.demo.data.shapes`.
+Lengths are pixels; colours are RGB, 0 to 255. The public entrance is `ppkd.data.shapes`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,40 @@
+"""Modules that stood directly in `ppkd` and moved into a wing are still found under their former name.
+
+People's scripts, and the snippets of earlier documentation, import ``ppkd.reproduce`` or ``ppkd.tensor_files``. The
+module is the same object under both names; a `DeprecationWarning` says the new one.
+"""
+
+import importlib
+import importlib.abc
+import importlib.util
+import pathlib
+import sys
+import warnings
+
+_HERE = pathlib.Path(__file__).parent
+
+
+class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Asked last: only for names that nothing else finds."""
+
+    def find_spec(self, name, path=None, target=None):
+        package, _, module = name.rpartition(".")
+        found = sorted(_HERE.glob(f"*/{module}.py")) if package == "ppkd" and module.isidentifier() else []
+        if len(found) != 1:
+            return None
+        spec = importlib.util.spec_from_loader(name, self)
+        spec.loader_state = f"ppkd.{found[0].parent.name}.{module}"
+        return spec
+
+    def create_module(self, spec):
+        warnings.warn(f"{spec.name} is {spec.loader_state} now", DeprecationWarning, stacklevel=2)
+        return None
+
+    def exec_module(self, module):
+        # The import system hands out what stands in sys.modules in the end.
+        sys.modules[module.__name__] = importlib.import_module(module.__spec__.loader_state)
+
+
+def find_moved_modules():
+    """Let former names be imported; to be called once."""
+    sys.meta_path.append(_Finder())

@@ -1,0 +1,37 @@
+"""The house: every wing imports only those below it, and no module stands outside."""
+
+import subprocess
+import sys
+
+from tests.conftest import ROOT
+
+COMMAND = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+
+
+def lint(folder):
+    return subprocess.run(
+        [sys.executable, "-c", COMMAND, "--no-cache"],
+        cwd=folder, capture_output=True, text=True, check=False,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(folder), "PYTHONIOENCODING": "utf-8"},
+    )  # fmt: skip
+
+
+def test_a_wing_imports_only_those_below_it():
+    done = lint(ROOT)
+    assert done.returncode == 0 and "1 kept, 0 broken" in done.stdout, done.stdout + done.stderr
+
+
+def test_an_import_upwards_is_seen(tmp_path):
+    for name in ("pyproject.toml", "ppkd"):
+        subprocess.run(["cp", "-r", str(ROOT / name), str(tmp_path)], check=True)
+    with open(tmp_path / "ppkd/files/paths.py", "a", encoding="utf-8") as file:
+        file.write("\n\ndef _up():\n    from ppkd.training import trainer\n\n    return trainer\n")
+    done = lint(tmp_path)
+    assert done.returncode == 1 and "ppkd.files is not allowed to import ppkd.training" in done.stdout, done.stdout
+
+
+def test_a_module_outside_of_the_list_is_seen(tmp_path):
+    for name in ("pyproject.toml", "ppkd"):
+        subprocess.run(["cp", "-r", str(ROOT / name), str(tmp_path)], check=True)
+    (tmp_path / "ppkd" / "attic.py").write_text("")
+    assert "attic" in lint(tmp_path).stdout
