@@ -1,5 +1,6 @@
 """The house: every wing imports only those below it, and no module stands outside."""
 
+import re
 import subprocess
 import sys
 
@@ -35,3 +36,28 @@ def test_a_module_outside_of_the_list_is_seen(tmp_path):
         subprocess.run(["cp", "-r", str(ROOT / name), str(tmp_path)], check=True)
     (tmp_path / "ppkd" / "attic.py").write_text("")
     assert "attic" in lint(tmp_path).stdout
+
+
+def test_the_page_has_all_wings_and_no_other():
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    told = set(re.findall(r"`([\w/]+/|\w+\.py)`", page.split("## The path of one batch")[0]))
+    told -= {"ppkd/", "tests/", "benchmarks/"}
+    there = {f"{path.parent.name}/" for path in (ROOT / "ppkd").glob("*/__init__.py")}
+    there |= {path.name for path in (ROOT / "ppkd").glob("*.py") if not path.name.startswith("__")}
+    assert told == there
+
+
+def test_the_page_names_files_that_are_there():
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:\w+/)+(?:\w+\.\w+)?)`", page.split("## The path of one batch")[1]))
+    named = {name for name in named if "NAME" not in name}
+    lacking = [name for name in named if not (ROOT / "ppkd" / name).exists() and not (ROOT / name).exists()]
+    assert len(named) > 25 and not lacking
+
+
+def test_tests_and_benchmarks_mirror_the_wings():
+    wings = {path.parent.name for path in (ROOT / "ppkd").glob("*/__init__.py")}
+    own = {"tests": {"configs", "docs", "e2e", "files", "fuzz", "golden"}, "benchmarks": {"configs", "evidence"}}
+    for folder, extra in own.items():
+        there = {path.parent.name for path in (ROOT / folder).glob("*/*.*")} - {"__pycache__"}
+        assert there <= wings | extra, there - wings - extra
