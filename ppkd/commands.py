@@ -6,6 +6,7 @@ import os
 import sys
 
 from ppkd.errors import UserError
+from ppkd.files.regular import check_file
 from ppkd.files.tensor_files import SUFFIXES
 from ppkd.recipe.recipe import load_recipe
 from ppkd.terminal.log import logger, quiet
@@ -322,6 +323,10 @@ def _check_readable(images):
     import cv2
 
     for path in images:
+        try:
+            check_file(path)
+        except OSError as error:
+            raise UserError(f"{path}: {error}") from None
         if not cv2.haveImageReader(path):
             raise UserError(f"{path}: not an image that OpenCV can read")
 

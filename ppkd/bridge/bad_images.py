@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from ppkd.errors import UserError
+from ppkd.files.regular import open_file
 from ppkd.terminal.log import logger
 
 KEY, DEFAULT = "max_bad_images", "1%"
@@ -164,7 +165,7 @@ def read(path):
         BadImage: it cannot be read, is empty or truncated.
     """
     try:
-        with open(path, "rb") as file:
+        with open_file(path, "rb") as file:
             data = file.read()
     except FileNotFoundError:
         raise BadImage(path, "missing") from None

@@ -7,6 +7,7 @@ from ppkd.bridge.own_data import read_annotations
 from ppkd.bridge.workspace import create
 from ppkd.errors import UserError
 from ppkd.files.paths import Folder
+from ppkd.files.regular import check_file, open_file
 from ppkd.terminal.log import logger
 
 _COCO = (
@@ -69,7 +70,7 @@ def _listed(dataset):
     """The paths that a list of PASCAL VOC names: an image and its annotation a line."""
     path = os.path.join(dataset.dataset_dir, dataset.anno_path)
     try:
-        with open(path, encoding="utf-8") as file:
+        with open_file(path, encoding="utf-8") as file:
             return [os.path.join(_images(dataset), name) for line in file for name in line.split()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
@@ -135,9 +136,19 @@ def check_files(section, config):
     for what, key in (("annotation file", "anno_path"), ("image folder", "image_dir")):
         if given.get(key):
             wanted[what] = os.path.join(folder, str(given[key]))
+    if given.get("label_list") and os.path.exists(os.path.join(folder, str(given["label_list"]))):
+        wanted["list of classes"] = os.path.join(folder, str(given["label_list"]))
     for what, path in wanted.items():
         if not os.path.exists(path):
             content = " and ".join(str(given[key]) for key in ("image_dir", "anno_path") if given.get(key))
             inside = f", which has to hold {content}" if path == folder and content else ""
             how = _COCO if "2017" in content else _OWN.format(split="train" if section == "TrainDataset" else "val")
             raise UserError(f"{section}: no {what} at {path} (that is {os.path.abspath(path)}){inside}. {how}")
+        if what.endswith("folder"):
+            if not os.path.isdir(path):
+                raise UserError(f"{section}: the {what} {path} is a file, not a folder")
+            continue
+        try:
+            check_file(path)
+        except OSError as error:
+            raise UserError(f"{section}: the {what} {path} {error}") from None

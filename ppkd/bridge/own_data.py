@@ -4,6 +4,7 @@ import json
 import os
 
 from ppkd.errors import UserError
+from ppkd.files.regular import open_file
 from ppkd.files.yaml_io import Tagged
 
 _EXAMPLE = "-o dataset_dir=/data/mine train_annotations=annotations/train.json"
@@ -104,7 +105,7 @@ def read_annotations(path, keys):
         UserError: the file is missing, is not JSON, or lacks a key.
     """
     try:
-        with open(path, encoding="utf-8") as file:
+        with open_file(path, encoding="utf-8") as file:
             content = json.load(file)
     except FileNotFoundError:
         raise UserError(

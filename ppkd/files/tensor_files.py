@@ -6,6 +6,7 @@ import numpy as np
 
 from ppkd.errors import UserError
 from ppkd.files import unpickle
+from ppkd.files.regular import open_file
 
 SAFETENSORS = ".safetensors"
 # What may be left out at the end of a path to weights.
@@ -74,7 +75,7 @@ def _tensor(name, array):
 def _read_safetensors(path):
     from safetensors import SafetensorError, deserialize
 
-    with open(path, "rb") as file:
+    with open_file(path, "rb") as file:
         content = file.read()
     try:
         found = deserialize(content)

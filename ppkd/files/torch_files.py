@@ -14,6 +14,7 @@ import zipfile
 import numpy as np
 
 from ppkd.errors import UserError
+from ppkd.files.regular import open_file
 from ppkd.files.unpickle import Call, Mapping, Unpickler
 
 _ZIP = b"PK\x03\x04"
@@ -35,7 +36,7 @@ _STOOD_IN_FOR = frozenset(
 
 def is_torch_file(path):
     """Whether the file begins as ``torch.save`` writes it, in either format."""
-    with open(path, "rb") as file:
+    with open_file(path, "rb") as file:
         begin = file.read(len(_LEGACY))
     return begin.startswith(_ZIP) or begin == _LEGACY
 
@@ -50,7 +51,7 @@ def read_torch(path):
         UserError: the file is damaged, of another kind, or names something that tensors do not need.
     """
     try:
-        with open(path, "rb") as file:
+        with open_file(path, "rb") as file:
             content = file.read()
         return _Archive(content).load() if content.startswith(_ZIP) else _load_legacy(content)
     except UserError as error:

@@ -14,6 +14,7 @@ import re
 import numpy as np
 
 from ppkd.errors import UserError
+from ppkd.files.regular import open_file
 
 _NUMBERS = re.compile(r"[<>|=]?([biufc])(\d{1,2})")
 # Keys that paddle.save adds to a state: names of tensors, and how those of more than a gibibyte were cut.
@@ -42,7 +43,7 @@ def load(file, tensor=None):
         UserError: it is damaged, no pickle, or goes in a circle.
         OSError: it cannot be read.
     """
-    with open(file, "rb") as stream:
+    with open_file(file, "rb") as stream:
         return loads(stream, file, tensor)
 
 

@@ -10,6 +10,7 @@ import re
 import yaml
 
 from ppkd.errors import UserError, nearest
+from ppkd.files.regular import open_file
 from ppkd.files.yaml_loader import EXPONENT, Loader, Tagged, line_of, reason_of
 
 BASE_KEY = "_BASE_"
@@ -42,7 +43,7 @@ def read_yaml(path):
     if os.path.splitext(path)[1] not in (".yml", ".yaml"):
         raise UserError(f"{path}: a config file ends in .yml or .yaml")
     try:
-        with open(path, encoding="utf-8") as file:
+        with open_file(path, encoding="utf-8") as file:
             content = yaml.load(file, Loader=Loader)
     except FileNotFoundError:
         raise UserError(f"{path}: no such config file{_siblings(path)}") from None

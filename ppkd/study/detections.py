@@ -12,6 +12,7 @@ from ppkd.bridge.datasets import open_dataset
 from ppkd.bridge.workspace import build_detector, scope
 from ppkd.errors import UserError
 from ppkd.files.locate import find_weights
+from ppkd.files.regular import open_file
 from ppkd.files.weights import load_exactly
 from ppkd.files.yaml_io import clone
 from ppkd.recipe.keys import RUN_KEYS
@@ -126,9 +127,9 @@ def _key(config, weights, annotations):
 
 def _read(path):
     try:
-        with open(path, encoding="utf-8") as file:
+        with open_file(path, encoding="utf-8") as file:
             return json.load(file)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: damaged ({error}); remove it, and it will be computed anew") from None
 
 

@@ -4,6 +4,7 @@ import json
 import os
 
 from ppkd.errors import UserError, nearest
+from ppkd.files.regular import open_file
 from ppkd.files.yaml_io import merge
 from ppkd.recipe.recipe import parse_overrides
 from ppkd.recipe.teachers import check_fields
@@ -114,8 +115,11 @@ def _override(recipe, overrides):
 def _records(path):
     if not os.path.exists(path):
         return []
-    with open(path, encoding="utf-8") as file:
-        return [json.loads(line) for line in file if line.endswith("\n")]
+    try:
+        with open_file(path, encoding="utf-8") as file:
+            return [json.loads(line) for line in file if line.endswith("\n")]
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
 
 
 def _found_below(folder):

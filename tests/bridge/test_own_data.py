@@ -122,5 +122,5 @@ def test_annotations_that_are_none(tmp_path, content, message):
 def test_annotations_that_are_not_there(tmp_path):
     with pytest.raises(UserError, match=r"b\.json: no such annotation file \(looked for /.*Set dataset_dir and"):
         read_categories(str(tmp_path / "b.json"))
-    with pytest.raises(UserError, match="cannot be read: .*Is a directory"):
+    with pytest.raises(UserError, match="cannot be read: is a folder, not a file"):
         read_categories(str(tmp_path))

@@ -1,0 +1,114 @@
+"""What is opened is a file: a FIFO, socket, device or folder is refused in a line, and never waited for."""
+
+import os
+import signal
+import socket
+
+import pytest
+
+from ppkd.bridge.bad_images import BadImage, read
+from ppkd.bridge.datasets import check_files
+from ppkd.bridge.own_data import read_annotations
+from ppkd.commands import _check_readable, find_images
+from ppkd.errors import UserError
+from ppkd.files.regular import NotAFile, open_file
+from ppkd.files.tensor_files import read_tensors
+from ppkd.files.torch_files import read_torch
+from ppkd.files.yaml_io import read_yaml
+from ppkd.study.runs import _records
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting():
+    """A read that waits would wait for ever."""
+
+    def raise_it(*_):
+        raise TimeoutError("it waits")
+
+    before = signal.signal(signal.SIGALRM, raise_it)
+    signal.alarm(20)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def fifo(path):
+    os.mkfifo(path)
+
+
+def bound_socket(path):
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(path))
+
+
+def link_to_a_device(path):
+    path.symlink_to("/dev/zero")
+
+
+def link_to_a_fifo(path):
+    os.mkfifo(path.with_name("pipe"))
+    path.symlink_to("pipe")
+
+
+KINDS = {
+    fifo: "FIFO", bound_socket: "socket", link_to_a_device: "device", link_to_a_fifo: "FIFO", os.mkdir: "folder"
+}  # fmt: skip
+READERS = {
+    "a.yml": read_yaml, "a.json": lambda path: read_annotations(path, ("images",)), "a.pdparams": read_tensors,
+    "a.safetensors": read_tensors, "a.pth": read_torch, "a.jpg": read, "metrics.jsonl": _records,
+    "b.jpg": lambda path: _check_readable([path]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("name", READERS)
+def test_what_is_no_file_is_refused(name, make, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a socket's path is short
+    make((tmp_path / name).relative_to(tmp_path))
+    with pytest.raises((UserError, BadImage), match=f"{name}.* is a .*{KINDS[make]}.*, not a file"):
+        READERS[name](name)
+
+
+def test_a_file_and_a_link_to_one_are_read(tmp_path):
+    (tmp_path / "a").write_bytes(b"content")
+    (tmp_path / "b").symlink_to("a")
+    for name in "ab":
+        with open_file(tmp_path / name, "rb") as file:
+            assert file.read() == b"content"
+    with pytest.raises(FileNotFoundError):
+        open_file(tmp_path / "c")
+
+
+def test_what_becomes_a_fifo_behind_the_check_is_not_waited_for(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "a")
+    monkeypatch.setattr("ppkd.files.regular.check_file", lambda path: None)
+    with pytest.raises(NotAFile, match="FIFO"):
+        open_file(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    "broken, message",
+    [("annotations.json", "annotation file .* is a .*FIFO"), ("classes.txt", "list of classes .* is a .*FIFO"),
+     ("images", "the image folder .* is a file, not a folder")],
+)  # fmt: skip
+def test_files_that_ppdet_opens_itself_are_looked_at_before(broken, message, tmp_path):
+    (tmp_path / "images").mkdir()
+    for name in ("annotations.json", "classes.txt"):
+        (tmp_path / name).write_text("{}")
+    given = {"dataset_dir": str(tmp_path), "image_dir": "images", "anno_path": "annotations.json"}
+    config = {"TrainDataset": {**given, "label_list": "classes.txt"}}
+    check_files("TrainDataset", config)
+    if broken == "images":
+        (tmp_path / broken).rmdir()
+        (tmp_path / broken).touch()
+    else:
+        (tmp_path / broken).unlink()
+        os.mkfifo(tmp_path / broken)
+    with pytest.raises(UserError, match=message):
+        check_files("TrainDataset", config)
+
+
+def test_a_fifo_among_images_to_detect_on_is_named(tmp_path):
+    os.mkfifo(tmp_path / "a.jpg")
+    with pytest.raises(UserError, match=r"a\.jpg: is a named pipe"):
+        _check_readable(find_images(None, str(tmp_path)))
