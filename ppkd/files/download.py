@@ -6,15 +6,18 @@ import fcntl
 import hashlib
 import os
 import re
+import threading
+import time
 from urllib.parse import unquote, urlsplit
 
 from ppkd.errors import UserError
 from ppkd.files.paths import safe_name
-from ppkd.terminal.log import logger
+from ppkd.terminal.log import duration, logger
 
 _ATTEMPTS = 3
 _PIECE = 1 << 16
 _TIMEOUT = (15, 60)  # seconds to connect, and without a byte
+_TOTAL = 2 * 3600  # seconds for a file, or a server that sends a byte a minute would hold a command for ever
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
@@ -115,10 +118,10 @@ def _alone(folder):
 
 
 def _fetch(url, path, checksum):
-    part = path + ".part"
+    part, deadline = path + ".part", time.monotonic() + _TOTAL
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            md5 = _receive(url, part)
+            md5 = _until(deadline, _receive, url, part)
             break
         except Unreachable as error:
             if attempt == _ATTEMPTS:
@@ -136,7 +139,51 @@ def _fetch(url, path, checksum):
     _forget(part)
 
 
-def _receive(url, part):
+def _until(deadline, work, *args):
+    """What ``work(*args, stop)`` returns or raises; once `deadline` has passed it is let go, told by the event `stop`.
+
+    A thread, since a server can also take its time over the first line of its answer.
+    """
+    result, stop = [], threading.Event()
+
+    def run():
+        try:
+            result.append((work(*args, stop), None))
+        except BaseException as error:
+            result.append((None, error))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    finally:
+        stop.set()
+    if not result:
+        raise Unreachable(f"it takes more than {duration(_TOTAL)} hours; what came is kept, and the next try goes on")
+    value, error = result[0]
+    if error is not None:
+        raise error
+    return value
+
+
+def _session():
+    """A session of requests that sends nothing but by https, wherever an answer leads."""
+    import requests
+
+    class Refusing(requests.adapters.BaseAdapter):
+        def send(self, request, **kwargs):
+            raise UserError(f"leads to {request.url}, which is not https")
+
+        def close(self):
+            pass
+
+    session = requests.Session()
+    session.adapters.pop("http://").close()
+    session.mount("http://", Refusing())
+    return session
+
+
+def _receive(url, part, stop):
     """Fetch all of a file into `part`, going on behind what is there; returns its MD5 as the server tells it."""
     import requests
 
@@ -145,10 +192,7 @@ def _receive(url, part):
     if done:
         headers |= {"Range": f"bytes={done}-", "If-Range": version}
     try:
-        with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as answer:
-            for step in (*answer.history, answer):
-                if not step.url.startswith("https://"):
-                    raise UserError(f"{url}: leads to {step.url}, which is not https")
+        with _session() as session, session.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as answer:
             if answer.status_code == 416:  # what is there is not of this file
                 _forget(part)
                 raise Unreachable("the file has changed meanwhile")
@@ -156,8 +200,10 @@ def _receive(url, part):
                 raise Unreachable(f"the server answers {answer.status_code} {answer.reason}")
             done = _goes_on_at(answer, done)
             _remember(part, answer.headers)
-            _write(answer, part, done)
+            _write(answer, part, done, stop)
             return _told_md5(answer.headers)
+    except UserError as error:
+        raise UserError(f"{url}: {error}") from None
     except requests.RequestException as error:
         raise Unreachable(f"{type(error).__name__}") from error
 
@@ -189,7 +235,7 @@ def _goes_on_at(answer, done):
     return done
 
 
-def _write(answer, part, done):
+def _write(answer, part, done, stop):
     from tqdm import tqdm
 
     left = answer.headers.get("Content-Length")
@@ -201,6 +247,8 @@ def _write(answer, part, done):
         file.truncate()
         with tqdm(total=total, initial=done, unit="B", unit_scale=True, disable=None) as progress:
             for piece in answer.iter_content(_PIECE):
+                if stop.is_set():  # another process may have gone on with the file meanwhile
+                    return
                 file.write(piece)
                 progress.update(len(piece))
         end = file.tell()

@@ -15,7 +15,7 @@ import numpy as np
 
 from ppkd.errors import UserError
 from ppkd.files.regular import open_file
-from ppkd.files.unpickle import Call, Mapping, Unpickler
+from ppkd.files.unpickle import Call, Mapping, Sealed, Unpickler
 
 _ZIP = b"PK\x03\x04"
 # How a pickle of the former format begins: the number 0x1950a86a20f9469cfc6c in protocol 2.
@@ -24,6 +24,7 @@ _TYPES = {
     "FloatStorage": "f4", "DoubleStorage": "f8", "HalfStorage": "f2", "BFloat16Storage": "bf16", "LongStorage": "i8",
     "IntStorage": "i4", "ShortStorage": "i2", "CharStorage": "i1", "ByteStorage": "u1", "BoolStorage": "?",
 }  # fmt: skip
+_MOST_AXES = 32  # NumPy's
 # Left by mmengine's log and by NumPy in what stands beside the weights; of no use here.
 _STOOD_IN_FOR = frozenset(
     [
@@ -61,39 +62,53 @@ def read_torch(path):
         raise UserError(f"{path}: not a file that PyTorch saved, or a damaged one ({reason})") from error
 
 
-class Tensor:
+class Tensor(Sealed):
     """A tensor of a file, whose bytes are read when they are asked for.
 
     Attributes:
         shape: tuple of its sizes.
     """
 
+    __slots__ = ("shape", "_storage", "_offset", "_strides")
+    what = "a tensor"
+
     def __init__(self, storage, offset, shape, strides):
         self.shape = _counts(shape)
         self._storage, self._offset, self._strides = storage, *_counts([offset]), _counts(strides)
+        self._check(storage.count)
+
+    def _check(self, stored):
+        """Beyond what is stored lies memory that is not the file's; one number, repeated, could fill all there is."""
         last = self._offset + sum((n - 1) * stride for n, stride in zip(self.shape, self._strides))
-        # Beyond its end lies memory that is not the file's; and one number, repeated, could fill the machine's.
         count = math.prod(self.shape)
-        if len(self._strides) != len(self.shape) or (count and not count <= storage.count > last):
-            raise UserError(f"a tensor of shape {list(self.shape)} lies outside of its {storage.count} stored numbers")
+        if len(self._strides) != len(self.shape) or (count and not count <= stored > last):
+            raise UserError(f"a tensor of shape {list(self.shape)} lies outside of its {stored} stored numbers")
 
     def numpy(self):
-        """Its values; bfloat16 as float32."""
-        values = self._storage.values()[self._offset :]
+        """Its values, read-only; bfloat16 as float32."""
+        values = self._storage.values()
+        self._check(len(values))
         if not math.prod(self.shape):
             return np.zeros(self.shape, values.dtype)
+        values = values[self._offset :]
         strides = [stride * values.itemsize for stride in self._strides]
-        return np.lib.stride_tricks.as_strided(values, self.shape, strides).copy()
+        # No copy: a file may have any number of tensors in the same numbers.
+        return np.lib.stride_tricks.as_strided(values, self.shape, strides, writeable=False)
 
 
 def _counts(values):
     if not isinstance(values, (tuple, list)) or not all(type(n) is int and n >= 0 for n in values):
-        raise UserError(f"sizes of a tensor have to be whole numbers, found {values!r}")
+        raise UserError(f"sizes of a tensor have to be whole numbers, found {str(values)[:80]}")
+    if len(values) > _MOST_AXES:
+        raise UserError(f"a tensor has at most {_MOST_AXES} axes, this one {len(values)}")
     return tuple(values)
 
 
-class _Storage:
+class _Storage(Sealed):
     """The numbers that one or several tensors lie in."""
+
+    __slots__ = ("count", "size", "_kind", "_read", "_order", "_values")
+    what = "the numbers of tensors"
 
     def __init__(self, kind, count, read, order="<"):
         if kind not in _TYPES.values() or type(count) is not int or count < 0:
@@ -180,11 +195,15 @@ class _Archive:
         if len(found) != 1:
             raise UserError(f"a zip archive, but none of torch.save: no data.pkl in it, only {', '.join(names[:3])}")
         self._folder, self._storages = found[0].rpartition("/")[0], {}
-        order = f"{self._folder}/byteorder"
-        self._order = ">" if order in names and self._zip.read(order) == b"big" else "<"
+        program = self._read("data.pkl")
+        # Entries may lie over one another in the file, each as large as the whole.
+        if sum(entry.file_size for entry in self._zip.infolist()) > len(content):
+            raise UserError("its entries come to more bytes than the file has, as torch.save leaves none")
+        order = f"{self._folder}/byteorder" in names and self._read("byteorder")
+        self._order, self._program = ">" if order == b"big" else "<", program
 
     def load(self):
-        return _Unpickler(io.BytesIO(self._read("data.pkl")), self._storage).load()
+        return _Unpickler(io.BytesIO(self._program), self._storage).load()
 
     def _storage(self, kind, key, _, count, *__):
         if key not in self._storages:

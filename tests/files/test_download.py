@@ -26,6 +26,7 @@ class _Server(http.server.ThreadingHTTPServer):
 
     def start(self, certificate):
         self.content, self.ways, self.asked, self.sent, self.tag = CONTENT, [], [], [], '"one"'
+        self.slow = threading.Event()  # set once what is slow shall end
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
         self.socket = context.wrap_socket(self.socket, server_side=True)
@@ -50,6 +51,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Location", way)
             self.send_header("Content-Length", "0")
             return self.end_headers()
+        while way == "slow headers" and not server.slow.wait(0.05):
+            self.wfile.write(b"H")
+            self.wfile.flush()
         if way.isdigit():
             self.send_response(int(way))
             return self.end_headers()
@@ -71,6 +75,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if way == "wrong md5":
             self.send_header("Content-MD5", base64.b64encode(hashlib.md5(b"").digest()).decode())
         self.end_headers()
+        while way == "slow" and not server.slow.wait(0.05):
+            self.wfile.write(body[:1])
+            body = body[1:]
         self.wfile.write(body[: len(body) // 2] if way in ("break", "no tag") else body)
 
 
@@ -258,11 +265,30 @@ def test_what_leads_away_from_https_is_refused(server):
     plain.content, plain.ways, plain.asked, plain.sent, plain.tag = CONTENT, [], [], [], '"one"'
     threading.Thread(target=plain.serve_forever, args=[0.02], daemon=True).start()
     server.ways = [f"http://localhost:{plain.server_address[1]}/w"]
-    with pytest.raises(UserError, match=r"leads to http://localhost:\d+/w, which is not https"):
+    with pytest.raises(UserError, match=r"/v.pdparams: leads to http://localhost:\d+/w, which is not https"):
         locate.find_weights(server.url + "/v.pdparams", "weights")
+    assert plain.asked == []  # refused before anything was sent
+    # Over another address of https, and by an answer to the part that was still missing.
+    server.ways = ["break", f"{server.url}/x", f"http://localhost:{plain.server_address[1]}/w"]
+    with pytest.raises(UserError, match="which is not https"):
+        locate.find_weights(server.url + "/u.pdparams", "weights")
+    assert plain.asked == []
     plain.shutdown()
     plain.server_close()
-    assert files(locate.CACHE) == ["w.pdparams"]
+    assert [name for name in files(locate.CACHE) if ".part" not in name] == ["w.pdparams"]
+
+
+@pytest.mark.parametrize("way", ["slow", "slow headers"])
+def test_a_server_that_takes_for_ever_is_let_go(server, monkeypatch, way):
+    """Each byte comes in time, and all of them in days; nothing is written later, and the next try goes on."""
+    monkeypatch.setattr(download, "_TOTAL", 1)
+    server.ways = [way] * 3
+    with pytest.raises(UserError, match="could not be downloaded .it takes more than"):
+        locate.find_weights(server.url + "/w.pdparams", "weights")
+    left = {name: content(p) for p in pathlib.Path(locate.CACHE).rglob("*") if (name := p.name).endswith(".part")}
+    server.slow.set()
+    monkeypatch.undo()
+    assert all(CONTENT.startswith(part) and len(part) < len(CONTENT) for part in left.values())
 
 
 def test_a_certificate_that_nobody_vouches_for(server, monkeypatch):

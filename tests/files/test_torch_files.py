@@ -130,6 +130,80 @@ def test_a_function_cannot_be_changed(tmp_path, name):
         read_torch(path)
 
 
+STATE = b"}" + b"X\x05\x00\x00\x00shape" + b"M\x00\x10\x85s"
+CHANGES = {
+    "its attributes": STATE + b"b",
+    "its slots": b"N" + STATE + b"\x86b",
+    "its strides": b"N}X\x08\x00\x00\x00_stridesJ\xff\xff\xff\xff\x85s\x86b",
+    "the numbers": b"}X\x05\x00\x00\x00countM\x00\x10sb",
+    "the numbers' slots": b"N}X\x07\x00\x00\x00_valuesNs\x86b",
+}
+
+
+def _program(change):
+    """A pickle of a tensor of four numbers that changes the tensor, or the storage before that is used."""
+    early = change if b"count" in change or b"_values" in change else b""
+    storage = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x04tQ"
+    made = b"(" + storage + early + b"K\x00K\x04\x85K\x01\x85\x89}tR"
+    return b"\x80\x02}X\x01\x00\x00\x00actorch._utils\n_rebuild_tensor_v2\n" + made + (b"" if early else change) + b"s."
+
+
+def _archive(path, program, **entries):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", program)
+        archive.writestr("archive/data/0", np.arange(4, dtype="f4").tobytes())
+        for name, (content, compression) in entries.items():
+            archive.writestr(f"archive/{name}", content, compression)
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_was_checked_cannot_be_changed(path, name):
+    """A tensor whose shape, strides or numbers grow after the check reads memory that is not the file's."""
+    _archive(path, _program(b""))
+    assert read_torch(path)["a"].numpy().tolist() == [0, 1, 2, 3]
+    _archive(path, _program(CHANGES[name]))
+    with pytest.raises(UserError, match="it changes (a tensor|the numbers of tensors), which tensors do not need"):
+        read_torch(path)
+
+
+def test_a_tensor_is_checked_again_when_it_is_read(path):
+    _archive(path, _program(b""))
+    found = read_torch(path)["a"]
+    found.shape = (4096,)
+    with pytest.raises(UserError, match=r"shape \[4096\] lies outside of its 4 stored numbers"):
+        found.numpy()
+
+
+def test_small_entries_do_not_unfold(path):
+    """Every entry, and all of them together, is as large in the file as it says."""
+    _archive(path, _program(b""), byteorder=(bytes(1 << 22), zipfile.ZIP_DEFLATED))
+    with pytest.raises(UserError, match="its entries come to more bytes|byteorder is compressed"):
+        read_torch(path)
+    _archive(path, _program(b""), byteorder=(os.urandom(64), zipfile.ZIP_LZMA))
+    with pytest.raises(UserError, match="archive/byteorder is compressed, as torch.save leaves none"):
+        read_torch(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", _program(b""))
+        archive.writestr("archive/data/0", bytes(4096))
+        first = archive.getinfo("archive/data/0")
+        for number in range(1, 9):  # all in the place of the first
+            other = zipfile.ZipInfo(f"archive/data/{number}")
+            for field in ("header_offset", "CRC", "file_size", "compress_size"):
+                setattr(other, field, getattr(first, field))
+            archive.filelist.append(other)
+            archive.NameToInfo[other.filename] = other
+    with pytest.raises(UserError, match="its entries come to more bytes than the file has"):
+        read_torch(path)
+
+
+def test_many_tensors_of_the_same_numbers_take_no_more_memory(path):
+    base = np.arange(1000, dtype="f4")
+    shared = Storage(base)
+    save_torch({str(i): tensor(base, shared) for i in range(50)}, path)
+    arrays = [value.numpy() for value in read_torch(path).values()]
+    assert len({array.__array_interface__["data"][0] for array in arrays}) == 1
+
+
 @formats
 def test_getattr_reaches_nothing(tmp_path, legacy):
     """Stood in for, it cannot be used to get from a harmless object to another."""

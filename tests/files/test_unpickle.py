@@ -6,6 +6,7 @@ import os
 import pathlib
 import pickle
 import struct
+import tracemalloc
 
 import numpy as np
 import paddle
@@ -195,6 +196,46 @@ def test_python_2_wrote_texts_for_bytes():
         b"\x89U\x08" + raw + b"tbs."
     )
     assert unpickle.loads(written)["a"].tolist() == [1.5, -2]
+
+
+GROWING = {
+    "an array's bytes over and over": (
+        b"\x80\x02]cnumpy.core.multiarray\n_reconstruct\nq\x00cnumpy\nndarray\nq\x01cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R"
+        b"q\x02T\x00\x00\x04\x00" + bytes(1 << 18) + b"q\x030000"
+        + b"h\x00h\x01K\x00\x85U\x01b\x87R(K\x01J\x00\x00\x04\x00\x85h\x02\x89h\x03tba" * 200 + b"."
+    ),
+    "a text made bytes over and over": (
+        b"\x80\x02]c_codecs\nencode\nq\x000X\x00\x00\x04\x00" + b"a" * (1 << 18) + b"q\x010"
+        + b"h\x00h\x01U\x06latin1\x86Ra" * 200 + b"."
+    ),
+    "a tuple of a long list": b"\x80\x02]q\x00(" + b"N" * 9999 + b"e("
+    + b"c__builtin__\ntuple\nh\x00\x85R" * 99 + b"l.",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GROWING)
+def test_what_unfolds_to_many_times_its_size_is_refused(name):
+    with pytest.raises(unpickle.Refused, match="it unfolds to many times its own size"):
+        unpickle.loads(GROWING[name])
+
+
+@pytest.mark.parametrize("code", [b"\x96", b"\x8e", b"\x8d", b"\x95"])
+def test_a_size_beyond_the_end_takes_no_memory(code):
+    """BYTEARRAY8 makes room first, for as much as the file says."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match="a damaged one .EOFError: it ends early"):
+            unpickle.loads(b"\x80\x05" + code + struct.pack("<Q", 1 << 33) + b"abc.")
+        assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    finally:
+        tracemalloc.stop()
+
+
+def test_tuples_of_the_same_tuples_are_no_key():
+    """The hash of each is made of all below it, anew for every use: of 60 it takes longer than anyone waits."""
+    doubled = b"".join(b"q%ch%c\x86" % (i, i) for i in range(60))
+    with pytest.raises(unpickle.Refused, match="a tuple of more than 100000 parts"):
+        unpickle.loads(b"\x80\x02}K\x01\x85" + doubled + b"Ns.")
 
 
 # safetensors
