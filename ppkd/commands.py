@@ -1,12 +1,10 @@
 """What the tools do, given their parsed arguments."""
 
-import glob
 import json
 import os
 import sys
 
 from ppkd.errors import UserError
-from ppkd.files.regular import check_file
 from ppkd.files.tensor_files import SUFFIXES
 from ppkd.recipe.recipe import load_recipe
 from ppkd.terminal.log import logger, quiet
@@ -137,30 +135,27 @@ def evaluate(args):
 def infer(args):
     """``tools/infer.py``: detect objects in images and draw them."""
     recipe = load_recipe(args.config, None, args.opt)
-    images = find_images(args.infer_img, args.infer_dir)
-    start_device(recipe.student)
-    _check_readable(images)
-    _check_writable("--output_dir", args.output_dir)
-    _check_not_over(images, args.output_dir)
+    from ppkd.bridge.images import fault
     from ppkd.bridge.workspace import scope
     from ppkd.build import build_student
+    from ppkd.training.inference import find_images
+    from ppkd.training.inference import infer as run
 
+    images = find_images(args.infer_img, args.infer_dir)
+    if args.infer_img and (reason := fault(args.infer_img)):
+        raise UserError(f"{args.infer_img}: {reason}")
+    start_device(recipe.student)
+    _check_writable("--output_dir", args.output_dir)
+    _check_not_over(images, args.output_dir)
     config = recipe.student | {"use_vdl": args.use_vdl, "vdl_log_dir": args.vdl_log_dir}
     with scope(config) as table:
-        from ppdet.engine import Trainer
-
         model = _with_weights(build_student(recipe, load=False), config)
-        settings = table.copy()
-        settings["model"] = model
-        engine = Trainer(settings, "test")
-        engine.predict(
-            images,
-            draw_threshold=args.draw_threshold,
-            output_dir=args.output_dir,
-            save_results=args.save_results,
-            visualize=args.visualize,
-        )
-    logger().info("%d images written to %s", len(images), args.output_dir)
+        given = (args.draw_threshold, args.output_dir, args.save_results, args.visualize)
+        bad = run(model, table, images, *given)
+    logger().info("%d images written to %s", len(images) - len(bad), args.output_dir)
+    if bad:
+        first = ", ".join(f"{path}: {reason}" for path, reason in list(bad.items())[:4])
+        raise UserError(f"{len(bad)} of {len(images)} images are left out: {first}{', ...' if len(bad) > 4 else ''}")
 
 
 def export(args):
@@ -269,27 +264,6 @@ def halve(args):
     logger().info("%s: %.1f MB, was %.1f", args.output, os.path.getsize(args.output) / 1e6, os.path.getsize(path) / 1e6)
 
 
-def find_images(image, folder):
-    """Paths of the images that ``--infer_img`` or ``--infer_dir`` names.
-
-    Raises:
-        UserError: neither is given, or nothing is found.
-    """
-    if image:
-        if not os.path.isfile(image):
-            raise UserError(f"--infer_img {image}: no such file")
-        return [image]
-    if not folder:
-        raise UserError("give --infer_img FILE or --infer_dir FOLDER")
-    if not os.path.isdir(folder):
-        raise UserError(f"--infer_dir {folder}: no such folder")
-    endings = (".jpg", ".jpeg", ".png", ".bmp")
-    found = sorted(p for p in glob.glob(os.path.join(glob.escape(folder), "*")) if p.lower().endswith(endings))
-    if not found:
-        raise UserError(f"--infer_dir {folder}: no image in it ({', '.join(endings)})")
-    return found
-
-
 def start_device(config):
     """Choose the device and, under ``paddle.distributed.launch``, join the other processes.
 
@@ -316,19 +290,6 @@ def _with_weights(model, config):
         raise UserError("no weights: give them with -o weights=PATH_OR_URL")
     logger().info("%s", load_exactly(model, weights, "weights", config.get("num_classes")))
     return model
-
-
-def _check_readable(images):
-    """Check that all files are images: an exception in Paddle's loading thread leaves the tool waiting for ever."""
-    import cv2
-
-    for path in images:
-        try:
-            check_file(path)
-        except OSError as error:
-            raise UserError(f"{path}: {error}") from None
-        if not cv2.haveImageReader(path):
-            raise UserError(f"{path}: not an image that OpenCV can read")
 
 
 def _check_not_over(images, folder):

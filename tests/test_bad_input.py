@@ -316,8 +316,8 @@ def test_resuming_another_recipe(train, shapes):
         (["--infer_img", "none.jpg"], "--infer_img none.jpg: no such file"),
         (["--infer_dir", "none"], "--infer_dir none: no such folder"),
         ([], "give --infer_img FILE or --infer_dir FOLDER"),
-        (["--infer_dir", "."], "--infer_dir .: no image in it (.jpg, .jpeg, .png, .bmp)"),
-        (["--infer_img", str(STUDENT)], f"{STUDENT}: not an image that OpenCV can read"),
+        (["--infer_dir", "."], "--infer_dir .: no image in it (.jpg, .jpeg, .png, .bmp, .webp, .tif, .tiff, .gif)"),
+        (["--infer_img", str(STUDENT)], f"{STUDENT}: not an image that OpenCV can decode"),
     ],
 )
 def test_inference_without_images(shapes, arguments, message):

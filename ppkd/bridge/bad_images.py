@@ -5,11 +5,8 @@ import logging
 import os
 import re
 
-import cv2
-import numpy as np
-
+from ppkd.bridge.images import BadImage, decodable, fault
 from ppkd.errors import UserError
-from ppkd.files.regular import open_file
 from ppkd.terminal.log import logger
 
 KEY, DEFAULT = "max_bad_images", "1%"
@@ -17,21 +14,6 @@ FILE = "bad_images.txt"
 # Key of a batch that holds nothing but an image in place of its own, all of which were bad.
 STAND_IN = "ppkd_stand_in"
 _NAMED = 8
-_JPEG, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
-_PNG, _PNG_END = b"\x89PNG", b"IEND"
-
-
-class BadImage(Exception):
-    """An image cannot be read or transformed.
-
-    Attributes:
-        file: its path.
-        reason: a few words.
-    """
-
-    def __init__(self, file, reason):
-        super().__init__(f"{file}: {reason}")
-        self.file, self.reason = file, reason
 
 
 class BadImages:
@@ -148,7 +130,7 @@ class Checked:
         if self._reads:
             for part in parts:
                 if "image" not in part:
-                    part["image"] = read(part.pop("im_file"))
+                    part["image"] = decodable(part.pop("im_file"))
         try:
             return self._transforms(sample)
         except Exception as error:
@@ -156,59 +138,6 @@ class Checked:
                 if file and (reason := fault(file)):
                     raise BadImage(file, reason) from error
             raise BadImage(files[0], f"cannot be transformed: {type(error).__name__}: {error}") from error
-
-
-def read(path):
-    """The bytes of an image file.
-
-    Raises:
-        BadImage: it cannot be read, is empty or truncated.
-    """
-    try:
-        with open_file(path, "rb") as file:
-            data = file.read()
-    except FileNotFoundError:
-        raise BadImage(path, "missing") from None
-    except (OSError, ValueError) as error:
-        raise BadImage(path, f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    if not data:
-        raise BadImage(path, "empty file")
-    if not _is_whole(data):
-        raise BadImage(path, "truncated")
-    return data
-
-
-def _is_whole(data):
-    """Whether a JPEG or PNG reaches its end. Inside of a JPEG's scan the end's mark cannot occur."""
-    if data.startswith(_JPEG):
-        return data.endswith(_JPEG_END) or data.rfind(_JPEG_END) > data.rfind(_JPEG_SCAN)
-    return not data.startswith(_PNG) or _PNG_END in data
-
-
-def decode(path):
-    """An image as training sees it: (H, W, 3) uint8, blue first.
-
-    Raises:
-        BadImage: it cannot be read or decoded.
-    """
-    data = read(path)
-    try:
-        image = cv2.imdecode(np.frombuffer(data, "uint8"), cv2.IMREAD_COLOR)
-    except (cv2.error, MemoryError) as error:
-        reason = "too large for OpenCV" if "PIXELS" in str(error) else f"OpenCV cannot decode it: {error}"
-        raise BadImage(path, " ".join(reason.split())) from None
-    if image is None:
-        raise BadImage(path, "not an image that OpenCV can decode")
-    return image
-
-
-def fault(path):
-    """Why an image cannot be read, or None if it can."""
-    try:
-        decode(path)
-    except BadImage as bad:
-        return bad.reason
-    return None
 
 
 def _no_traceback(record):

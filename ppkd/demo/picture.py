@@ -57,7 +57,8 @@ def demo_picture(
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from PIL import Image
+
+    from ppkd.bridge.images import picture
 
     curves = {name: sorted(curves[name]) for name in _CURVES if curves.get(name)}
     if not samples and not curves:
@@ -69,8 +70,7 @@ def demo_picture(
     cell = (_WIDTH - 2 * _MARGIN - _GAP * (len(columns) - 1)) / len(columns)
     pictures = []
     for sample in samples:
-        with Image.open(sample["image"]) as image:
-            pictures.append(image.convert("RGB"))
+        pictures.append(picture(sample["image"]))
     heights = [cell * p.height / p.width for p in pictures]
     top = _TITLE + (0.18 if note else 0)
     height = top + _MARGIN

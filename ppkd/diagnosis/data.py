@@ -2,18 +2,15 @@
 
 import collections
 import concurrent.futures
-import io
 import json
 import os
 import textwrap
 import time
-import warnings
-
-from PIL import Image
 
 from ppkd import __version__
-from ppkd.bridge.bad_images import KEY, BadImage, BadImages, decode, read
+from ppkd.bridge.bad_images import KEY, BadImages
 from ppkd.bridge.datasets import check_files
+from ppkd.bridge.images import ENDINGS, BadImage, decode, header, read
 from ppkd.bridge.own_data import read_annotations
 from ppkd.diagnosis.annotations import check_annotations
 from ppkd.diagnosis.findings import ERROR, LEVELS, NOTE, WARNING
@@ -25,7 +22,7 @@ from ppkd.terminal.table import text_table
 SECTIONS = ("TrainDataset", "EvalDataset")
 _EXAMPLES = 5
 _HUGE = 50e6
-_FORMATS = {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "bmp": "BMP", "webp": "WEBP", "tif": "TIFF", "tiff": "TIFF"}
+_FORMATS = {ending[1:]: ending[1:].upper() for ending in ENDINGS} | {"jpg": "JPEG", "tif": "TIFF"}
 
 # Kind -> (how grave, what training makes of it).
 KINDS = {
@@ -151,7 +148,7 @@ def look(path, entry):
     """
     try:
         data = read(path)
-        mode, form, pixels = _header(data)
+        mode, form, pixels = header(data)
         shape = decode(path).shape
     except BadImage as bad:
         yield ("missing-image", path) if bad.reason == "missing" else ("unreadable-image", f"{path}: {bad.reason}")
@@ -170,17 +167,6 @@ def look(path, entry):
     if told != size:
         turned = " (turned by its EXIF orientation?)" if told == size[::-1] else ""
         yield "image-size", f"{path}: {size[0]} x {size[1]}, annotated {told[0]:g} x {told[1]:g}{turned}"
-
-
-def _header(data):
-    """Mode, format and number of pixels as Pillow sees them; empty where it cannot."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data)) as image:
-                return image.mode, image.format, image.size[0] * image.size[1]
-    except Exception:  # of the many that broken files raise in Pillow; OpenCV's word counts
-        return "", "", 0
 
 
 def verdict(scans, config):

@@ -4,6 +4,7 @@ import os
 
 from pycocotools import mask as masks
 
+from ppkd.bridge.images import picture
 from ppkd.reporting.document import Gallery, Legend, Missing, Section
 from ppkd.reporting.plots import photo
 from ppkd.study.cells import LEGEND, draw_cell
@@ -57,10 +58,7 @@ def _outcome(sample):
 
 
 def _picture(material, sample, name):
-    from PIL import Image
-
-    with Image.open(sample["image"]) as file:
-        image = file.convert("RGB")
+    image = picture(sample["image"])
     caption = []
 
     def draw(axes):

@@ -7,6 +7,7 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 
+from ppkd.bridge import images
 from ppkd.losses.cwd import CWDLoss
 from ppkd.losses.fgd import FGDLoss, attention_maps, box_masks
 from ppkd.methods import plan
@@ -92,10 +93,7 @@ def _corners(box):
 
 
 def _grey(path):
-    from PIL import Image
-
-    with Image.open(path) as image:
-        return np.asarray(image.convert("L"))
+    return np.asarray(images.picture(path).convert("L"))
 
 
 def _compared(pair, terms, inputs):

@@ -10,8 +10,9 @@ from paddle import distributed as dist
 from paddle.io import DataLoader, Dataset, DistributedBatchSampler
 from paddle.io.dataloader.dataloader_iter import _DataLoaderIterSingleProcess
 
-from ppkd.bridge.bad_images import STAND_IN, BadImage, BadImages, Checked
+from ppkd.bridge.bad_images import STAND_IN, BadImages, Checked
 from ppkd.bridge.compat import yolox_sizes
+from ppkd.bridge.images import BadImage
 from ppkd.detectors.ground_truth import keep_ground_truth
 from ppkd.errors import UserError
 

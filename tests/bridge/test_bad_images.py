@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from ppkd.bridge import bad_images
-from ppkd.bridge.bad_images import BadImage, BadImages, decode, fault, share
+from ppkd.bridge.bad_images import BadImages, share
+from ppkd.bridge.images import BadImage, decode, fault
 from ppkd.bridge.workspace import scope
 from ppkd.errors import UserError
 from ppkd.training.stages import Stages

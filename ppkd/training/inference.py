@@ -1,0 +1,124 @@
+"""Detects objects in image files and draws them, picture by picture: a bad file costs nothing but itself."""
+
+import os
+
+import numpy as np
+import paddle
+from PIL import Image
+
+from ppkd.bridge.bad_images import Checked
+from ppkd.bridge.images import ENDINGS, BadImage, decode
+from ppkd.bridge.workspace import create
+from ppkd.errors import UserError
+from ppkd.terminal.log import logger
+from ppkd.terminal.progress import follow
+
+_NAMED = 4
+
+
+def find_images(image, folder):
+    """Paths of the images that ``--infer_img`` or ``--infer_dir`` names.
+
+    Raises:
+        UserError: neither is given, or nothing is found.
+    """
+    if image:
+        if not os.path.isfile(image):
+            raise UserError(f"--infer_img {image}: no such file")
+        return [image]
+    if not folder:
+        raise UserError("give --infer_img FILE or --infer_dir FOLDER")
+    if not os.path.isdir(folder):
+        raise UserError(f"--infer_dir {folder}: no such folder")
+    entries = [entry for entry in sorted(os.scandir(folder), key=lambda entry: entry.path) if entry.name[0] != "."]
+    found = [entry.path for entry in entries if not entry.is_dir() and entry.name.lower().endswith(ENDINGS)]
+    folders = [entry.name for entry in entries if entry.is_dir()]
+    others = [entry.name for entry in entries if not entry.is_dir() and not entry.name.lower().endswith(ENDINGS)]
+    if not found:
+        below = f"; {_named(folders)} below it are not looked into" if folders else ""
+        raise UserError(f"--infer_dir {folder}: no image in it ({', '.join(ENDINGS)}){below}")
+    if folders:
+        logger().warning("--infer_dir %s: folders in it are not looked into: %s", folder, _named(folders))
+    if others:
+        logger().warning("--infer_dir %s: left out, for their endings are no image's: %s", folder, _named(others))
+    return found
+
+
+def infer(model, table, images, threshold, output_dir, save_results=False, visualize=True):
+    """Detect objects in images and draw them on the pixels that the detector saw.
+
+    Args:
+        model: a ppdet detector; afterwards in eval mode.
+        table: ppdet's global config as `workspace.scope` yielded it.
+        images: paths.
+        threshold: scores below it are not drawn.
+        output_dir: folder for the pictures, which keep their files' names, and for ``bbox.json`` and the like.
+        save_results: write ppdet's result files; an image's id in them is its place among `images`, from 0.
+        visualize: draw.
+
+    Returns:
+        ``{path: reason}`` of the images that cannot be read or drawn.
+    """
+    from ppdet.data.source.category import get_categories
+    from ppdet.engine import Trainer
+    from ppdet.metrics.coco_utils import get_infer_results
+
+    settings = table.copy()
+    settings["model"] = model
+    engine = Trainer(settings, "test")
+    categories, names = get_categories(table["metric"], engine.dataset.get_anno())
+    os.makedirs(output_dir, exist_ok=True)
+    metrics = _metrics(engine, images, output_dir) if save_results else []
+    reader, bad = create("TestReader"), {}
+    transforms = Checked(reader._sample_transforms)
+    model.eval()
+    for number, path in enumerate(follow(images, "detecting", len(images))):
+        try:
+            sample = transforms({"im_id": np.array([number]), "im_file": path, "curr_iter": number})
+            batch = {k: paddle.to_tensor(v) for k, v in reader._batch_transforms([sample]).items()}
+            with paddle.no_grad():
+                found = model(batch)
+            for metric in metrics:
+                metric.update(batch, found)
+            if visualize:
+                found = {k: v.numpy() if hasattr(v, "numpy") else v for k, v in found.items()}
+                found["im_id"] = batch["im_id"].numpy()
+                drawn = _draw(path, get_infer_results(found, categories), number, names, threshold, engine)
+                _save(drawn, os.path.join(output_dir, os.path.basename(path)), path)
+        except BadImage as error:
+            bad[path] = error.reason
+            logger().warning("left out: %s: %s", path, error.reason)
+    for metric in metrics:
+        metric.accumulate()
+    return bad
+
+
+def _metrics(engine, images, output_dir):
+    """ppdet's metrics, which write what they are given and score nothing."""
+    engine.mode = "_test"
+    engine.cfg.update(save_prediction_only=True, output_eval=output_dir, imid2path=dict(enumerate(images)))
+    engine._init_metrics()
+    return engine._metrics
+
+
+def _draw(path, found, number, names, threshold, engine):
+    from ppdet.utils.visualizer import visualize_results
+
+    pixels = decode(path)[:, :, ::-1]
+    parts = (found.get(kind) for kind in ("bbox", "mask", "segm", "keypoint", "pose3d"))
+    drawn = visualize_results(Image.fromarray(pixels), *parts, number, names, threshold)
+    if engine._compose_callback:  # VisualDL's
+        engine.status.update(mode="test", original_image=pixels, result_image=np.array(drawn))
+        engine._compose_callback.on_step_end(engine.status)
+    return drawn
+
+
+def _save(drawn, target, path):
+    try:
+        drawn.save(target, quality=95)
+    except (OSError, ValueError) as error:
+        raise BadImage(path, f"cannot be written to {target}: {error}") from error
+
+
+def _named(names):
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
