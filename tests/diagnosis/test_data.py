@@ -250,6 +250,8 @@ def test_without_anything_to_examine():
         commands.doctor(cli.doctor_parser().parse_args(["-c", STUDENT]))
 
 
-def test_annotations_of_another_format(tmp_path, shapes):
+def test_annotations_of_another_format(copied):
+    folder, _, _ = copied
+    (folder / "list.txt").write_text("a.jpg a.xml")
     with pytest.raises(UserError, match="only annotations in COCO's format"):
-        scan(shapes, "num_classes=3", "train_annotations=train")
+        scan(folder, "num_classes=3", "train_annotations=list.txt")

@@ -6,8 +6,8 @@ import socket
 
 import pytest
 
-from ppkd.bridge.bad_images import BadImage, read
 from ppkd.bridge.datasets import check_files
+from ppkd.bridge.images import BadImage, read
 from ppkd.bridge.own_data import read_annotations
 from ppkd.commands import _check_readable, find_images
 from ppkd.errors import UserError
