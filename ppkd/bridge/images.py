@@ -14,7 +14,7 @@ from ppkd.files.regular import open_file
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 _JPEG, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 _PNG, _PNG_END = b"\x89PNG", b"IEND"
-_GIF = b"GIF8"
+_GIF, _GIF_END = b"GIF8", b";"
 # A few bytes that claim so many pixels are made to fill the memory: photographs have a byte for some ten pixels, blank
 # ones for a few hundred.
 _MANY, _PIXELS_PER_BYTE = 100e6, 200
@@ -87,9 +87,14 @@ def header(data):
 
 
 def _is_whole(data):
-    """Whether a JPEG or PNG reaches its end. Inside of a JPEG's scan the end's mark cannot occur."""
+    """Whether a JPEG, PNG or GIF reaches its end. Inside of a JPEG's scan the end's mark cannot occur.
+
+    OpenCV refuses other formats that are cut off; Pillow, once ppdet has told it to, fills them up.
+    """
     if data.startswith(_JPEG):
         return data.endswith(_JPEG_END) or data.rfind(_JPEG_END) > data.rfind(_JPEG_SCAN)
+    if data.startswith(_GIF):
+        return data.rstrip(b"\0").endswith(_GIF_END)
     return not data.startswith(_PNG) or _PNG_END in data
 
 
