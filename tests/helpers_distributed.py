@@ -9,7 +9,7 @@ import ppkd  # noqa: F401, I001  # before paddle
 import paddle
 
 from ppkd.detectors import recorders
-from ppkd.detectors.ground_truth import BOXES, VALID
+from ppkd.bridge.ground_truth import BOXES, VALID
 from ppkd.recipe.recipe import load_recipe
 from ppkd.training.trainer import Trainer
 from tests.helpers_ranks import main

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import paddle
 
+from ppkd.bridge.ground_truth import FRAME
+
 
 @dataclass(frozen=True)
 class Normalisation:
@@ -68,7 +70,8 @@ class Translation:
             A new dict; the other entries are the same objects.
         """
         image = batch["image"]
-        rows, columns = (_below(image.shape[axis + 2], batch["im_shape"][:, axis]) for axis in (0, 1))
+        frame = batch[FRAME if FRAME in batch else "im_shape"]
+        rows, columns = (_below(image.shape[axis + 2], frame[:, axis]) for axis in (0, 1))
         inside = (rows.unsqueeze(2) * columns.unsqueeze(1)).unsqueeze(1)
         # Transforms that do not keep im_shape up to date are no reason to lose pixels.
         seen = (image != 0).any(axis=1, keepdim=True).astype("float32")

@@ -5,7 +5,7 @@ from functools import cached_property
 
 import paddle
 
-from ppkd.detectors.ground_truth import BOXES, CLASSES, VALID
+from ppkd.bridge.ground_truth import BOXES, CLASSES, FRAME, VALID
 from ppkd.errors import UserError
 
 
@@ -80,7 +80,7 @@ class Context:
 
     @cached_property
     def image_size(self):
-        return self._batch["im_shape"].astype("float32")
+        return self._batch[FRAME if FRAME in self._batch else "im_shape"].astype("float32")
 
     @property
     def boxes(self):

@@ -5,9 +5,9 @@ from functools import partial
 
 import paddle
 
+from ppkd.bridge.ground_truth import BOXES, FRAME
 from ppkd.detectors.base import Detector, Tap
 from ppkd.detectors.decoding import boxes_at_points, channels
-from ppkd.detectors.ground_truth import BOXES
 from ppkd.detectors.towers import Rung, Tower
 
 
@@ -62,7 +62,8 @@ class YOLOX(Detector):
         ratio = [after / size for after, size in zip(batch["image"].shape[2:], before)]
         if BOXES in batch and batch[BOXES].shape[1]:
             batch[BOXES] = batch[BOXES] * _tensor([*ratio[::-1], *ratio[::-1]])
-        batch["im_shape"] = batch["im_shape"].astype("float32") * _tensor(ratio)
+        for key in {"im_shape", FRAME} & set(batch):
+            batch[key] = batch[key].astype("float32") * _tensor(ratio)
         model._preprocess = _done
         try:
             yield batch

@@ -4,7 +4,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 
-from ppkd.detectors.ground_truth import VALID
+from ppkd.bridge.ground_truth import VALID
 from ppkd.diagnosis.accuracy import measure_accuracy
 from ppkd.diagnosis.classes import check_classes, judge_names
 from ppkd.diagnosis.findings import ERROR, WARNING, Findings

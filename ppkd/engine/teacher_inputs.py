@@ -2,6 +2,7 @@
 
 import paddle.nn.functional as F
 
+from ppkd.bridge.ground_truth import FRAME
 from ppkd.bridge.normalisation import translation
 
 # Sides of images are kept a multiple of this many pixels, or a neck's maps of neighbouring levels do not fit.
@@ -27,7 +28,8 @@ class Resized:
         sides = batch["image"].shape[2:]
         size = [max(round(side * self._scale / _MULTIPLE), 1) * _MULTIPLE for side in sides]
         image = F.interpolate(batch["image"], size=size, mode="bilinear", align_corners=False)
-        return {**batch, "image": image, "im_shape": batch["im_shape"].astype("float32") * self._scale}
+        sizes = {key: batch[key].astype("float32") * self._scale for key in ("im_shape", FRAME) if key in batch}
+        return {**batch, "image": image, **sizes}
 
 
 class Chained:

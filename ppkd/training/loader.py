@@ -12,8 +12,8 @@ from paddle.io.dataloader.dataloader_iter import _DataLoaderIterSingleProcess
 
 from ppkd.bridge.bad_images import STAND_IN, BadImages, Checked
 from ppkd.bridge.compat import yolox_sizes
+from ppkd.bridge.ground_truth import keep_ground_truth
 from ppkd.bridge.images import BadImage
-from ppkd.detectors.ground_truth import keep_ground_truth
 from ppkd.errors import UserError
 
 _SEED_KEY, _BAD = "ppkd_seed", "ppkd_bad"
@@ -43,7 +43,7 @@ class TrainLoader:
     """
 
     def __init__(self, reader, dataset, workers, seed, bad=None):
-        keep_ground_truth(reader._batch_transforms)
+        keep_ground_truth(reader._batch_transforms, reader._sample_transforms)
         dataset.set_transform(Checked(reader._sample_transforms))
         dataset.set_kwargs(**reader.kwargs)
         self._dataset, self._bad = dataset, bad or BadImages()

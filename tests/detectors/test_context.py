@@ -4,8 +4,8 @@ import numpy as np
 import paddle
 import pytest
 
+from ppkd.bridge.ground_truth import BOXES, CLASSES, VALID
 from ppkd.detectors.context import Context
-from ppkd.detectors.ground_truth import BOXES, CLASSES, VALID
 from ppkd.errors import UserError
 from tests.conftest import FAMILIES, training_batch
 

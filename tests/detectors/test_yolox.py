@@ -5,9 +5,9 @@ import paddle
 import pytest
 
 from ppkd.bridge.compat import yolox_sizes
+from ppkd.bridge.ground_truth import BOXES
 from ppkd.build import build_model, build_student
 from ppkd.detectors import detector_for
-from ppkd.detectors.ground_truth import BOXES
 from ppkd.engine.model import TEACHER
 from ppkd.engine.terms import Term
 from tests.conftest import training_batch

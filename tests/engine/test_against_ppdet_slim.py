@@ -8,10 +8,10 @@ import paddle.nn.functional as F
 import pytest
 from paddle import nn
 
+from ppkd.bridge.ground_truth import BOXES, VALID
 from ppkd.bridge.workspace import build_detector, create, import_ppdet, scope
 from ppkd.detectors import Level, Tap
 from ppkd.detectors.context import Assignment, Context
-from ppkd.detectors.ground_truth import BOXES, VALID
 from ppkd.engine.model import DistillModel
 from ppkd.engine.terms import Term
 from ppkd.losses.atss import atss_regions, square_anchors

@@ -4,9 +4,9 @@ import numpy as np
 import paddle
 import pytest
 
+from ppkd.bridge.ground_truth import BOXES, VALID
 from ppkd.detectors import Level, Tap
 from ppkd.detectors.context import Context
-from ppkd.detectors.ground_truth import BOXES, VALID
 from ppkd.engine.connectors import CONNECTORS, Align, Identity, RemainingLayers, build_connector, match_size
 from ppkd.engine.loss_layers import context_names
 from ppkd.engine.terms import Term
