@@ -12,6 +12,7 @@ from ppkd.engine.magnitude import Magnitude
 from ppkd.engine.terms import Sender, build_terms
 from ppkd.errors import UserError, nearest
 from ppkd.recipe.plan import TEACHER
+from ppkd.terminal.log import logger
 
 
 class DistillModel(nn.Layer):
@@ -56,6 +57,8 @@ class DistillModel(nn.Layer):
         self._student = detector_for(student)
         self._assigner = self._find_assigner(plan.assigner, specs or {})
         self.distillation = Distillation(plan, self._student, self._senders(specs or {}))
+        if plan.assigner != "student" and not any("assignment" in term.needs for term in self.terms):
+            logger().warning("assigner: %s changes nothing: no term asks for the targets of predictions", plan.assigner)
 
     def _senders(self, specs):
         factors = {name: (spec.weight, spec.input_scale) for name, spec in specs.items()}
@@ -116,14 +119,14 @@ class DistillModel(nn.Layer):
             batch: ppdet's batch.
 
         Returns:
-            In train mode the student's own losses; ``loss`` with the distillation terms added and the sum multiplied
-            by `alpha`; and one entry a term, level and part, such as ``fgd.s8.relation``, each weighted as it enters
-            that sum.
+            In train mode the student's own losses; where a term is active, ``loss`` with the distillation terms added
+            and the sum multiplied by `alpha`; and one entry a term, level and part, such as ``fgd.s8.relation``, each
+            weighted as it enters that sum.
         """
         active = self.active_terms() if self.training else []
         self.teacher_seconds = None
         if not active:
-            return self._scaled(self.student(batch)) if self.training else self.student(batch)
+            return self.student(batch)
         with self._student.prepared(batch) as batch:
             return self._scaled(self._distilled(batch, active))
 

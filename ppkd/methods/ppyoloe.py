@@ -41,7 +41,9 @@ def plan(method):
         terms.append(_logits(p, as_paddledet(method)))
     if p["feat_distill"]:
         terms.append(_features(p, method))
-    return Plan.of(terms, method, alpha=p["alpha"], assigner=p["assigner"])
+    # Features need no targets; the user's own terms may.
+    asked = p["logits_distill"] or "assigner" in method.params or method.options.get("terms")
+    return Plan.of(terms, method, alpha=p["alpha"], assigner=p["assigner"] if asked else "student")
 
 
 def _logits(p, upstream):

@@ -16,6 +16,7 @@ class Averaging:
         if not config.get("use_ema"):
             return
         from ppdet.optimizer import ModelEMA
+        from ppdet.optimizer.utils import get_bn_running_state_names
 
         self.ema = ModelEMA(
             student,
@@ -23,8 +24,11 @@ class Averaging:
             ema_decay_type=config.get("ema_decay_type", "threshold"),
             cycle_epoch=config.get("cycle_epoch", -1),
             ema_black_list=config.get("ema_black_list"),
-            ema_filter_no_grad=config.get("ema_filter_no_grad", False),
         )
+        if config.get("ema_filter_no_grad"):
+            # ppdet's own way appends to a set, which raises as soon as there is a frozen parameter.
+            running = get_bn_running_state_names(student)
+            self.ema.ema_black_list |= {n for n, p in student.named_parameters() if p.stop_gradient} - set(running)
         # It holds the student's own tensors for what is on its black list, and would freeze them at a snapshot.
         for name in self.ema.ema_black_list:
             del self.ema.state_dict[name]

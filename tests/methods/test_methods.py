@@ -225,7 +225,7 @@ def test_every_feature_distiller_trains_between_unequal_channels(distiller, plac
     assert any(p.grad is not None and np.abs(p.grad.numpy()).max() > 0 for p in part.parameters())
 
 
-def test_alpha_scales_the_whole_loss_also_when_the_terms_are_over(recipe):
+def test_alpha_scales_the_whole_loss_while_there_is_a_term_and_leaves_the_students_own_alone(recipe):
     def losses(*overrides):
         given = ["distill.stop_epoch=1", "distill.assigner=student", *overrides]
         loaded = recipe("ppyoloe", "ppyoloe", overrides=given)
@@ -239,10 +239,20 @@ def test_alpha_scales_the_whole_loss_also_when_the_terms_are_over(recipe):
 
     whole, scaled, default = (losses(*o) for o in (["distill.alpha=1"], ["distill.alpha=0.5"], []))
     assert [(calls, terms) for _, calls, terms in whole] == [(1, True), (1, False)]
-    for (one, *_), (half, *_), (eighth, *_) in zip(whole, scaled, default):
-        assert half["loss"] == pytest.approx(one["loss"] * 0.5) and eighth["loss"] == pytest.approx(one["loss"] / 8)
+    for (one, *_), (half, *_), (eighth, *_), factor in zip(whole, scaled, default, (0.5, 1.0)):
+        assert half["loss"] == pytest.approx(one["loss"] * factor)
+        assert eighth["loss"] == pytest.approx(one["loss"] * factor**3)
         # What is logged beside the sum is as it enters it.
         assert {k: v for k, v in half.items() if k != "loss"} == {k: v for k, v in one.items() if k != "loss"}
+
+
+@pytest.mark.parametrize("given, told", [
+    (["logits_distill=false", "assigner=teacher"], True), (["logits_distill=false"], False),
+    (["assigner=teacher"], False),
+])  # fmt: skip
+def test_an_assigner_that_changes_nothing_is_told(given, told, recipe, caplog):
+    build_model(recipe("ppyoloe", "ppyoloe", overrides=[f"distill.{one}" for one in given]))
+    assert ("assigner: teacher changes nothing" in caplog.text) == told
 
 
 @pytest.mark.parametrize("weights, factor", [((0, 0), 1.0), ((0, 1), 0.125), ((4, 0), 0.125)])

@@ -12,8 +12,10 @@ import pytest
 
 from ppkd.bridge.datasets import open_dataset
 from ppkd.bridge.workspace import create, scope
+from ppkd.build import build_student
 from ppkd.errors import UserError
 from ppkd.terminal.log import logger
+from ppkd.training.averaging import Averaging
 from ppkd.training.loader import TrainLoader, seed_step
 from ppkd.training.stopping import Stopped
 from ppkd.training.trainer import Trainer
@@ -111,6 +113,20 @@ def test_a_resumed_ema_goes_on_as_it_was(recipe, tmp_path):
     assert differing(states["rest"][1:], states["whole"][1:]) == []
     for part in [k for k in states["rest"][1] if "pred_cls" in k or "retina_cls" in k]:
         assert (states["rest"][1][part] != states["half"][1][part]).any(), "frozen by the first snapshot"
+
+
+def test_an_average_leaves_frozen_parameters_alone_but_not_running_statistics(recipe):
+    student = build_student(recipe("ppyoloe"))
+    names = [name for name, _ in student.named_parameters()]
+    frozen = next(name for name in names if name.endswith("conv.weight"))
+    dict(student.named_parameters())[frozen].stop_gradient = True
+    averaging = Averaging(student, {"use_ema": True, "ema_filter_no_grad": True})
+    running = next(name for name in student.state_dict() if name.endswith("._mean"))
+    assert frozen not in averaging.state()["tensors"] and running in averaging.state()["tensors"]
+    averaging.update()
+    before = student.state_dict()[frozen].numpy()
+    with averaging.applied():
+        np.testing.assert_array_equal(student.state_dict()[frozen].numpy(), before)
 
 
 def test_writing_the_last_checkpoint_is_no_snapshot_to_a_cyclic_average(recipe, tmp_path):
