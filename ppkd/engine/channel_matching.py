@@ -7,11 +7,11 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from ppkd.engine.parallel import of_first_rank, summed
 from ppkd.engine.sizes import match_size
 from ppkd.engine.updates import Updates
 from ppkd.losses.channel_matching import channel_distances, check_reducer, negative_margins, reduce_maps, reduce_margins
 from ppkd.losses.common import full_precision, up
+from ppkd.losses.ranks import of_first_rank, summed
 
 
 def assign(distances, images, single=False):

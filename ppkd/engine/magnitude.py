@@ -1,7 +1,9 @@
 """Brings a term to a wanted size in a run's first steps, so that nobody has to guess a loss factor."""
 
 import paddle
-from paddle import distributed, nn
+from paddle import nn
+
+from ppkd.losses.ranks import averaged
 
 
 class Magnitude(nn.Layer):
@@ -40,10 +42,7 @@ class Magnitude(nn.Layer):
 
     def _count(self, value, own):
         reference = own if self.target.relative else paddle.ones_like(own)
-        seen = paddle.stack([x.astype("float32").reshape([]).abs() for x in (value, reference)])
-        if distributed.get_world_size() > 1:
-            distributed.all_reduce(seen)
-            seen = seen / distributed.get_world_size()
+        seen = averaged(paddle.stack([x.astype("float32").reshape([]).abs() for x in (value, reference)]))
         # No look at any of these values: the host would wait for the device.
         counts = paddle.isfinite(seen).all().logical_and(seen[0] > 0).logical_and(self.count[0] < self.target.steps)
         paddle.assign(self.sums + paddle.where(counts, seen, paddle.zeros_like(seen)), self.sums)

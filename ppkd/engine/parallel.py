@@ -49,17 +49,3 @@ def without_exchange(model, is_last):
         return contextlib.nullcontext()
     return model.no_sync()
 
-
-def summed(tensors):
-    """Each of `tensors` as the sum over all ranks; themselves where there is one."""
-    if dist.get_world_size() > 1:
-        for tensor in tensors:
-            dist.all_reduce(tensor)
-    return tensors
-
-
-def of_first_rank(tensor):
-    """`tensor` as rank 0 has it, on every rank."""
-    if dist.get_world_size() > 1:
-        dist.broadcast(tensor, 0)
-    return tensor

@@ -6,13 +6,14 @@ The class term is the quality focal loss (Li et al., NeurIPS 2020) with the teac
 
 import paddle
 import paddle.nn.functional as F
-from paddle import distributed, nn
+from paddle import nn
 
 from .boxes import distances, giou_loss
 from .common import COCO_CLASSES, check_same_shape, frozen, full_precision, up
 from .focal import soft_quality_focal
 from .kl import log_softmax
 from .ld import ld_rows
+from .ranks import averaged
 
 _EPS = 1e-10
 
@@ -53,7 +54,7 @@ def ppyoloe_terms(student, teacher, scores, positive, kd_temp=10.0, beta=2.0, fi
     (s_cls, s_box), (t_cls, t_box) = map(up, student), map(frozen, teacher)
     positive = positive.astype("float32")
     weight = scores.astype("float32").sum(axis=-1) * positive
-    weight_sum, count = _over_ranks(paddle.stack([weight.sum(), positive.sum()])).unbind()
+    weight_sum, count = averaged(paddle.stack([weight.sum(), positive.sum()])).unbind()
     # A division by less than any weight: there is none, and the sum over it is 0.
     weight_mean = weight / weight_sum.clip(min=_EPS)
 
@@ -69,15 +70,6 @@ def ppyoloe_terms(student, teacher, scores, positive, kd_temp=10.0, beta=2.0, fi
         "dfl": (cross_entropy.sum(axis=[2, 3]) * weight_mean).sum() / 4,
         "kd": (rows * positive.flatten()).sum() / count.clip(min=1.0),
     }
-
-
-def _over_ranks(x):
-    """The average of `x` over the ranks."""
-    ranks = distributed.get_world_size()
-    if ranks > 1:
-        distributed.all_reduce(x)
-        x = x / ranks
-    return x
 
 
 class PPYOLOELoss(nn.Layer):

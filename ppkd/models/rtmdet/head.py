@@ -5,7 +5,6 @@ import math
 import paddle
 import paddle.nn.functional as F
 from paddle import ParamAttr, nn
-from paddle import distributed as dist
 from paddle.nn.initializer import Constant, Normal
 from paddle.regularizer import L2Decay
 from ppdet.core.workspace import register
@@ -13,6 +12,7 @@ from ppdet.core.workspace import register
 from ppkd.losses.boxes import cell_points, corner_giou_loss
 from ppkd.losses.common import full_precision
 from ppkd.losses.focal import quality_focal
+from ppkd.losses.ranks import averaged
 
 # Added to what the losses are divided by; the smallest float32 above 1, less 1, as in the reference.
 _EPS = 1.1920929e-7
@@ -167,7 +167,7 @@ class RTMDetHead(nn.Layer):
         truth = (targets["gt_class"], targets["gt_bbox"], targets["pad_gt_mask"])
         labels, wanted, metrics = self.assigner(logits, boxes, points, strides, *truth)
         quality = F.one_hot(labels, self.num_classes + 1)[..., :-1] * metrics.unsqueeze(2)
-        divisor = _mean_over_ranks(metrics.sum()).clip(min=1.0) + _EPS
+        divisor = averaged(metrics.sum()).clip(min=1.0) + _EPS
         loss_cls = quality_focal(logits, quality, self.beta).sum() / divisor
         loss_box = self._box_loss(boxes, wanted, metrics) / divisor
         return {"loss_cls": self.loss_weight["class"] * loss_cls, "loss_bbox": self.loss_weight["box"] * loss_box}
@@ -197,14 +197,6 @@ def _length(x):
     """The second dimension: a number, or a tensor in a graph that does not know it yet."""
     count = x.shape[1]
     return count if isinstance(count, int) and count > 0 else paddle.shape(x)[1]
-
-
-def _mean_over_ranks(value):
-    if dist.get_world_size() > 1:
-        value = value.detach()
-        dist.all_reduce(value)
-        value = value / dist.get_world_size()
-    return value
 
 
 def _conv(inputs, outputs, kernel, bias):
