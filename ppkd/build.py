@@ -1,6 +1,5 @@
 """Turns a recipe into models: student, teachers and the DistillModel around them."""
 
-import paddle
 from paddle.utils import unique_name
 
 from ppkd.bridge.workspace import build_detector
@@ -147,15 +146,3 @@ def _describe(model):
 def _strength(term):
     target = term.spec.magnitude
     return f"weight {term.weight(0):g}" if target is None else f"brought to {target.text}"
-
-
-def student_of(model):
-    """The plain student inside whatever a run trains."""
-    model = model._layers if isinstance(model, paddle.DataParallel) else model
-    return model.student if isinstance(model, DistillModel) else model
-
-
-def terms_of(model):
-    """The `model.Distillation` of a DistillModel (wrapped or not), or None for plain training."""
-    model = model._layers if isinstance(model, paddle.DataParallel) else model
-    return model.distillation if isinstance(model, DistillModel) else None

@@ -52,7 +52,7 @@ def train(config, slim, overrides, empty_rank=None, settled=False):
     return {
         "before": before, "after": parameters(trainer), "buffers": buffers(trainer),
         "images": images, "fired": len(fired), "hooks": hooks,
-        "magnitudes": [[*layer.sums.tolist(), int(layer.count)] for layer in trainer.terms.magnitudes],
+        "magnitudes": [[*layer.sums.tolist(), int(layer.count)] for layer in trainer.distillation.magnitudes],
         "steps": trainer.step, "wrapped": type(trainer.model).__name__,
         "searches": getattr(trainer.model, "find_unused_parameters", None),
     }  # fmt: skip
@@ -60,14 +60,14 @@ def train(config, slim, overrides, empty_rank=None, settled=False):
 
 def parameters(trainer):
     """The learned tensors of student and terms, copied."""
-    parts = {"student": trainer.student, "terms": trainer.terms}
+    parts = {"student": trainer.student, "terms": trainer.distillation}
     named = {f"{part}.{n}": p for part, layer in parts.items() for n, p in layer.named_parameters() if p.trainable}
     return {name: p.clone().detach() for name, p in named.items()}
 
 
 def buffers(trainer):
     """What the terms count beside what they learn, copied."""
-    return {name: tensor.clone() for name, tensor in trainer.terms.named_buffers()}
+    return {name: tensor.clone() for name, tensor in trainer.distillation.named_buffers()}
 
 
 def without_boxes(batch):

@@ -76,6 +76,14 @@ class BadImages:
             os.remove(os.path.join(folder, FILE))
         self._write(self.found)
 
+    def state(self):
+        """What resuming needs."""
+        return dict(self.found)
+
+    def restore(self, state):
+        """Count those of `state` as met; None is a state of before there was any."""
+        self.found |= state or {}
+
     def _write(self, images):
         if self._folder is None or not images:
             return

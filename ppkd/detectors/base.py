@@ -125,11 +125,11 @@ class Detector:
         """A block in which the model trains on the batch that it yields: what a teacher has to see as well."""
         yield batch
 
-    def training_state(self):
+    def state(self):
         """What the model counts while it trains and its ``state_dict`` leaves out, as plain values."""
         return {}
 
-    def restore_training_state(self, state):
+    def restore(self, state):
         """Go on counting as `state` says."""
 
     def run(self, batch, parts):

@@ -44,10 +44,10 @@ class YOLOX(Detector):
             "head.objectness": Tower("head.box_tower", boxes),
         }
 
-    def training_state(self):
+    def state(self):
         return {"step": self.model._step, "size": [int(n) for n in self.model._input_size]}
 
-    def restore_training_state(self, state):
+    def restore(self, state):
         self.model._step, self.model._input_size = state["step"], paddle.to_tensor(state["size"])
 
     @contextlib.contextmanager

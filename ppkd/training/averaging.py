@@ -12,7 +12,7 @@ class Averaging:
     """
 
     def __init__(self, student, config):
-        self._student, self.ema = student, None
+        self._student, self._own, self.ema = student, None, None
         if not config.get("use_ema"):
             return
         from ppdet.optimizer import ModelEMA
@@ -40,20 +40,25 @@ class Averaging:
 
     @contextlib.contextmanager
     def applied(self, counts=True):
-        """A block in which the student has the averaged weights; yields its own tensors, or None without an average.
+        """A block in which the student has the averaged weights, if there is an average; see `own`.
 
         Args:
             counts: whether this is one of the snapshots after ``cycle_epoch`` of which ppdet begins the average anew.
         """
         if self.ema is None:
-            yield None
+            yield
             return
-        raw = {k: v.clone() for k, v in self._student.state_dict().items()}
-        self._student.set_state_dict({**raw, **self._average(counts)})
+        self._own = {k: v.clone() for k, v in self._student.state_dict().items()}
+        self._student.set_state_dict({**self._own, **self._average(counts)})
         try:
-            yield raw
+            yield
         finally:
-            self._student.set_state_dict(raw)
+            self._student.set_state_dict(self._own)
+            self._own = None
+
+    def own(self):
+        """The student's own tensors by name, also while the averaged ones are applied."""
+        return self._student.state_dict() if self._own is None else self._own
 
     def _average(self, counts):
         if counts:

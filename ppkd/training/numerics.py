@@ -57,6 +57,7 @@ class Numerics:
         detector: the student's `detectors.Detector`.
         folder: the run's.
         seed, rank: of the run.
+        reload: function from epoch and batch to that batch, which is needed again only if it is bad.
         scales: whether there is a loss scaler.
 
     Attributes:
@@ -67,13 +68,13 @@ class Numerics:
         UserError: an unknown mode.
     """
 
-    def __init__(self, config, model, detector, folder, seed, rank, scales=False):
+    def __init__(self, config, model, detector, folder, seed, rank, reload, scales=False):
         mode = config.get("on_nonfinite") or MODES[0]
         if mode not in MODES:
             raise UserError(f"on_nonfinite has to be one of {', '.join(MODES)}, found {mode!r}")
         self.skips, self._limit = mode == "skip", count(config, "max_nonfinite", 5, least=1)
         self._model, self._detector, self._scales = model, detector, scales
-        self._folder, self._seed, self._rank = folder, seed, rank
+        self._folder, self._seed, self._rank, self._reload = folder, seed, rank, reload
         self.skipped = self.row = 0
         self._pending, self._counted, self._before, self._fed = [], [], None, False
 
@@ -83,7 +84,7 @@ class Numerics:
         if self.skips:
             self._pending = []
             tensors = [(tensor, tensor.clone()) for tensor in statistics(self._model)]
-            self._before = tensors, self._detector.training_state()
+            self._before = tensors, self._detector.state()
 
     def add(self, place, inputs, losses):
         """A batch is done.
@@ -101,18 +102,15 @@ class Numerics:
             self._counted.append(values)
         self._pending.append(Entry(*place, inputs.get("im_id"), kept, values))
 
-    def good(self, parameters):
+    def good(self):
         """Whether the optimizer is to take its step; with ``stop`` always, but where all images of it were bad.
-
-        Args:
-            parameters: all that are trained, with their gradients.
 
         Raises:
             UserError: too many steps in a row were not finite.
         """
         if not self.skips or not self._fed:
             return self._fed
-        gradients = [] if self._scales else [p.grad for p in parameters if p.grad is not None]
+        gradients = [] if self._scales else [p.grad for p in self._model.parameters() if p.grad is not None]
         losses = [value for entry in self._pending for value in entry.losses.values()]
         if bool(_finite([*losses, *gradients])):
             self.row = 0
@@ -124,7 +122,7 @@ class Numerics:
         self.skipped, self.row = self.skipped + 1, self.row + 1
         found = any(entry.broken() for entry in self._pending)
         told = self._report(self._pending, [] if found else _broken_gradients(self._model), weights=True)
-        self._detector.restore_training_state(state)
+        self._detector.restore(state)
         if self.row >= self._limit:
             raise UserError(
                 f"{told}. These were {self.row} such steps in a row (max_nonfinite: {self._limit}); checkpoints in "
@@ -138,11 +136,8 @@ class Numerics:
         counted, self._counted = self._counted, []
         return counted
 
-    def check(self, reload):
+    def check(self):
         """Look at the losses since the last look.
-
-        Args:
-            reload: function from epoch and batch to that batch, which is needed again only if it is bad.
 
         Raises:
             UserError: one of them is not finite.
@@ -150,15 +145,14 @@ class Numerics:
         pending, self._pending = self._pending, [] if not self.skips else self._pending
         values = [value for entry in pending for value in entry.losses.values()]
         if not self.skips and values and not bool(_finite(values)):
-            self._stop(pending, reload)
+            self._stop(pending)
 
-    def failed(self, place, inputs, error, reload):
+    def failed(self, place, inputs, error):
         """The forward of a batch raised; Paddle's binary cross-entropy does so where it is given a NaN.
 
         Args:
             place, inputs: as of `add`.
             error: what it raised.
-            reload: as of `check`.
 
         Raises:
             UserError: the error tells of a NaN and the run is not to skip, or cannot, since other processes wait for
@@ -172,12 +166,12 @@ class Numerics:
         self._pending.append(Entry(*place, inputs.get("im_id"), inputs, told))
         self._fed = True
         if not self.skips or dist.get_world_size() > 1:
-            self._stop(self._pending, reload)
+            self._stop(self._pending)
 
-    def _stop(self, pending, reload):
+    def _stop(self, pending):
         """End the run because of the first of the batches that is not finite."""
         first = next(entry for entry in pending if entry.broken())
-        first = replace(first, inputs=first.inputs or reload(first.epoch, first.batch))
+        first = replace(first, inputs=first.inputs or self._reload(first.epoch, first.batch))
         told = self._report([first], [], weights=False)
         raise UserError(f"{told}. Checkpoints in {self._folder} are as they were. {_ADVICE}")
 
@@ -204,8 +198,9 @@ class Numerics:
         return {"skipped": self.skipped, "row": self.row}
 
     def restore(self, state):
-        """Go on as `state` was."""
-        self.skipped, self.row = state["skipped"], state["row"]
+        """Go on as `state` was; None is a state of before there was any."""
+        if state is not None:
+            self.skipped, self.row = state["skipped"], state["row"]
 
     def _report(self, entries, gradients, weights):
         """Save the reproducer and say what was met."""

@@ -45,6 +45,11 @@ class Precision:
             raise UserError("amp_dtype: this device has no bfloat16; float16 would do (-o amp_dtype=float16)")
         return True
 
+    @property
+    def scales(self):
+        """Whether there is a loss scaler."""
+        return self.scaler.is_enable()
+
     def prepare(self, student, optimizer, teachers):
         """Give student and teachers weights in the lower type, if the level says so.
 
@@ -66,11 +71,11 @@ class Precision:
 
     def backward(self, loss):
         """Compute the gradients of a loss."""
-        (self.scaler.scale(loss) if self.scaler.is_enable() else loss).backward()
+        (self.scaler.scale(loss) if self.scales else loss).backward()
 
     def step(self, optimizer):
         """Let the optimizer take its step, unless a gradient went beyond the type's range."""
-        if self.scaler.is_enable():
+        if self.scales:
             self.scaler.step(optimizer)
             self.scaler.update()
         else:
@@ -78,9 +83,9 @@ class Precision:
 
     def state(self):
         """What resuming needs, or None."""
-        return self.scaler.state_dict() if self.scaler.is_enable() else None
+        return self.scaler.state_dict() if self.scales else None
 
     def restore(self, state):
         """Go on as `state` was."""
-        if self.scaler.is_enable() and state:
+        if self.scales and state:
             self.scaler.load_state_dict(state)

@@ -1,5 +1,6 @@
 """The training loop: ppdet's readers, optimizers and metrics around a plain or a distilled student."""
 
+import operator
 import os
 
 import paddle
@@ -7,8 +8,9 @@ from paddle import distributed as dist
 
 from ppkd.bridge.datasets import open_dataset
 from ppkd.bridge.workspace import create, scope
-from ppkd.build import build_model, student_of, terms_of
+from ppkd.build import build_model
 from ppkd.detectors import detector_for
+from ppkd.engine.model import DistillModel
 from ppkd.engine.parallel import distribute
 from ppkd.errors import UserError
 from ppkd.files.weights import read_weights
@@ -23,11 +25,14 @@ from ppkd.training.learning_rate import learning_rate
 from ppkd.training.loader import seed_everything, seed_step
 from ppkd.training.meters import Meters
 from ppkd.training.numerics import Numerics
+from ppkd.training.optimizing import Moving, Optimizing
 from ppkd.training.precision import Precision
 from ppkd.training.runlog import RunLog
 from ppkd.training.stages import Stages
+from ppkd.training.standing import Standing
 from ppkd.training.step import Step
 from ppkd.training.stopping import Stopped, StopRequest
+from ppkd.training.weights import Weights
 
 
 class Trainer:
@@ -45,10 +50,9 @@ class Trainer:
         vdl_dir: folder for VisualDL logs, or None.
 
     Attributes:
-        accumulate, batches: batches of a step, and of an epoch.
-        epoch: epochs that are complete.
-        batch: batches of the epoch after these that are done.
-        step: steps of the optimizer that are done.
+        student: ppdet model.
+        distillation: the `model.Distillation`, or None in plain training.
+        standing: `standing.Standing`.
 
     Raises:
         UserError: anything missing or unfit, before any training.
@@ -63,7 +67,7 @@ class Trainer:
         self.rank, self.ranks = dist.get_rank(), dist.get_world_size()
         self.output_dir = recipe.output_dir
         self.seed = int(self.config.get("seed") or 0)
-        self.accumulate, self._images = batch_size.accumulate, batch_size.real
+        self._images = batch_size.real
         self._snapshot_steps, self._keep = (count(self.config, key, 0) for key in ("snapshot_steps", "keep"))
         self.digest = digest(recipe, self.ranks)
         state = self._found(resume, force)
@@ -72,33 +76,50 @@ class Trainer:
             open_dataset("EvalDataset", self.config)  # broken annotations are told now, not after the first epoch
         self._stages = Stages(self.config, self.seed)
         loader = self._stages.loader(state["epoch"] if state else 0)
+        self.standing = Standing(len(loader), batch_size.accumulate)
+        # Initial weights are the first that is drawn.
         seed_everything(self.seed)
         model = build_model(recipe, load=state is None)
-        self.student, self.terms = student_of(model), terms_of(model)
-        self._detector = detector_for(self.student)
-        self.batches, self.steps = len(loader), -(-len(loader) // self.accumulate)
-        self.lr = learning_rate(self.config, self.steps)
-        self.optimizer = create("OptimizerBuilder", self.lr, model)
-        self.distill = model if self.terms is not None else None
+        self.distill = model if isinstance(model, DistillModel) else None
+        self.student, self.distillation = (model.student, model.distillation) if self.distill else (model, None)
         if self.distill is not None:
-            self.distill.batches = self.batches
+            self.distill.batches = self.standing.batches
+        self.lr = learning_rate(self.config, self.standing.steps)
+        self.optimizer = create("OptimizerBuilder", self.lr, model)
         self.precision = Precision(self.config, amp)
+        # Changes the types of weights, which all that follows holds.
         self.precision.prepare(self.student, self.optimizer, self.distill.teachers.values() if self.distill else ())
         self.averaging = Averaging(self.student, self.config)
-        self.epoch = self.batch = self.step = 0
-        self._best, self._to_evaluate, self._step = -1.0, None, Step(self)
+        detector, optimizing = detector_for(self.student), Optimizing(self.optimizer, self.lr)
         self.numerics = Numerics(
-            self.config, model, self._detector, self.output_dir, self.seed, self.rank, self.precision.scaler.is_enable()
+            self.config, model, detector, self.output_dir, self.seed, self.rank, self.reload, self.precision.scales
         )
+        # By their names in a resume file; none of them needs another to be restored before it.
+        self._parts = {
+            "student": Weights(self.student, "student (-c)", self.averaging.own),
+            "terms": Weights(self.distillation, "method or teacher (--slim_config)"),
+            "optimizer": optimizing,
+            "moving": Moving(model.parameters()),
+            "ema": self.averaging,
+            "detector": detector,
+            "scaler": self.precision,
+            "numerics": self.numerics,
+            "bad_images": self._stages.bad,
+        }
         if state is not None:
-            self._restore(state)
+            self.restore(state)
+        # What was recorded after the step that the run goes on from will be recorded anew.
         self._log = RunLog(self.output_dir, recipe, self.rank == 0, vdl_dir)
         self._log.rewind(self.step if state is not None else -1)
         self._stages.bad.keep_in(self.output_dir if self.rank == 0 else None)
+        # Makes new layers around the same tensors, so it comes after what is restored by layers and their names.
         if self._uses_sync_bn():
             paddle.nn.SyncBatchNorm.convert_sync_batchnorm(self.student)
         self.model = distribute(model)
+        self._step = Step(self.model, optimizing, self.precision, self.averaging, self.numerics, self.standing)
         self._stop = StopRequest(self.ranks == 1)
+
+    epoch, batch, step = (property(operator.attrgetter(f"standing.{name}")) for name in ("epoch", "batch", "step"))
 
     def _found(self, resume, force):
         """The state to go on from, or None."""
@@ -152,7 +173,8 @@ class Trainer:
 
     def _left(self, epochs):
         """Steps that this run has still to take."""
-        left = (epochs - self.epoch) * self.steps - self.batch // self.accumulate
+        at = self.standing
+        left = (epochs - at.epoch) * at.steps - at.batch // at.accumulate
         return min(left, self._max_steps - self.step) if self._max_steps else left
 
     def _train_epoch(self, epochs, meters):
@@ -163,22 +185,21 @@ class Trainer:
             if paddle.get_device().startswith("gpu"):
                 paddle.device.cuda.empty_cache()
         meters.start()
-        batches = self.loader.epoch(self.epoch, self.batch)
-        for batch in follow(batches, f"epoch {self.epoch + 1}/{epochs}", self.batches, self.batch):
+        at = self.standing
+        batches = self.loader.epoch(at.epoch, at.batch)
+        for batch in follow(batches, f"epoch {at.epoch + 1}/{epochs}", at.batches, at.batch):
             meters.data_ready()
-            batch["epoch_id"] = self.epoch
-            seed_step(self.seed, self.epoch, self.batch, self.rank)
+            batch["epoch_id"] = at.epoch
+            seed_step(self.seed, at.epoch, at.batch, self.rank)
             if self.distill is not None:
-                self.distill.timed, self.distill.batch = meters.due(ahead=1), self.batch
-            losses = self._train_batch(batch)
-            self.batch += 1
-            whole = self.batch % self.accumulate == 0 or self.batch == self.batches
-            self.step += whole
+                self.distill.timed, self.distill.batch = meters.due(ahead=1), at.batch
+            losses, whole = self._train_batch(batch), at.ends_step
+            at.advance()
             meters.add(losses, self.distill and self.distill.teacher_seconds, whole)
             if whole and self._after_step(meters, epochs):
                 break
-        if self.batch == self.batches:
-            self.epoch, self.batch = self.epoch + 1, 0
+        if at.batch == at.batches:
+            at.end_epoch()
 
     def _after_step(self, meters, epochs):
         """Log and save where they are due; whether the run is to stop here."""
@@ -196,12 +217,12 @@ class Trainer:
         record |= meters.read()
         counts = {"skipped_steps": self.numerics.skipped, "bad_images": len(self._stages.bad.found)}
         record |= {name: number for name, number in counts.items() if number}
-        step = -(-self.batch // self.accumulate)
         if self.rank == 0:
-            for line in meters.lines(record, f"epoch {self.epoch + 1}/{epochs} step {step}/{self.steps}"):
+            where = f"epoch {self.epoch + 1}/{epochs} step {self.standing.steps_of_epoch}/{self.standing.steps}"
+            for line in meters.lines(record, where):
                 logger().info(line)
         self._log.add(record)
-        self.numerics.check(self.reload)
+        self.numerics.check()
 
     def reload(self, epoch, batch):
         """A batch once more."""
@@ -210,22 +231,22 @@ class Trainer:
     def _save_last(self):
         """Write the checkpoint `checkpoint.LAST`."""
         if self.rank == 0:
-            with self.averaging.applied(counts=False) as raw:
-                self._write(checkpoint.LAST, raw)
+            with self.averaging.applied(counts=False):
+                self._write(checkpoint.LAST)
 
     def _snapshot(self, name):
         """Save weights and resume state, of which no more than `keep` stay; evaluate if asked."""
         if self.rank:
             return {}
-        with self.averaging.applied() as raw:
-            self._to_evaluate = name if self._validate else None
-            self._write(name, raw)
+        with self.averaging.applied():
+            self.standing.to_evaluate = name if self._validate else None
+            self._write(name)
             checkpoint.keep_newest(self.output_dir, self._keep)
             return self._evaluate() if self._validate else {}
 
-    def _write(self, name, raw):
-        state, resume = self.student.state_dict(), self.state(raw)
-        self.numerics.check(self.reload)
+    def _write(self, name):
+        state, resume = self.student.state_dict(), self.state()
+        self.numerics.check()
         self.numerics.check_weights((state, resume["student"], resume["terms"]), name)
         checkpoint.save(self.output_dir, name, state, resume)
         logger().info("saved %s", os.path.join(self.output_dir, name + ".pdparams"))
@@ -236,16 +257,16 @@ class Trainer:
         logger().info("epoch %d: %s", self.epoch, summary(results))
         self._log.add({"kind": "eval", "epoch": self.epoch, "step": self.step, **results})
         score = next(iter(results.values()), 0.0)
-        if score > self._best:
-            self._best = score
+        if score > self.standing.best:
+            self.standing.best = score
             checkpoint.save(self.output_dir, "best_model", self.student.state_dict(), None)
-        self._to_evaluate = None
+        self.standing.to_evaluate = None
         return results
 
     def _evaluate_what_was_not(self):
         """Evaluate the snapshot that a resumed run was ended before or while it did."""
-        path = os.path.join(self.output_dir, f"{self._to_evaluate}.pdparams")
-        if self.rank or not self._validate or not self._to_evaluate or not os.path.exists(path):
+        path = os.path.join(self.output_dir, f"{self.standing.to_evaluate}.pdparams")
+        if self.rank or not self._validate or not self.standing.to_evaluate or not os.path.exists(path):
             return {}
         raw = {k: v.clone() for k, v in self.student.state_dict().items()}
         self.student.set_state_dict(read_weights(path))
@@ -254,56 +275,20 @@ class Trainer:
         finally:
             self.student.set_state_dict(raw)
 
-    def state(self, raw=None):
+    def state(self):
         """Everything that resuming needs: a run that goes on from it is the run that never stopped.
 
         Random numbers need no state: what is drawn depends on seed, epoch, batch and rank.
-
-        Args:
-            raw: the student's own tensors where it has EMA's at the moment.
         """
-        return {
-            "epoch": self.epoch,
-            "batch": self.batch,
-            "step": self.step,
-            "best": self._best,
-            "to_evaluate": self._to_evaluate,
-            "digest": self.digest,
-            "student": raw if raw is not None else self.student.state_dict(),
-            "detector": self._detector.training_state(),
-            "terms": self.terms.state_dict() if self.terms is not None else None,
-            "optimizer": self._step.resumed or self.optimizer.state_dict(),
-            "moving": [p.name for p in self.learned() if p.grad is not None],
-            "ema": self.averaging.state(),
-            "scaler": self.precision.state(),
-            "numerics": self.numerics.state(),
-            "bad_images": dict(self._stages.bad.found),
-        }
+        parts = {name: part.state() for name, part in self._parts.items()}
+        return {"digest": self.digest, **self.standing.state(), **parts}
 
-    def _restore(self, state):
-        _restore_exactly(self.student, state["student"], "student (-c)")
-        if self.terms is not None:
-            _restore_exactly(self.terms, state["terms"], "method or teacher (--slim_config)")
-        self._step.resumed = state["optimizer"]
-        self.optimizer.set_state_dict(self._step.resumed)
-        # Clearing leaves zeros for a gradient, and with them a parameter goes on by momentum and decay through steps
-        # that do not reach it; without any it would stand still.
-        for p in self.learned():
-            if p.name in state["moving"]:
-                p.grad = paddle.zeros_like(p)
-        self.averaging.restore(state["ema"])
-        self._detector.restore_training_state(state["detector"])
-        self.precision.restore(state["scaler"])
-        # Files of before had neither.
-        self.numerics.restore(state.get("numerics") or {"skipped": 0, "row": 0})
-        self._stages.bad.found |= state.get("bad_images") or {}
-        self.epoch, self.batch, self.step = (int(state[key]) for key in ("epoch", "batch", "step"))
-        self._best, self._to_evaluate = float(state["best"]), state["to_evaluate"]
+    def restore(self, state):
+        """Go on as `state` was; a part that it has nothing of, since it is older than the part, gets None."""
+        for name, part in self._parts.items():
+            part.restore(state.get(name))
+        self.standing.restore(state)
         logger().info("resumed after epoch %d, batch %d, step %d", self.epoch, self.batch, self.step)
-
-    def learned(self):
-        """All that is trained: the student's parameters and the terms'."""
-        return [*self.student.parameters(), *(self.terms.parameters() if self.terms is not None else [])]
 
     def _reached_max(self):
         return self._max_steps is not None and self.step >= self._max_steps
@@ -329,8 +314,3 @@ class _Opened:
     def __exit__(self, *exception):
         self._scope.__exit__(None, None, None)
 
-
-def _restore_exactly(layer, tensors, what):
-    missing, unexpected = layer.set_state_dict(tensors)
-    if missing or unexpected:
-        raise UserError(f"-r: the checkpoint is of another {what}; these do not fit: {[*missing, *unexpected][:4]}")

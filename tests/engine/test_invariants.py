@@ -211,7 +211,7 @@ def test_2_weights_zero_is_plain_ppdet_to_the_bit(family, method, off, recipe):
         calls = count_calls(trainer.distill.teachers[TEACHER].backbone)
         trainer.run()
     assert calls == [], "the teacher was run for nothing"
-    assert (len(trainer.terms.parameters()) > 0) == bool(LEARNED[method])
+    assert (len(trainer.distillation.parameters()) > 0) == bool(LEARNED[method])
     plain, exported = train_plain_ppdet(recipe(family, distil=False, overrides=[FOUR]), steps=2)
     assert differing(before, plain), "nothing was trained"
     assert differing(trainer.student.state_dict(), plain) == []
@@ -254,10 +254,10 @@ def test_4_terms_are_learned_and_kept_beside_the_student(family, method, recipe)
     # It moves whatever has a gradient, however small that is.
     loaded.student["OptimizerBuilder"]["optimizer"] = {"type": "Adam"}
     with Trainer.open(loaded) as trainer:
-        before = {name: p.numpy().copy() for name, p in trainer.terms.named_parameters()}
+        before = {name: p.numpy().copy() for name, p in trainer.distillation.named_parameters()}
         trainer.run()
     # Those of batch norm that are no more than running statistics are parameters to Paddle.
-    learned = {name: p for name, p in trainer.terms.named_parameters() if p.trainable}
+    learned = {name: p for name, p in trainer.distillation.named_parameters() if p.trainable}
     assert {name.split(".")[2] for name in learned} == LEARNED[method]
     in_optimizer = {id(p) for p in trainer.optimizer._parameter_list}
     assert [name for name, p in learned.items() if id(p) not in in_optimizer] == []
@@ -267,7 +267,7 @@ def test_4_terms_are_learned_and_kept_beside_the_student(family, method, recipe)
 
     state = paddle.load(os.path.join(loaded.output_dir, "model_final.resume"))
     if learned:
-        assert differing(state["terms"], trainer.terms.state_dict()) == []
+        assert differing(state["terms"], trainer.distillation.state_dict()) == []
     moments = [key for p in learned.values() for key in state["optimizer"] if key.startswith(p.name + "_moment1")]
     assert len(moments) == len(learned)
 

@@ -108,7 +108,7 @@ def test_resumed_in_the_middle_of_counting_equals_uninterrupted(recipe, tmp_path
     _, expected = run("whole")
     _, half = run("first", max_steps=2)
     trainer, found = run("second", resume=half)
-    assert int(trainer.terms.magnitudes[0].count) == 4
+    assert int(trainer.distillation.magnitudes[0].count) == 4
     states = [paddle.load(path + ".resume") for path in (found, expected)]
     assert any("magnitudes" in key for key in states[0]["terms"])
     for key in ("student", "terms"):

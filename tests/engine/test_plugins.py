@@ -95,9 +95,9 @@ def test_the_example_of_the_documentation_trains(shapes, teacher_weights, tmp_pa
     given = [f"dataset_dir={shapes}", f"teacher.pretrain_weights={teacher_weights['ppyoloe']}"]
     loaded = load_recipe(str(CONFIGS / "ppyoloe_tiny.yml"), slim, [*given, f"save_dir={tmp_path / 'out'}"])
     with Trainer.open(loaded, max_steps=1) as trainer:
-        before = {name: p.numpy().copy() for name, p in trainer.terms.named_parameters()}
+        before = {name: p.numpy().copy() for name, p in trainer.distillation.named_parameters()}
         trainer.run()
-        assert before and all((before[name] != p.numpy()).any() for name, p in trainer.terms.named_parameters())
+        assert before and all((before[name] != p.numpy()).any() for name, p in trainer.distillation.named_parameters())
         assert not [key for key in trainer.student.state_dict() if "spatial" in key]
 
 

@@ -132,6 +132,6 @@ def test_resumed_equals_uninterrupted_where_terms_begin_or_end(limits, recipe, t
 def test_terms_that_are_not_on_yet_do_not_move(recipe):
     # Weight decay would move whatever has a gradient, and be it zero.
     with Trainer.open(recipe(QUICK, overrides=[FOUR, "distill.start_epoch=5"]), max_steps=2) as trainer:
-        before = {name: value.clone() for name, value in trainer.terms.state_dict().items()}
+        before = {name: value.clone() for name, value in trainer.distillation.state_dict().items()}
         trainer.run()
-    assert differing(trainer.terms.state_dict(), before) == []
+    assert differing(trainer.distillation.state_dict(), before) == []

@@ -206,7 +206,7 @@ def test_a_run_without_its_method_is_refused(trained, tmp_path):
 def test_the_student_before_is_the_one_that_training_began_with(trained, material, shapes, teacher_weights):
     pair = Pair(material.best)
     with Trainer.open(trained["distilled"][1]) as trainer:
-        first = [trainer.student.state_dict(), trainer.terms.state_dict()]
+        first = [trainer.student.state_dict(), trainer.distillation.state_dict()]
         assert differing(first, [pair.model.student.state_dict(), pair.model.distillation.state_dict()]) == []
     began = {k: v.numpy().copy() for k, v in pair.model.student.state_dict().items()}
     pair.finish(connectors=True)

@@ -10,7 +10,9 @@ import pytest
 
 from ppkd.errors import UserError
 from ppkd.training import checkpoint
+from ppkd.training.trainer import Trainer
 from tests.conftest import ROOT
+from tests.helpers_training import FOUR, differing, fit
 
 
 @pytest.mark.parametrize(
@@ -117,3 +119,48 @@ except UserError as error:
     assert {path.name for path in tmp_path.iterdir()} == {"last.resume", "last.pdparams"}
     assert checkpoint.load(str(tmp_path / "last"))["epoch"] == 1
     assert paddle.load(str(tmp_path / "last.pdparams"))["w"].shape == [10]
+
+
+# Files of before
+
+
+def as_before(trainer):
+    """A run's state as `Trainer.state` put it together when it wrote every key by hand; the oldest had no more."""
+    standing = trainer.standing
+    return {
+        "format": 2,
+        "epoch": standing.epoch,
+        "batch": standing.batch,
+        "step": standing.step,
+        "best": standing.best,
+        "to_evaluate": standing.to_evaluate,
+        "digest": trainer.digest,
+        "student": trainer.student.state_dict(),
+        "detector": {},
+        "terms": trainer.distillation.state_dict(),
+        "optimizer": trainer.optimizer.state_dict(),
+        "moving": [p.name for p in trainer.distill.parameters() if p.grad is not None],
+        "ema": {
+            "step": trainer.averaging.ema.step,
+            "epoch": trainer.averaging.ema.epoch,
+            "decay": trainer.averaging.ema._decay,
+            "tensors": trainer.averaging.ema.state_dict,
+        },
+        "scaler": None,
+    }
+
+
+def test_a_checkpoint_of_before_goes_on_to_the_bit(recipe, tmp_path):
+    """Two more steps from it are those of the run that never stopped."""
+    states = []
+    for first in (3, 1):
+        loaded = recipe("ppyoloe", overrides=[FOUR, f"save_dir={tmp_path}/{first}", "epoch=1"])
+        with Trainer.open(loaded, max_steps=first) as trainer:
+            trainer.run()
+            if first == 1:
+                checkpoint.write(str(tmp_path / "old.resume"), as_before(trainer))
+        if first == 1:
+            trainer = fit(loaded, resume=str(tmp_path / "old"))
+        states.append(trainer.state())
+        del states[-1]["ema"]["epoch"]  # counts snapshots, of which the resumed run has one more
+    assert differing(*states) == [] and states[0]["step"] == 3

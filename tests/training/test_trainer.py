@@ -41,7 +41,7 @@ def test_the_same_recipe_gives_the_same_weights(family, recipe):
         paddle.seed(seed)  # whatever happened in the process before
         np.random.seed(seed)
         trainer = fit(loaded, max_steps=2)
-        runs.append((saved(loaded), trainer.terms.state_dict()))
+        runs.append((saved(loaded), trainer.distillation.state_dict()))
     assert differing(*runs) == []
 
 
@@ -49,7 +49,7 @@ def test_another_seed_gives_other_initial_weights(recipe):
     runs = []
     for seed in (0, 1):
         with Trainer.open(quick(recipe, f"seed={seed}", "distill.inherit=false")) as trainer:
-            runs.append([trainer.student.state_dict(), trainer.terms.state_dict()])
+            runs.append([trainer.student.state_dict(), trainer.distillation.state_dict()])
     changed = differing(*runs)
     assert any(path.startswith("/0/backbone") for path in changed)
     assert any(path.startswith("/1/terms.0.connect_student") for path in changed)
@@ -83,7 +83,7 @@ def test_a_snapshot_every_so_many_epochs_and_the_best_by_its_score(recipe, monke
     # PaddleDetection's names: an epoch's number counts from 0.
     names = {name.split(".")[0] for name in os.listdir(loaded.output_dir) if name.endswith(".pdparams")}
     assert names == {"1", "3", "model_final", "best_model"}
-    assert trainer._best == 0.3
+    assert trainer.standing.best == 0.3
     assert differing(saved(loaded, "best_model"), saved(loaded, "1")) == []
     assert differing(saved(loaded, "best_model"), saved(loaded, "3"))
 
