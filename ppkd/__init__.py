@@ -5,6 +5,7 @@ process, whenever ppdet is imported.
 """
 
 from ppkd.bridge.compat.on_import import after_import
+from ppkd.bridge.compat.stand_ins import StandIns
 from ppkd.bridge.compat.zlib_order import load_zlib_before_paddle
 from ppkd.moved import find_moved_modules
 
@@ -18,7 +19,7 @@ def _extend_ppdet():
 
 
 load_zlib_before_paddle()
-after_import("ppdet", _extend_ppdet)
+after_import("ppdet", _extend_ppdet, StandIns)
 find_moved_modules()
 
 __version__ = "0.1.0"

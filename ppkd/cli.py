@@ -1,10 +1,12 @@
 """Command-line arguments, PaddleDetection's where it has them, and errors as one line."""
 
 import argparse
+import importlib
 import os
 import sys
 import warnings
 
+from ppkd.bridge.host import check_host
 from ppkd.errors import UserError, nearest
 from ppkd.terminal.log import coloured
 from ppkd.training.stopping import Stopped
@@ -97,6 +99,13 @@ def export_parser():
     return parser
 
 
+def hosts_parser():
+    """Arguments of ``ppkd hosts``."""
+    return argparse.ArgumentParser(
+        description="Print which Paddle, ppdet, Python and numpy are used here, and what was cured of them."
+    )
+
+
 def convert_parser():
     """Arguments of ``tools/convert.py``."""
     parser = _common(
@@ -166,6 +175,7 @@ COMMANDS = {
     "layers": (layers_parser, "layers", "print a detector's modules, shapes and sources"),
     "report": (report_parser, "report", "write a page about runs with and without a teacher"),
     "compare": (compare_parser, "compare", "tell methods apart over seeds and images, or say that they cannot be"),
+    "hosts": (hosts_parser, "hosts", "print which Paddle and ppdet are used here, and what was cured of them"),
     "demo": (demo_parser, "demo", "train a student alone and with a teacher on generated images"),
 }
 
@@ -181,20 +191,25 @@ def main(argv=None):
     if name not in COMMANDS:
         print(f"ppkd: error: unknown command {name!r}{nearest(name, COMMANDS)}", file=sys.stderr)
         sys.exit(1)
-    from ppkd import commands
-
     make, function, _ = COMMANDS[name]
     parser = make()
     parser.prog = f"ppkd {name}"
-    run(parser, getattr(commands, function), rest)
+    run(parser, function, rest)
 
 
 def run(parser, command, argv=None):
-    """Parse arguments, run `command(args)` and exit: 0, or 1 with one line for a user's mistake."""
+    """Parse arguments, run `command(args)` and exit: 0, or 1 with one line for a user's mistake.
+
+    Args:
+        command: a function of `commands`, or its name there, looked up once Paddle and ppdet are known to be there.
+    """
     args = parser.parse_args(argv)
     # Paddle 3 says at import that compiling extensions would be quicker with it. Nothing here is compiled.
     warnings.filterwarnings("ignore", message="No ccache found")
     try:
+        check_host()
+        if isinstance(command, str):
+            command = getattr(importlib.import_module("ppkd.commands"), command)
         command(args)
     except UserError as error:
         print(f"{coloured('ppkd: error:', 'red', sys.stderr)} {error}", file=sys.stderr)

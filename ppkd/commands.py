@@ -5,7 +5,6 @@ import os
 import sys
 
 from ppkd.errors import UserError
-from ppkd.files.tensor_files import SUFFIXES
 from ppkd.recipe.recipe import load_recipe
 from ppkd.terminal.log import logger, quiet
 
@@ -188,6 +187,8 @@ def export(args):
 def convert(args):
     """``tools/convert.py``: a detector's weights out of a file of PaddleDetection's distillation, or of PyTorch's."""
     recipe = load_recipe(args.config, None, args.opt)
+    from ppkd.files.tensor_files import SUFFIXES
+
     if not args.output.endswith(SUFFIXES):
         raise UserError(f"--output {args.output}: has to end in .pdparams, or ppdet does not find it, or .safetensors")
     _check_writable("--output", os.path.dirname(args.output) or ".")
@@ -243,6 +244,15 @@ def _opened(args):
     runs = open_runs(args.runs, args.opt, args.weights)
     start_device(runs[0].recipe.student)
     return runs
+
+
+def hosts(args):
+    """``ppkd hosts``: Paddle, ppdet, Python and numpy as they are used here, and what was cured of them."""
+    from ppkd.bridge.host import host_text
+    from ppkd.bridge.workspace import import_ppdet
+
+    import_ppdet()
+    print(host_text())
 
 
 def demo(args):

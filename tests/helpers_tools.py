@@ -19,6 +19,7 @@ TOOLS = {
     "layers": (cli.layers_parser, commands.layers),
     "report": (cli.report_parser, commands.report),
     "compare": (cli.compare_parser, commands.compare),
+    "hosts": (cli.hosts_parser, commands.hosts),
 }
 
 # Wherever a test runs, nothing answers there: downloads fail as they do without a network.

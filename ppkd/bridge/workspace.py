@@ -9,6 +9,7 @@ import re
 
 from ppkd.bridge.compat.safe_load import restricted
 from ppkd.bridge.compat.twin_config import without_twin
+from ppkd.bridge.host import why_not_imported
 from ppkd.errors import UserError, nearest
 from ppkd.files.yaml_io import Tagged
 
@@ -17,10 +18,17 @@ _FORBIDDEN_TAGS = frozenset({"Callable"})
 
 
 def import_ppdet():
-    """Import ppdet as its own tools do, so that every class of it is registered; returns its workspace module."""
+    """Import ppdet as its own tools do, so that every class of it is registered; returns its workspace module.
+
+    Raises:
+        UserError: it lacks a package.
+    """
     # ppdet prints at import that it misses numba, which only its tracking wants.
-    with contextlib.redirect_stdout(io.StringIO()):
-        import ppdet.engine  # noqa: F401
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            import ppdet.engine  # noqa: F401
+    except ImportError as error:
+        raise UserError(why_not_imported(error)) from error
     from ppdet.core import workspace
 
     return workspace

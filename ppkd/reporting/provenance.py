@@ -2,8 +2,9 @@
 
 import os
 
+from ppkd.bridge.host import versions
 from ppkd.reporting.document import Code, Missing, Section, Table
-from ppkd.training.record import FILE, versions
+from ppkd.training.record import FILE
 
 
 def section(material):

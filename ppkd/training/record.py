@@ -1,13 +1,14 @@
 """``recipe.yml``, what a run leaves of its recipe: written when it begins, read back to evaluate and compare it.
 
 ``run`` is the student's and the run's config, each teacher's config stands under the teacher's name, ``distill`` is the
-method in the slim file's own keys, ``versions`` says what ran. Each of the configs can be given to ``-c`` again.
+method in the slim file's own keys, ``versions`` says what ran, and what was cured of it (`bridge.host`).
+Each of the configs can be given to ``-c`` again.
 """
 
 import os
-import platform
 from dataclasses import fields
 
+from ppkd.bridge.host import record_of_host
 from ppkd.errors import UserError
 from ppkd.files.yaml_io import clone, dump, read_yaml
 from ppkd.recipe.recipe import MethodSpec, Recipe
@@ -28,27 +29,7 @@ def record(recipe):
             name: {"file": spec.file, "weight": spec.weight, "input_scale": spec.input_scale}
             for name, spec in recipe.teachers.items()
         }
-    return dump(content | {VERSIONS: versions()})
-
-
-def versions():
-    """What ran: ``{"ppkd": .., "paddle": .., "paddledet": .., "python": ..}``."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    import paddle
-
-    import ppkd
-
-    try:
-        paddledet = version("paddledet")
-    except PackageNotFoundError:  # a checkout on the path
-        paddledet = "not installed as a package"
-    return {
-        "ppkd": ppkd.__version__,
-        "paddle": paddle.__version__,
-        "paddledet": paddledet,
-        "python": platform.python_version(),
-    }
+    return dump(content | {VERSIONS: record_of_host()})
 
 
 def read_record(folder):

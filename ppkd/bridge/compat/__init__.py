@@ -1,8 +1,35 @@
-"""Cures for defects of Paddle and paddledet: one function a defect, each with a test that it is needed."""
+"""Cures for defects of Paddle and ppdet: one function a defect, each with a test that it is needed."""
+
+from ppkd.errors import UserError
+
+# What became of each cure on this host: name -> `looks.APPLIED`, `NOT_NEEDED` or `NOT_APPLICABLE` with its reason.
+STATES = {}
 
 
 def cure_ppdet():
-    """Apply all cures; to be called when ppdet has been imported. Applied again they change nothing."""
+    """Apply the cures whose defect this host has; to be called when ppdet has been imported. Again it does nothing."""
+    if STATES:
+        return
+    from ppkd.bridge.compat.looks import APPLIED, NOT_APPLICABLE
+
+    for cure in cures():
+        try:
+            STATES[cure.__name__] = cure() or APPLIED
+        except (AttributeError, ImportError) as error:  # this ppdet has no such module, class or function
+            STATES[cure.__name__] = f"{NOT_APPLICABLE}: {error}"
+
+
+def applied(cure):
+    """Whether the cure of that name has been applied on this host."""
+    from ppkd.bridge.compat.looks import APPLIED
+
+    if cure not in STATES:
+        raise UserError(f"no cure {cure!r}, or ppdet has not been imported")
+    return STATES[cure] == APPLIED
+
+
+def cures():
+    """The cures, functions in the order in which they are applied."""
     from ppkd.bridge.compat import (
         empty_batch,
         few_cells,
@@ -18,26 +45,28 @@ def cure_ppdet():
         zero_dim,
     )
 
-    no_eval.look_names_up()
-    safe_load.read_cached_images_as_arrays()
-    loader_errors.raise_errors_of_the_loading_thread()
-    pillow_textsize.give_textsize_back()
-    few_cells.take_what_cells_there_are()
-    yolox_sizes.draw_sizes_apart()
-    repvgg_alpha.know_that_there_is_an_alpha()
-    zero_dim.concat_numbers()
-    zero_dim.index_numbers()
-    zero_dim.count_solov2_masks_in_a_list()
-    type_promotion.let_quality_focal_loss_mask()
-    type_promotion.let_solov2_compare_areas()
-    ld_head.let_ld_head_train_alone()
-    type_promotion.let_assigners_take_int32_labels()  # before the last one, whose patch then wraps this one
-    neck_scales.give_each_neck_its_own_scales()
-    empty_batch.encode_no_boxes()
-    empty_batch.learn_from_background_alone()
-    empty_batch.make_fcos_targets_of_no_boxes()
-    empty_batch.learn_fcos_background_alone()
-    empty_batch.pad_no_masks()
-    empty_batch.learn_solov2_background_alone()
-    empty_batch.learn_picodet_background_alone()
-    empty_batch.return_all_of_an_empty_assignment()
+    return (
+        no_eval.look_names_up,
+        safe_load.read_cached_images_as_arrays,
+        loader_errors.raise_errors_of_the_loading_thread,
+        pillow_textsize.give_textsize_back,
+        few_cells.take_what_cells_there_are,
+        yolox_sizes.draw_sizes_apart,
+        repvgg_alpha.know_that_there_is_an_alpha,
+        zero_dim.concat_numbers,
+        zero_dim.index_numbers,
+        zero_dim.count_solov2_masks_in_a_list,
+        type_promotion.let_quality_focal_loss_mask,
+        type_promotion.let_solov2_compare_areas,
+        ld_head.let_ld_head_train_alone,
+        type_promotion.let_assigners_take_int32_labels,  # before the last one, whose patch then wraps this one
+        neck_scales.give_each_neck_its_own_scales,
+        empty_batch.encode_no_boxes,
+        empty_batch.learn_from_background_alone,
+        empty_batch.make_fcos_targets_of_no_boxes,
+        empty_batch.learn_fcos_background_alone,
+        empty_batch.pad_no_masks,
+        empty_batch.learn_solov2_background_alone,
+        empty_batch.learn_picodet_background_alone,
+        empty_batch.return_all_of_an_empty_assignment,
+    )

@@ -1,8 +1,12 @@
 """ppdet's losses and targets raise on images without boxes, which training data of one's own does have."""
 
+import contextlib
+import inspect
+
 import numpy as np
 import paddle
 
+from ppkd.bridge.compat.looks import NOT_NEEDED, refuses_nothing, says
 from ppkd.bridge.compat.wrapping import wrap
 
 
@@ -11,12 +15,19 @@ def return_all_of_an_empty_assignment():
 
     Their early exit leaves out the mask of positives: "not enough values to unpack (expected 4, got 3)".
 
-    Needed for: paddledet 2.6.0 (`ATSSAssigner`, `TaskAlignedAssigner`) on every Paddle.
+    Needed for: paddledet 2.6.0 (`ATSSAssigner`, `TaskAlignedAssigner`) on every Paddle. Clones return three always,
+    and their heads take three.
     """
     from ppdet.modeling.assigners import ATSSAssigner, TaskAlignedAssigner
 
-    for assigner in (ATSSAssigner, TaskAlignedAssigner):
+    unequal = [assigner for assigner in (ATSSAssigner, TaskAlignedAssigner) if says(assigner, _FOUR)]
+    if not unequal:
+        return NOT_NEEDED
+    for assigner in unequal:
         wrap(assigner, "forward", _with_mask)
+
+
+_FOUR = r"return assigned_labels, assigned_bboxes, assigned_scores, mask_positive\b"
 
 
 def _with_mask(forward):
@@ -35,10 +46,12 @@ def encode_no_boxes():
 
     ``bbox2delta`` stacks tensors without elements, which Paddle 2 refuses.
 
-    Needed for: paddledet 2.6.0 on Paddle 2.6 (3.x stacks them).
+    Needed for: Paddle 2.6 (3.x stacks them).
     """
     from ppdet.modeling.heads import retina_head
 
+    if not refuses_nothing():
+        return NOT_NEEDED
     wrap(retina_head, "bbox2delta", _or_nothing)
 
 
@@ -54,10 +67,12 @@ def learn_from_background_alone():
 
     Its own loss concatenates tensors without elements, which Paddle 2 refuses.
 
-    Needed for: paddledet 2.6.0 on Paddle 2.6 (3.x concatenates them).
+    Needed for: Paddle 2.6 (3.x concatenates them).
     """
     from ppdet.modeling.heads.retina_head import RetinaHead
 
+    if not refuses_nothing():
+        return NOT_NEEDED
     wrap(RetinaHead, "get_loss", _or_background)
 
 
@@ -80,10 +95,15 @@ def make_fcos_targets_of_no_boxes():
 
     They take the smallest of no boxes: "zero-size array to reduction operation minimum which has no identity".
 
-    Needed for: paddledet 2.6.0 (`Gt2FCOSTarget`).
+    Needed for: PaddleDetection's wheel and clones up to October 2024 (`Gt2FCOSTarget`).
     """
     from ppdet.data.transform.batch_operators import Gt2FCOSTarget
 
+    box = {"gt_bbox": np.zeros([0, 4], "float32"), "gt_class": np.zeros([0, 1], "int32")}
+    with contextlib.suppress(ValueError):
+        make, sample = Gt2FCOSTarget([16], 1.5, [8, 16]), box | {"image": np.zeros([3, 16, 16])}
+        inspect.unwrap(Gt2FCOSTarget.__call__)(make, [sample])
+        return NOT_NEEDED
     wrap(Gt2FCOSTarget, "__call__", _with_a_point_for_a_box)
 
 
@@ -104,10 +124,14 @@ def pad_no_masks():
 
     Their array of masks has neither height nor width: "could not broadcast input array from shape (0,)".
 
-    Needed for: paddledet 2.6.0 (`PadBatch` after `Poly2Mask`).
+    Needed for: PaddleDetection's wheel and clones up to October 2024 (`PadBatch` after `Poly2Mask`).
     """
     from ppdet.data.transform.batch_operators import PadBatch
 
+    sample = {"image": np.zeros([3, 8, 8], "float32"), "gt_segm": np.zeros([0], "uint8")}
+    with contextlib.suppress(ValueError):
+        inspect.unwrap(PadBatch.__call__)(PadBatch(16), [sample])
+        return NOT_NEEDED
     wrap(PadBatch, "__call__", _with_size_of_no_masks)
 
 
@@ -127,10 +151,12 @@ def learn_fcos_background_alone():
 
     Its loss divides by the number of positives: NaN.
 
-    Needed for: paddledet 2.6.0.
+    Needed for: PaddleDetection's wheel and clones up to October 2024.
     """
     from ppdet.modeling.losses import FCOSLoss
 
+    if not says(FCOSLoss, r"num_positive_fp32 = paddle\.sum\(mask_positive_float\)\s"):
+        return NOT_NEEDED
     wrap(FCOSLoss, "forward", _or_fcos_background)
 
 
@@ -155,10 +181,12 @@ def learn_solov2_background_alone():
     Its loss joins what no level has ("must be list of Tensors, but got empty list"), or divides by the number of masks
     that are left after they are made smaller: NaN.
 
-    Needed for: paddledet 2.6.0.
+    Needed for: PaddleDetection's wheel and clones up to October 2024.
     """
     from ppdet.modeling.losses import SOLOv2Loss
 
+    if not says(SOLOv2Loss, r"concat\(loss_ins\)\) / total_weights\s"):
+        return NOT_NEEDED
     wrap(SOLOv2Loss, "__call__", _or_solov2_background)
 
 
@@ -181,10 +209,12 @@ def learn_picodet_background_alone():
     Its loss divides by the sum of the targets' scores: NaN. Under data parallel it takes the ranks' mean of that sum,
     and at least 1, so there nothing is changed.
 
-    Needed for: paddledet 2.6.0 (`PicoHeadV2`).
+    Needed for: PaddleDetection's wheel and clones up to October 2024 (`PicoHeadV2`).
     """
     from ppdet.modeling.heads.pico_head import PicoHeadV2
 
+    if not says(PicoHeadV2.get_loss, r"avg_factor = flatten_assigned_scores\.sum\(\)\s"):
+        return NOT_NEEDED
     wrap(PicoHeadV2, "get_loss", _or_picodet_background)
 
 

@@ -1,5 +1,7 @@
 """Paddle's in-process loader waits for ever when reading a sample fails."""
 
+from ppkd.bridge.compat.looks import NOT_NEEDED, says
+
 _MARK = "patched_by_ppkd"
 
 
@@ -15,6 +17,9 @@ def raise_errors_of_the_loading_thread():
 
     if hasattr(Iterator, _MARK):
         return
+    # Around the reading of samples the end of the data is caught, and nothing else.
+    if not says(Iterator._thread_loop, r"except StopIteration:\s+self\._exit_thread_expectedly\(\)\s+return\s+if "):
+        return NOT_NEEDED
     loop, following = Iterator._thread_loop, Iterator.__next__
 
     def thread_loop(self, place):

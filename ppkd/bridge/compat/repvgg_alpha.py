@@ -1,5 +1,6 @@
 """PP-YOLOE's backbone asks the device in every block of every step whether a learned factor is zero."""
 
+from ppkd.bridge.compat.looks import NOT_NEEDED, says
 from ppkd.bridge.compat.wrapping import wrap
 
 
@@ -9,10 +10,12 @@ def know_that_there_is_an_alpha():
     It writes ``if self.alpha``, which reads the parameter: the host waits for the device, six times a pass and more.
     (At exactly 0 its own way leaves the factor out, as if it were 1.)
 
-    Needed for: paddledet 2.6.0.
+    Needed for: PaddleDetection's wheel and clones up to October 2024.
     """
     from ppdet.modeling.backbones.cspresnet import RepVggBlock
 
+    if not says(RepVggBlock.forward, r"if self\.alpha:"):
+        return NOT_NEEDED
     wrap(RepVggBlock, "forward", _without_a_look)
 
 

@@ -4,6 +4,7 @@ import contextlib
 import pickle
 import types
 
+from ppkd.bridge.compat.looks import NOT_NEEDED
 from ppkd.errors import UserError
 from ppkd.files import tensor_files, unpickle
 from ppkd.files.locate import find_weights
@@ -38,8 +39,10 @@ def restricted():
 def read_cached_images_as_arrays():
     """Let the image cache of ``DecodeCache``, a folder of pickles, be read as arrays and nothing else.
 
-    Needed for: paddledet 2.6.0.
+    Needed for: PaddleDetection's wheel and clones up to October 2024.
     """
     from ppdet.data.transform import operators
 
+    if not hasattr(operators, "pickle"):
+        return NOT_NEEDED
     operators.pickle = types.SimpleNamespace(load=unpickle.loads, dump=pickle.dump)

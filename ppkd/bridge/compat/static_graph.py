@@ -2,6 +2,7 @@
 
 import paddle
 
+from ppkd.bridge.compat.looks import says
 from ppkd.bridge.compat.module_view import replace
 
 # Attributes of ppdet's calls in the order in which the operators of Paddle 3 take them.
@@ -76,7 +77,10 @@ def let_both_branches_count_alike():
 
     Needed for: paddledet 2.6.0 on Paddle 2.5 and later.
     """
-    replace("ppdet.modeling.post_process", to_tensor=_count)
+    from ppdet.modeling import post_process
+
+    if says(post_process, r"bbox_num_i = bbox_num\[i\]\s"):
+        replace(post_process.__name__, to_tensor=_count)
 
 
 def keep_projections_apart():

@@ -4,10 +4,9 @@ import inspect
 
 import paddle
 
+from ppkd.bridge.compat.looks import NOT_NEEDED, refuses_types, says
 from ppkd.bridge.compat.module_view import replace
 from ppkd.bridge.compat.wrapping import wrap
-
-_STRICT = int(paddle.__version__.split(".")[0]) >= 3
 
 
 def let_assigners_take_int32_labels():
@@ -15,13 +14,15 @@ def let_assigners_take_int32_labels():
 
     Without it PP-YOLOE does not train: "Type promotion only support ... data type x: int64, y: int32".
 
-    Needed for: paddledet 2.6.0 on Paddle 3; on Paddle 2 nothing is changed.
+    Needed for: paddledet 2.6.0 on Paddle 3; clones from 2.7 on cast.
     """
     from ppdet.modeling.assigners import ATSSAssigner, TaskAlignedAssigner
 
-    if not _STRICT:
-        return
-    for assigner in (ATSSAssigner, TaskAlignedAssigner):
+    both = (ATSSAssigner, TaskAlignedAssigner)
+    mixing = [assigner for assigner in both if says(assigner, r"index \+ batch_ind \* num_max_boxes\s")]
+    if not mixing or not refuses_types("int64", "int32"):
+        return NOT_NEEDED
+    for assigner in mixing:
         wrap(assigner, "forward", _with_int64_labels)
 
 
@@ -41,10 +42,14 @@ def let_quality_focal_loss_mask():
 
     Without it GFL does not train: "Type promotion only support ... data type x: float32, y: bool".
 
-    Needed for: paddledet 2.6.0 on Paddle 3; on Paddle 2 nothing is changed.
+    Needed for: paddledet 2.6.0 on Paddle 3; clones from 2.7 on cast.
     """
-    if _STRICT:
-        replace("ppdet.modeling.losses.gfocal_loss", to_tensor=_mask_to_tensor, logical_not=_not)
+    from ppdet.modeling.losses import gfocal_loss
+
+    mixes = says(gfocal_loss, r"loss \* paddle\.logical_not\(pos_mask\) ")
+    if not mixes or not refuses_types("float32", "bool"):
+        return NOT_NEEDED
+    replace(gfocal_loss.__name__, to_tensor=_mask_to_tensor, logical_not=_not)
 
 
 def _mask_to_tensor(data, dtype=None, **kwargs):
@@ -60,10 +65,13 @@ def let_solov2_compare_areas():
 
     Without it SOLOv2 does not evaluate: "Type promotion only support ... data type x: float32, y: int32".
 
-    Needed for: paddledet 2.6.0 on Paddle 3; on Paddle 2 nothing is changed.
+    Needed for: paddledet 2.6.0 on Paddle 3; clones from 2.7 on cast.
     """
-    if _STRICT:
-        replace("ppdet.modeling.heads.solov2_head", gather=_gather_floats)
+    from ppdet.modeling.heads import solov2_head
+
+    if not says(solov2_head, r"sum_masks > strides,") or not refuses_types("float32", "int32"):
+        return NOT_NEEDED
+    replace(solov2_head.__name__, gather=_gather_floats)
 
 
 def _gather_floats(x, index, axis=None):

@@ -2,6 +2,8 @@
 
 import random
 
+from ppkd.bridge.compat.looks import NOT_NEEDED
+
 # Seeded for every step by `loader.seed_step`.
 GENERATOR = random.Random()
 
@@ -12,8 +14,10 @@ def draw_sizes_apart():
     Without it the sizes depend on how far the loading thread has come, and the augmentation on when the model draws: no
     two runs are alike.
 
-    Needed for: paddledet 2.6.0 (``YOLOX._get_size``).
+    Needed for: PaddleDetection's wheel and clones up to October 2024 (``YOLOX._get_size``).
     """
     from ppdet.modeling.architectures import yolox
 
+    if getattr(yolox, "random", None) not in (random, GENERATOR):
+        return NOT_NEEDED
     yolox.random = GENERATOR

@@ -1,7 +1,10 @@
 """Since Paddle 2.5 one element of a tensor has no dimension, where it was a list of one; ppdet counts on the list."""
 
+import importlib
+
 import paddle
 
+from ppkd.bridge.compat.looks import NOT_NEEDED, says
 from ppkd.bridge.compat.module_view import replace
 
 
@@ -11,17 +14,24 @@ def concat_numbers():
     Without it Faster, Mask and Cascade R-CNN, TOOD and SOLOv2 neither train nor evaluate: "The axis is expected to be
     in range of [0, 0)".
 
-    Needed for: paddledet 2.6.0 on Paddle 2.5 and later.
+    Needed for: paddledet 2.6.0 on Paddle 2.5 and later; clones from 2.6.1 on join lists of one.
     """
-    for name in (
-        "ppdet.modeling.heads.cascade_head",
-        "ppdet.modeling.heads.tood_head",
-        "ppdet.modeling.layers",
-        "ppdet.modeling.post_process",
-        "ppdet.modeling.proposal_generator.rpn_head",
-        "ppdet.modeling.proposal_generator.target",
-    ):
+    joining = [name for name, number in _JOINED.items() if says(importlib.import_module(name), number)]
+    if not joining:
+        return NOT_NEEDED
+    for name in joining:
         replace(name, concat=_concat)
+
+
+# Modules, and how each makes a number of what it joins: mended by a slice of one, ``[0:1]``.
+_JOINED = {
+    "ppdet.modeling.heads.cascade_head": r"concat\(\[paddle\.shape\(r\)\[0\] for",
+    "ppdet.modeling.heads.tood_head": r"h, w = get_static_shape\(feat\)\s+feat = ",
+    "ppdet.modeling.layers": r"paddle\.shape\(cate_scores\)\[0\] - 1",
+    "ppdet.modeling.post_process": r"bbox_num_i = bbox_num\[i\]\s",
+    "ppdet.modeling.proposal_generator.rpn_head": r"append\(paddle\.shape\(topk_rois\)\[0\]\)",
+    "ppdet.modeling.proposal_generator.target": r"append\(paddle\.shape\(\w+\)\[0\]\)",
+}
 
 
 def index_numbers():
@@ -29,9 +39,13 @@ def index_numbers():
 
     Without it SOLOv2 does not evaluate: "The starting index 0 of slice is out of bounds in tensor 0-th axis".
 
-    Needed for: paddledet 2.6.0 on Paddle 2.5 and later.
+    Needed for: paddledet 2.6.0 on Paddle 2.5 and later; clones from 2.6.1 on join lists of one.
     """
-    replace("ppdet.modeling.heads.solov2_head", cast=_cast)
+    from ppdet.modeling.heads import solov2_head
+
+    if not says(solov2_head, r"cast\(paddle\.shape\(\w+\)\[0\]"):
+        return NOT_NEEDED
+    replace(solov2_head.__name__, cast=_cast)
 
 
 def count_solov2_masks_in_a_list():
@@ -39,10 +53,12 @@ def count_solov2_masks_in_a_list():
 
     Without it inference dies: "too many indices for array: array is 0-dimensional".
 
-    Needed for: paddledet 2.6.0 on Paddle 2.5 and later.
+    Needed for: paddledet 2.6.0 on Paddle 2.5 and later; clones from 2.6.1 on join lists of one.
     """
     from ppdet.modeling.heads.solov2_head import SOLOv2Head
 
+    if not says(SOLOv2Head, r"bbox_num = paddle\.shape\(cate_labels\)\[0\]\s"):
+        return NOT_NEEDED
     if not hasattr(SOLOv2Head, "ppdets_get_prediction"):
         SOLOv2Head.ppdets_get_prediction, SOLOv2Head.get_prediction = SOLOv2Head.get_prediction, _get_prediction
 

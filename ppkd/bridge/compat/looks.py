@@ -1,0 +1,47 @@
+"""How a cure finds out whether its host has the defect: by what is there; a clone has no version to go by.
+
+A cure returns `NOT_NEEDED` where the defect is not, and nothing where it has been applied.
+"""
+
+import functools
+import inspect
+import re
+
+import paddle
+
+APPLIED, NOT_NEEDED, NOT_APPLICABLE = "applied", "not needed", "not applicable"
+
+
+def says(code, pattern):
+    """Whether `pattern` is found in the source of a module, a class's module, or a function below our wrappers.
+
+    A host without sources (compiled files alone) is taken to have the defect.
+    """
+    try:
+        source = inspect.getsource(inspect.getmodule(code) if inspect.isclass(code) else inspect.unwrap(code))
+    except (OSError, TypeError):
+        return True
+    return re.search(pattern, source) is not None
+
+
+@functools.cache
+def refuses_types(one, other):
+    """Whether Paddle refuses to calculate with tensors of these two types, as Paddle 3 does with most pairs."""
+    first, second = (paddle.to_tensor([1], dtype, place=paddle.CPUPlace()) for dtype in (one, other))
+    try:
+        _ = first * second
+    except TypeError:
+        return True
+    return False
+
+
+@functools.cache
+def refuses_nothing():
+    """Whether Paddle refuses to stack or join tensors without elements, as Paddle 2 does."""
+    nothing = paddle.to_tensor([], "float32", place=paddle.CPUPlace())
+    try:
+        paddle.stack([nothing, nothing])
+        paddle.concat([nothing, nothing])
+    except ValueError:
+        return True
+    return False

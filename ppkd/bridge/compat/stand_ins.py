@@ -1,0 +1,92 @@
+"""Packages that ppdet imports for one transform or tool of its own, and that a host need not have."""
+
+import importlib
+import importlib.machinery
+import importlib.util
+import sys
+import types
+
+from ppkd.errors import UserError
+
+# Package -> what of ppdet uses it, and what to do where one wants just that.
+PACKAGES = {
+    "imgaug": ("the transforms of CULane's lanes", "pip install imgaug (0.4.0, its last, needs numpy below 2)"),
+    "pkg_resources": ("the list of names of ppdet's model zoo", 'pip install "setuptools<80"'),
+    "sklearn": ("tracking by CenterTrack", "pip install scikit-learn"),
+}
+# Those in whose place one stood when ppdet was imported -> why it could not be imported itself.
+MISSING = {}
+
+
+class StandIns:
+    """While ppdet is being imported, gives it modules in which every name is a class that cannot be used.
+
+    PaddleDetection's clones import imgaug, which few have; the wheel asks for the empty package ``sklearn`` and imports
+    scikit-learn; ``pkg_resources`` has left setuptools. Only what cannot be imported is stood in for, and only for
+    ppdet: other packages that look whether one is there go on finding that it is not. (numba, lap and motmetrics, which
+    it imports too, it does without by itself.)
+    """
+
+    def __enter__(self):
+        for name in PACKAGES:
+            if reason := _why_not(name):
+                MISSING[name] = reason
+                for made in [each for each in sys.modules if each.partition(".")[0] == name]:
+                    del sys.modules[made]  # the half of it that was imported
+        sys.meta_path.insert(0, self)
+
+    def __exit__(self, *_):
+        sys.meta_path.remove(self)
+        for name in [name for name, module in sys.modules.items() if isinstance(module, _StandIn)]:
+            del sys.modules[name]
+
+    def find_spec(self, name, path=None, target=None):
+        wanted = name.partition(".")[0] in MISSING and _asked_by_ppdet()
+        return importlib.machinery.ModuleSpec(name, self, is_package=True) if wanted else None
+
+    def create_module(self, spec):
+        return _StandIn(spec.name)
+
+    def exec_module(self, module):
+        pass
+
+
+def _why_not(name):
+    """Why a package cannot be imported, or None if it can; imgaug, for one, is there and fails with numpy 2."""
+    try:
+        importlib.import_module(name)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _asked_by_ppdet():
+    frame = sys._getframe(1)
+    while frame and frame.f_globals.get("__name__", "").partition(".")[0] in (__name__.partition(".")[0], "importlib"):
+        frame = frame.f_back
+    return frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "ppdet"
+
+
+class _StandIn(types.ModuleType):
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _Unusable(name, (), {"__module__": self.__name__})
+
+
+class _Unusable(type):
+    """A class of a package that is not there: to make one of it, or to ask for anything in it, says what is missing."""
+
+    def __call__(cls, *args, **kwargs):
+        raise _missing(cls)
+
+    def __getattr__(cls, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise _missing(cls)
+
+
+def _missing(cls):
+    package = cls.__module__.partition(".")[0]
+    use, cure = PACKAGES[package]
+    return UserError(f"{use} in ppdet want {package}, which cannot be imported ({MISSING[package]}): {cure}")

@@ -1,0 +1,128 @@
+"""What ppkd stands on in this process: Paddle, ppdet, Python, numpy, and what had to be cured of them."""
+
+import importlib.metadata
+import importlib.util
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+
+from ppkd.errors import UserError
+
+_WHEEL = 'its wheel of 2023, for Python 3.10 and 3.11: pip install "ppkd[paddledet]"'
+_CLONE = (
+    "a clone, also for later ones: pip install -r PaddleDetection/requirements.txt, then pip install --no-deps "
+    "--no-build-isolation -e PaddleDetection, or call `python -m ppkd ...` in the clone's folder"
+)
+_PADDLE = (
+    "Paddle is not installed in {python}. With PyPI's for the CPU: pip install paddlepaddle=={version} (for GPUs see "
+    "https://www.paddlepaddle.org.cn/install)"
+)
+_PPDET = "PaddleDetection (ppdet) is not installed in {python}. Either " + _WHEEL + "; or " + _CLONE
+
+
+def check_host():
+    """Check that Paddle and ppdet are there, without importing them.
+
+    Raises:
+        UserError: one is not; says how to install it.
+    """
+    names = {"python": sys.executable, "version": "2.6.2" if sys.version_info < (3, 12) else "3.3.1"}
+    for name, message in (("paddle", _PADDLE), ("ppdet", _PPDET)):
+        if name not in sys.modules and importlib.util.find_spec(name) is None:
+            raise UserError(message.format(**names))
+
+
+def why_not_imported(error):
+    """The message for an ImportError of ppdet's: where it lies, and how to get what it lacks."""
+    spec = importlib.util.find_spec("ppdet")
+    folder = pathlib.Path(spec.origin).parent if spec and spec.origin else pathlib.Path("?")
+    listed = folder.parent / "requirements.txt"
+    if "libGL" in str(error):
+        how = "pip install --no-deps --force-reinstall opencv-python-headless==4.5.5.64 does without"
+    elif listed.exists():
+        how = f"pip install -r {listed} installs what it wants, numpy of its choice included"
+    else:
+        how = "its requirements.txt lists what it wants; pip install NAME adds one package"
+    return f"ppdet in {folder} cannot be imported: {error}. {how}"
+
+
+def versions():
+    """What runs: ``{"ppkd": .., "paddle": .., "paddledet": .., "python": .., "numpy": ..}``, all texts."""
+    import numpy
+    import paddle
+
+    import ppkd
+
+    return {
+        "ppkd": ppkd.__version__,
+        "paddle": paddle.__version__,
+        "paddledet": version_of_ppdet(),
+        "python": platform.python_version(),
+        "numpy": numpy.__version__,
+    }
+
+
+def place_of_ppdet():
+    """The folder of the package ppdet."""
+    import ppdet
+
+    return str(pathlib.Path(ppdet.__file__).parent)
+
+
+def version_of_ppdet():
+    """The wheel's version or, of a clone, whose own version is 0.0.0, the commit and whether files were changed."""
+    folder = pathlib.Path(place_of_ppdet())
+    if (folder.parent / ".git").exists():
+        commit = _git(folder, "rev-parse", "--short=8", "HEAD")
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=no", "--", ".")
+        return f"clone, commit {commit or 'unknown'}{', changed' if changed else ''}"
+    for package in importlib.metadata.distributions(name="paddledet"):
+        if pathlib.Path(package.locate_file("ppdet")).resolve() == folder.resolve():
+            return package.version
+    return "a folder without a version"
+
+
+def _git(folder, *command):
+    command = ["git", "-c", "core.fsmonitor=false", "-C", str(folder), *command]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
+
+
+def record_of_host():
+    """`versions`, the place of ppdet, and what was cured, as a run's record keeps it."""
+    from ppkd.bridge import compat
+    from ppkd.bridge.compat.looks import APPLIED, NOT_APPLICABLE, NOT_NEEDED
+    from ppkd.bridge.compat.stand_ins import MISSING
+
+    states = {state: [name for name, found in compat.STATES.items() if found.startswith(state)]
+              for state in (APPLIED, NOT_NEEDED, NOT_APPLICABLE)}  # fmt: skip
+    return versions() | {"ppdet": place_of_ppdet(), "cures": states, "stand-ins": sorted(MISSING)}
+
+
+def host_text():
+    """All of it for a reader, a line each; ppdet has to be imported."""
+    import paddle
+
+    from ppkd.bridge import compat
+    from ppkd.bridge.compat.stand_ins import MISSING, PACKAGES
+
+    device = "with CUDA" if paddle.is_compiled_with_cuda() else "for the CPU"
+    found = versions()
+    lines = [
+        f"ppkd    {found['ppkd']} in {os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))}",
+        f"Paddle  {found['paddle']}, {device}",
+        f"ppdet   {found['paddledet']}, in {place_of_ppdet()}",
+        f"Python  {found['python']}, {sys.executable}",
+        f"numpy   {found['numpy']}",
+    ]
+    for name, reason in sorted(MISSING.items()):
+        lines.append(f"absent  {name} ({reason}): nothing but {PACKAGES[name][0]} wants it")
+    lines += ["", "cures, each of a defect of ppdet or Paddle"]
+    for cure in compat.cures():
+        lines.append(f"  {compat.STATES[cure.__name__]:<13} {cure.__name__}: {cure.__doc__.splitlines()[0]}")
+    return "\n".join(lines)

@@ -1,0 +1,115 @@
+"""`ppkd hosts`, what a run's record keeps of its host, and a host that lacks Paddle or ppdet."""
+
+import importlib.util
+import pathlib
+import subprocess
+import sys
+
+import numpy
+import paddle
+import pytest
+
+from ppkd.bridge import compat, host
+from ppkd.bridge.compat.looks import APPLIED, NOT_APPLICABLE, NOT_NEEDED, says
+from ppkd.bridge.workspace import import_ppdet
+from ppkd.errors import UserError
+from ppkd.files.yaml_io import dump, parse_value
+from tests.helpers_tools import call
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _imported():
+    import_ppdet()
+
+
+def test_hosts_prints_where_everything_is_and_every_cure(capsys):
+    code, errors = call("hosts")
+    assert code == 0, errors
+    text = capsys.readouterr().out
+    place = host.place_of_ppdet()
+    for part in (f"Paddle  {paddle.__version__}", place, sys.executable, f"numpy   {numpy.__version__}"):
+        assert part in text
+    lines = [line.split() for line in text.splitlines() if line.startswith("  ")]
+    assert len(lines) == len(compat.cures()) > 20
+    for cure in compat.cures():
+        assert f"  {compat.STATES[cure.__name__]:<13} {cure.__name__}: " in text
+
+
+def test_the_record_holds_the_same_as_plain_values():
+    kept = host.record_of_host()
+    assert parse_value(dump(kept)) == kept
+    assert set(kept["cures"]) == {APPLIED, NOT_NEEDED, NOT_APPLICABLE}
+    assert sorted(sum(kept["cures"].values(), [])) == sorted(cure.__name__ for cure in compat.cures())
+    assert kept["cures"][NOT_APPLICABLE] == [], "a cure does not find what it is for"
+
+
+def test_a_wheel_has_its_version_and_a_clone_its_commit(tmp_path, monkeypatch):
+    package = tmp_path / "PaddleDetection" / "ppdet"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    monkeypatch.setattr(host, "place_of_ppdet", lambda: str(package))
+    assert host.version_of_ppdet() == "a folder without a version"
+
+    def git(*words):
+        command = ["git", "-C", str(tmp_path / "PaddleDetection"), "-c", "user.name=a", "-c", "user.email=a@b", *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    commit = git("rev-parse", "--short=8", "HEAD")
+    assert host.version_of_ppdet() == f"clone, commit {commit}"
+    (package / "__init__.py").write_text("x = 1")
+    assert host.version_of_ppdet() == f"clone, commit {commit}, changed"
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: (_ for _ in ()).throw(FileNotFoundError("git")))
+    assert host.version_of_ppdet() == "clone, commit unknown"
+
+
+@pytest.mark.parametrize("name, words", [("paddle", "pip install paddlepaddle=="), ("ppdet", "requirements.txt")])
+def test_a_host_without_one_of_them_is_told_the_command(name, words, monkeypatch):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda wanted: None if wanted == name else real(wanted))
+    monkeypatch.delitem(sys.modules, name)
+    code, errors = call("train", "-c", "nothing.yml")
+    assert code == 1 and errors.count("\n") == 1
+    assert words in errors and "not installed in" in errors
+    if name == "ppdet":
+        assert "ppkd[paddledet]" in errors and "python -m ppkd" in errors
+
+
+def test_a_ppdet_that_cannot_be_imported_is_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ppdet.engine", None)
+    with pytest.raises(UserError, match=r"ppdet in .* cannot be imported.*requirements\.txt"):
+        import_ppdet()
+
+
+def test_a_cure_looks_below_our_own_wrappers_and_at_what_is_there(tmp_path, monkeypatch):
+    from ppkd.bridge.compat.wrapping import wrap
+
+    (tmp_path / "hosts_of_test.py").write_text("class Head:\n    def forward(self):\n        return 'four values'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("hosts_of_test")
+    wrap(module.Head, "forward", lambda original: lambda self: "of ours")
+    for code in (module, module.Head, module.Head.forward):
+        assert says(code, "four values") and not says(code, "of ours|three values")
+
+
+def test_a_cure_without_its_class_is_not_applicable(monkeypatch):
+    def of_no_module():
+        from ppdet.modeling.heads import NoSuchHead  # noqa: F401
+
+    def needless():
+        return NOT_NEEDED
+
+    monkeypatch.setattr(compat, "STATES", {})
+    monkeypatch.setattr(compat, "cures", lambda: (of_no_module, needless))
+    compat.cure_ppdet()
+    assert compat.STATES["needless"] == NOT_NEEDED
+    assert compat.STATES["of_no_module"].startswith(f"{NOT_APPLICABLE}: cannot import name 'NoSuchHead'")
+    assert not compat.applied("of_no_module")
+
+
+def test_every_cure_says_what_it_is_for():
+    for cure in compat.cures():
+        assert pathlib.Path(cure.__code__.co_filename).parent.name == "compat"
+        assert cure.__doc__ and "Needed for: " in cure.__doc__, cure.__name__
