@@ -19,6 +19,12 @@ def quality_focal(logits, target, beta=2.0):
     return F.binary_cross_entropy_with_logits(logits, target, reduction="none") * factor
 
 
+def sigmoid_focal(logits, target, gamma=2.0, alpha=0.25):
+    """``a_t * |sigma(x) - t|^gamma * BCE(sigma(x), t)`` of each element of logits and of targets 0 or 1, with
+    ``a_t = alpha t + (1 - alpha) (1 - t)`` (Lin et al., ICCV 2017, arXiv 1708.02002, eq. 5)."""
+    return quality_focal(logits, target, gamma) * (target * alpha + (1 - target) * (1 - alpha))
+
+
 def soft_quality_focal(student, teacher, beta=2.0):
     """The sum of :func:`quality_focal` over all elements of two tensors of logits."""
     return quality_focal(student, F.sigmoid(teacher), beta).sum()

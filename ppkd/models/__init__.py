@@ -3,6 +3,7 @@
 
 def register():
     """Make the models known to ppdet; to be called when ppdet has been imported. Called again it changes nothing."""
-    from ppkd.models import rtmdet
+    from ppkd.models import reppoints, rtmdet
 
-    rtmdet.register()
+    for model in (reppoints, rtmdet):
+        model.register()

@@ -13,6 +13,7 @@ from ppkd.losses.boxes import cell_points, corner_giou_loss
 from ppkd.losses.common import full_precision
 from ppkd.losses.focal import quality_focal
 from ppkd.losses.ranks import averaged
+from ppkd.models.selection import best, length
 
 # Added to what the losses are divided by; the smallest float32 above 1, less 1, as in the reference.
 _EPS = 1.1920929e-7
@@ -134,7 +135,7 @@ class RTMDetHead(nn.Layer):
         limits = paddle.round(sizes.astype("float32")).flip(-1).tile([1, 2])
         limits = paddle.concat([paddle.full_like(limits[:, :2], float("inf")), limits], axis=1)
         # Of no boxes at all Paddle 2 divides by a number, but not by a tensor.
-        count = _length(boxes)
+        count = length(boxes)
         image = index.flatten() // (count if isinstance(count, int) else count.astype(index.dtype))
         return paddle.minimum(found.clip(min=0.0), paddle.gather(limits, image)), counts
 
@@ -142,12 +143,7 @@ class RTMDetHead(nn.Layer):
         """The scores (N, C, P) with those that do not take part set to zero."""
         if not self.multi_label:
             scores = scores * (scores == scores.max(axis=1, keepdim=True)).astype(scores.dtype)
-        flat = scores.flatten(1)
-        there = _length(flat)
-        known = isinstance(there, int)
-        count = min(there, self.nms_pre) if known else paddle.minimum(there, paddle.full_like(there, self.nms_pre))
-        least = paddle.topk(flat, count, axis=1)[0][:, -1:].unsqueeze(2)
-        return scores * (scores >= least).astype(scores.dtype)
+        return best(scores, self.nms_pre)
 
     @full_precision
     def get_loss(self, outputs, targets):
@@ -191,12 +187,6 @@ class RTMDetHead(nn.Layer):
         raw = paddle.concat([x.flatten(2) for x in distances], axis=2).transpose([0, 2, 1]).astype("float32")
         left_top, right_bottom = ((raw.exp() if self.exp_on_reg else raw) * strides).split(2, axis=2)
         return paddle.concat([points - left_top, points + right_bottom], axis=2)
-
-
-def _length(x):
-    """The second dimension: a number, or a tensor in a graph that does not know it yet."""
-    count = x.shape[1]
-    return count if isinstance(count, int) and count > 0 else paddle.shape(x)[1]
 
 
 def _conv(inputs, outputs, kernel, bias):

@@ -20,6 +20,7 @@ from ppkd.losses.mgd import MGDLoss, mgd_generate
 from ppkd.losses.normalise import batch_standardise, pkd_standardise
 from ppkd.losses.pkd import PKDLoss
 from tests.golden.check.channel_matching import mgd_matching
+from tests.golden.check.reppoints import reppoints
 from tests.golden.check.rtmdet import rtmdet
 
 # Largest relative errors allowed; of float32 against the float64 run of the reference.
@@ -331,6 +332,7 @@ RUNNERS = {
         mgd_masked,
         mgd_matching,
         pkd,
+        reppoints,
         rtmdet,
     )
 }
