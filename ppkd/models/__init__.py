@@ -3,7 +3,7 @@
 
 def register():
     """Make the models known to ppdet; to be called when ppdet has been imported. Called again it changes nothing."""
-    from ppkd.models import reppoints, rtmdet
+    from ppkd.models import reppoints, rtmdet, solo
 
-    for model in (reppoints, rtmdet):
+    for model in (reppoints, rtmdet, solo):
         model.register()

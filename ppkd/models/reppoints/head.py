@@ -57,8 +57,8 @@ class RepPointsHead(nn.Layer):
     def __init__(
         self, num_classes=80, in_channels=256, fpn_strides=(8, 16, 32, 64, 128), feat_channels=256,
         point_feat_channels=256, stacked_convs=3, norm_groups=32, gradient_mul=0.1, moment_mul=0.01,
-        point_base_scale=4, assign_scale=4, positive_number=1, thresholds=(0.5, 0.4), loss_weight=None, beta=0.11, pad_divisor=32,
-        nms="MultiClassNMS", nms_pre=1000,
+        point_base_scale=4, assign_scale=4, positive_number=1, thresholds=(0.5, 0.4), loss_weight=None,
+        beta=0.11, pad_divisor=32, nms="MultiClassNMS", nms_pre=1000,
     ):  # fmt: skip
         super().__init__()
         self.num_classes, self.fpn_strides = num_classes, [int(stride) for stride in fpn_strides]

@@ -35,8 +35,8 @@ def batch_of_boxes(case):
     """ppdet's targets of the boxes and classes of a case, padded."""
     boxes, labels = case.numbered("in_gt_boxes_"), case.numbered("in_gt_labels_")
     most = max(map(len, boxes))
-    found = {"gt_class": np.zeros((len(boxes), most, 1), "int32"), "gt_bbox": np.zeros((len(boxes), most, 4), "float32")}
-    found["pad_gt_mask"] = np.zeros((len(boxes), most, 1), "float32")
+    kinds = (("gt_class", 1, "int32"), ("gt_bbox", 4, "float32"), ("pad_gt_mask", 1, "float32"))
+    found = {name: np.zeros((len(boxes), most, width), dtype) for name, width, dtype in kinds}
     for i, (rows, kinds) in enumerate(zip(boxes, labels)):
         found["gt_class"][i, : len(rows), 0], found["gt_bbox"][i, : len(rows)] = kinds, rows
         found["pad_gt_mask"][i, : len(rows)] = 1

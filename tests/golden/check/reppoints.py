@@ -33,18 +33,35 @@ def build_head(hyper):
 
 
 def reppoints(case):
-    """A case: forward, both assignments, losses, all gradients, decoding and NMS."""
+    """A case: forward, both assignments, losses, all gradients, decoding and NMS; without maps what follows."""
     head = build_head(case.hyper)
+    if "in_feat_0" not in case:
+        head.moment_transfer.set_value(case["param_moment_transfer"])
+        outputs = [[paddle.to_tensor(x) for x in case.numbered(f"out_{kind}_")] for kind in _OUTPUTS]
+        yield from _after_forward(case, head, outputs)
+        return
     fill(head, case)
     features = [paddle.to_tensor(x, stop_gradient=False) for x in case.numbered("in_feat_")]
     outputs = head(features)
     for kind, maps in zip(_OUTPUTS, outputs):
         for k, x in enumerate(maps):
             yield "value", f"{kind}_{k}", x, case[f"out_{kind}_{k}"], HEAD
+    sum(head.get_loss(outputs, _truth(case)).values()).backward()
+    for k, x in enumerate(features):
+        yield "gradient", f"feat_{k}", x.grad, case[f"grad_feat_{k}"], GRADIENT
+    yield from parameter_gradients(head, case)
+    yield from _after_forward(case, head, outputs)
+
+
+def _truth(case):
+    return {**batch_of_boxes(case), "pad_shape": paddle.to_tensor(case["in_pad_shape"])}
+
+
+def _after_forward(case, head, outputs):
+    targets = _truth(case)
     for k, maps in enumerate(zip(*outputs[1:])):
         for name, x in zip(("extra_box_init", "out_box_refine"), maps):
             yield "value", f"{name[-10:]}_{k}", head.boxes(x), case[f"{name}_{k}"], HEAD
-    targets = {**batch_of_boxes(case), "pad_shape": paddle.to_tensor(case["in_pad_shape"])}
     yield from _targets(case, head, outputs, targets)
     losses = head.level_losses(outputs, targets)
     for name in _LOSSES:
@@ -52,10 +69,6 @@ def reppoints(case):
             yield "term", f"{name}_{k}", x, case[f"out_{name}_{k}"], LOSS
     total = sum(head.get_loss(outputs, targets).values())
     yield "value", "loss", total, case["out_loss"], LOSS
-    total.backward()
-    for k, x in enumerate(features):
-        yield "gradient", f"feat_{k}", x.grad, case[f"grad_feat_{k}"], GRADIENT
-    yield from parameter_gradients(head, case)
     yield from _of_outputs(case, head, targets)
     yield from _detections(case, head, outputs)
 

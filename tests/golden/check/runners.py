@@ -22,6 +22,7 @@ from ppkd.losses.pkd import PKDLoss
 from tests.golden.check.channel_matching import mgd_matching
 from tests.golden.check.reppoints import reppoints
 from tests.golden.check.rtmdet import rtmdet
+from tests.golden.check.solo import solo
 
 # Largest relative errors allowed; of float32 against the float64 run of the reference.
 VALUE = 1e-5
@@ -334,5 +335,6 @@ RUNNERS = {
         pkd,
         reppoints,
         rtmdet,
+        solo,
     )
 }
