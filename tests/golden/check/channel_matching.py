@@ -16,23 +16,26 @@ VALUE = GRADIENT = 1e-5
 PARAMETER_GRADIENT = 1e-4
 # Costs are truncated to integers: float32 may end up on the other side of one.
 _ONE_UNIT = 1.0
+# Of the stages c2 to c5 and p3 to p7.
+_OF_DETECTORS = [5e7 * part for part in (1, 1, 0.1, 0.1, 1, 1, 0.01, 0, 0)]
 
 
 def mgd_matching(case):
     """All of a case: margins, statistics, assignments, and the loss with each reducer."""
     hyper = case.hyper
     layers = range(hyper["layers"])
-    distances = [_tracked(case, layer) for layer in layers]
-    margins = [
-        negative_margins(*(paddle.to_tensor(case[f"in_teacher_bn_{x}_{layer}"]) for x in ("weight", "bias")))
-        for layer in layers
-    ]
+    margins = {}
     images = int(case["extra_num_tracked"])
     for layer in layers:
-        expected = case[f"out_margin_{layer}"]
-        yield "value", f"margin_{layer}", margins[layer].numpy().reshape(expected.shape), expected, VALUE
-        yield "extra", f"adjacency_{layer}", distances[layer] / images, case[f"extra_adjacency_{layer}"], VALUE
-        yield from _assignments(case, layer, distances[layer], images)
+        if layer not in hyper["ignore_inds"]:
+            norm = (paddle.to_tensor(case[f"in_teacher_bn_{x}_{layer}"]) for x in ("weight", "bias"))
+            margins[layer], expected = negative_margins(*norm), case[f"out_margin_{layer}"]
+            yield "value", f"margin_{layer}", margins[layer].numpy().reshape(expected.shape), expected, VALUE
+        elif f"extra_adjacency_{layer}" not in case:
+            continue
+        distances = _tracked(case, layer)
+        yield "extra", f"adjacency_{layer}", distances / images, case[f"extra_adjacency_{layer}"], VALUE
+        yield from _assignments(case, layer, distances, images)
     for reducer in hyper["reducers"]:
         yield from _loss(case, reducer, margins)
 
@@ -71,8 +74,10 @@ def _beyond(ours, reference):
 def _loss(case, reducer, margins):
     """Value and gradients with the fixture's own assignment, on which random drop depends."""
     hyper = case.hyper
-    terms, sides, norms = [], [], []
+    terms, sides, norms = {}, {}, {}
     for layer in range(hyper["layers"]):
+        if layer in hyper["ignore_inds"]:
+            continue
         student = paddle.to_tensor(case[f"in_student_{layer}"], stop_gradient=False)
         teacher = paddle.to_tensor(case[f"in_teacher_{layer}"])
         norm = Norm(student.shape[1], None, "gn" if hyper["det"] else "bn").norm
@@ -81,21 +86,19 @@ def _loss(case, reducer, margins):
         reduced, margin = _reduced(case, reducer, layer, teacher, margins[layer], student.shape)
         # The reference sums over the batch.
         term = partial_l2(norm(student), paddle.maximum(reduced, margin)) * len(student)
-        terms.append(term)
-        sides.append(student)
-        norms.append(norm)
+        terms[layer], sides[layer], norms[layer] = term, student, norm
         for name, ours in (("reduced_teacher", reduced), ("reduced_margin", margin)):
             yield "value", f"{name}_{reducer}_{layer}", ours, case[f"out_{name}_{reducer}_{layer}"], VALUE
         yield "term", f"{reducer}_{layer}", term, case[f"out_terms_{reducer}_{layer}"], VALUE
-    layers = len(terms)
-    factors = [5e7] * layers if hyper["det"] else [2.0 ** (layers - 1 - k) for k in range(layers)]
-    kept = [k for k in range(layers) if k not in hyper["ignore_inds"]]
-    total = sum(terms[k] / factors[k] for k in kept)
+    # A layer that is ignored keeps its place among the divisors.
+    layers = hyper["layers"]
+    divisors = _OF_DETECTORS if hyper["det"] else [2.0 ** (layers - 1 - k) for k in range(layers)]
+    total = sum(term / divisors[k] for k, term in terms.items())
     total.backward()
     yield "value", f"loss_{reducer}", total, case[f"out_loss_{reducer}"], VALUE
-    for layer, (student, norm) in enumerate(zip(sides, norms, strict=True)):
+    for layer, norm in norms.items():
         name = f"student_{reducer}_{layer}"
-        yield "gradient", name, student.grad, case[f"grad_{name}"], GRADIENT
+        yield "gradient", name, sides[layer].grad, case[f"grad_{name}"], GRADIENT
         for own in ("weight", "bias"):
             name = f"student_norm_{layer}.{own}_{reducer}"
             yield "gradient", name, getattr(norm, own).grad, case[f"grad_param_{name}"], PARAMETER_GRADIENT

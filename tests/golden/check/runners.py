@@ -13,7 +13,7 @@ from ppkd.losses.cwd import CWDLoss
 from ppkd.losses.dist import DISTLoss, dist_terms
 from ppkd.losses.dkd import DKDLoss, dkd_terms
 from ppkd.losses.fgd import FGDLoss, attention_maps, box_masks
-from ppkd.losses.kl import KLLoss
+from ppkd.losses.kl import KLLoss, log_softmax
 from ppkd.losses.l2 import L2Loss
 from ppkd.losses.ld import ld_rows, ld_terms
 from ppkd.losses.mgd import MGDLoss, mgd_generate
@@ -202,7 +202,18 @@ def mgd_masked(case):
 
 
 def kl(case):
-    yield from _scalar(case, KLLoss(case.hyper["tau"], case.hyper["reduction"]))
+    tau, reduction = case.hyper["tau"], case.hyper["reduction"]
+    if reduction != "none":
+        yield from _scalar(case, KLLoss(tau, reduction))
+        return
+    # A term is one number, so there is no such loss: its elements, and the loss that is their sum.
+    weight = case.hyper["loss_weight"]
+    student, teacher, total = _pair(case, lambda s, t: KLLoss(tau, "sum")(s, t) * weight)
+    logs = [log_softmax(x.detach() / tau, axis=1) for x in (student, teacher)]
+    elements = logs[1].exp() * (logs[1] - logs[0]) * (tau**2 * weight)
+    yield "value", "elements", elements, case["out_loss"], VALUE
+    yield "value", "loss", total, np.asarray(case["out_loss"], "float64").sum(), VALUE
+    yield "gradient", "student", student.grad, case["grad_student"], GRADIENT
 
 
 def l2(case):
@@ -238,11 +249,13 @@ def dist(case):
 def ld_kd(case):
     hyper = case.hyper
     weight = paddle.to_tensor(case["in_weight"]) if "in_weight" in case else 1.0
-    reduction, divisor = hyper["reduction"], hyper["avg_factor"]
+    reduction, divisor = hyper["reduction"], hyper.get("avg_factor")
 
     def loss(student, teacher):
         rows = ld_rows(student, teacher, hyper["T"]) * weight
-        return rows if reduction == "none" else rows.sum() / divisor
+        if reduction == "mean":
+            return rows.mean() if divisor is None else rows.sum() / divisor
+        return rows.sum() if reduction == "sum" else rows
 
     yield from _scalar(case, loss)
 
