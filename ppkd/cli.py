@@ -8,6 +8,7 @@ import warnings
 
 from ppkd.bridge.host import check_host
 from ppkd.errors import UserError, nearest
+from ppkd.files.write import is_of_the_disk
 from ppkd.terminal.log import coloured
 from ppkd.training.stopping import Stopped
 
@@ -221,6 +222,11 @@ def run(parser, command, argv=None):
     except Stopped as stopped:
         print(f"ppkd: {stopped}", file=sys.stderr)
         sys.exit(128 + stopped.signal)
+    except OSError as error:
+        if not is_of_the_disk(error):
+            raise
+        print(f"{coloured('ppkd: error:', 'red', sys.stderr)} cannot be written: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("ppkd: stopped by the user", file=sys.stderr)
         sys.exit(130)

@@ -5,6 +5,7 @@ import os
 import sys
 
 from ppkd.errors import UserError
+from ppkd.files.write import write_text
 from ppkd.recipe.recipe import load_recipe
 from ppkd.terminal.log import logger, quiet
 
@@ -48,9 +49,7 @@ def explain(args):
     if not args.output:
         print(text)
         return
-    os.makedirs(os.path.dirname(args.output) or ".", exist_ok=True)
-    with open(args.output, "w", encoding="utf-8") as file:
-        file.write(text + "\n")
+    write_text(args.output, text + "\n")
     print(f"written to {args.output}")
 
 
@@ -71,7 +70,7 @@ def doctor(args):
     found = examine(recipe, args.images)
     print("\n" + as_text(found, recipe), flush=True)
     if args.json:
-        _write_text(args.json, as_json(found, recipe))
+        write_text(args.json, as_json(found, recipe) + "\n")
     if errors := found.findings.ids("error"):
         raise UserError(f"doctor: do not start this run: {', '.join(errors)} (docs/doctor.md)")
 
@@ -82,15 +81,9 @@ def _doctor_data(args, recipe):
     scans = data.scan_data(recipe.student)
     print("\n" + data.as_text(scans), flush=True)
     if args.json:
-        _write_text(args.json, data.as_json(scans, recipe.student))
+        write_text(args.json, data.as_json(scans, recipe.student) + "\n")
     if wrong := data.verdict(scans, recipe.student):
         raise UserError(f"doctor: do not start a run on this data: {wrong}")
-
-
-def _write_text(path, text):
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text + "\n")
 
 
 def layers(args):
@@ -125,9 +118,7 @@ def evaluate(args):
         results = run(model, table, args.output_eval)
     logger().info(summary(results))
     if args.json:
-        os.makedirs(os.path.dirname(args.json) or ".", exist_ok=True)
-        with open(args.json, "w", encoding="utf-8") as file:
-            json.dump(results, file, indent=1)
+        write_text(args.json, json.dumps(results, indent=1))
     return results
 
 
@@ -233,9 +224,7 @@ def compare(args):
     found = compare(runs, args.against, args.images, args.resamples)
     print("\n" + comparison_table(found), flush=True)
     if args.json:
-        os.makedirs(os.path.dirname(args.json) or ".", exist_ok=True)
-        with open(args.json, "w", encoding="utf-8") as file:
-            json.dump(found, file, indent=1)
+        write_text(args.json, json.dumps(found, indent=1))
 
 
 def _opened(args):

@@ -104,7 +104,7 @@ def start(folder, fault, after, draw, steps=10**6):
         limit = time.time() + after
         while time.time() < limit and process.poll() is None:
             time.sleep(0.05)
-        while fault == "kill in a write" and process.poll() is None and not list(folder.glob("*/*.tmp[0-9]*")):
+        while fault == "kill in a write" and process.poll() is None and not list(folder.glob("*/.*.ppkd-*")):
             time.sleep(0.0005)
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
@@ -223,7 +223,7 @@ def report(output, ends, last, broken, seconds):
     long = [rows for rows in by_child.values() if len(rows) >= 40] + [whole]
     memory, files = ([growth(rows, key) for rows in long] for key in ("mb", "files"))
     trained = sum(map(len, by_child.values()))
-    left = [path.name for path in (output / "faulty").glob("*/*.tmp[0-9]*")]
+    left = [path.name for path in (output / "faulty").glob("*/.*.ppkd-*")]
     checks = {
         "weights, averages, optimizer, counters equal to the bit": one == other,
         f"memory grew by less than {MEMORY_MB} MB in every child": max(memory) < MEMORY_MB,

@@ -7,6 +7,7 @@ import re
 
 from ppkd.bridge.images import BadImage, decodable, fault
 from ppkd.errors import UserError
+from ppkd.files.write import append
 from ppkd.terminal.log import logger
 
 KEY, DEFAULT = "max_bad_images", "1%"
@@ -72,8 +73,9 @@ class BadImages:
     def keep_in(self, folder):
         """Write the list of all, those met already included, into `folder`; None writes nothing."""
         self._folder = folder
-        if folder is not None and os.path.exists(os.path.join(folder, FILE)):
-            os.remove(os.path.join(folder, FILE))
+        if folder is not None:
+            with contextlib.suppress(OSError):
+                os.remove(os.path.join(folder, FILE))
         self._write(self.found)
 
     def state(self):
@@ -87,8 +89,8 @@ class BadImages:
     def _write(self, images):
         if self._folder is None or not images:
             return
-        with contextlib.suppress(OSError), open(os.path.join(self._folder, FILE), "a", encoding="utf-8") as file:
-            file.writelines(f"{path}\t{reason}\n" for path, reason in images.items())
+        with contextlib.suppress(UserError):
+            append(os.path.join(self._folder, FILE), "".join(f"{path}\t{why}\n" for path, why in images.items()))
 
 
 def share(value):

@@ -9,6 +9,7 @@ import sys
 import time
 
 from ppkd.errors import UserError
+from ppkd.files.write import write_text
 from ppkd.terminal.log import duration, logger
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -56,8 +57,8 @@ def run(teacher="shipped", output="output/demo", seed=0, data_dir="dataset/shape
     results["teacher"]["train_seconds"] = _teacher_seconds(teacher, output)
     _measure(results, weights, options)
     path = os.path.join(output, "results.json")
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump({name: {k: row.get(k) for k in RESULT_KEYS} for name, row in results.items()}, file, indent=1)
+    found = {name: {k: row.get(k) for k in RESULT_KEYS} for name, row in results.items()}
+    write_text(path, json.dumps(found, indent=1))
     _show(results, runs, output, data_dir)
     logger().info("demo done in %s", duration(time.time() - begin))
     return path

@@ -5,9 +5,11 @@ Needs matplotlib, imported only when a picture is drawn.
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Mapping, Sequence
 
+from ppkd.files.write import write_bytes
 from ppkd.study.cells import LEGEND, OKABE_ITO, draw_box, draw_cell
 from ppkd.study.samples import MODELS
 
@@ -101,9 +103,10 @@ def demo_picture(
     if curves:
         box = (_MARGIN + 0.5, y + 0.1, _WIDTH - 2 * _MARGIN - 1.75, _PLOT - 0.55)
         _draw_curves(page.axes(*box), curves, teacher_ap)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png")
     path = os.fspath(path)
-    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    figure.savefig(path, format="png")
+    write_bytes(path, drawn.getvalue())
     return path
 
 

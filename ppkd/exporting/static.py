@@ -2,13 +2,13 @@
 
 import contextlib
 import os
-import tempfile
 
 import paddle
 
 from ppkd.bridge.compat import static_graph
 from ppkd.bridge.workspace import scope
 from ppkd.errors import UserError, nearest
+from ppkd.files.write import filling
 
 _SWITCHES = ("benchmark", "fuse_conv_bn", "nms", "post_process")
 # What an export may write; of a former one nothing of this stays beside the new files.
@@ -111,14 +111,11 @@ def publish(write, folder):
         write: returns the path of the folder that it made inside of the temporary one.
         folder: path; made if there is none. Files of a former export in it are replaced, others stay.
     """
-    parent = os.path.dirname(os.path.abspath(folder))
-    os.makedirs(parent, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=parent, prefix=".export-") as scratch:
+    with filling(folder) as scratch:
         made = write(scratch)
         names = os.listdir(made)
-        os.makedirs(folder, exist_ok=True)
         for name in names:
-            os.replace(os.path.join(made, name), os.path.join(folder, name))
-        for name in set(_FILES) - set(names):
-            if os.path.isfile(os.path.join(folder, name)):
-                os.remove(os.path.join(folder, name))
+            os.replace(os.path.join(made, name), os.path.join(scratch, name))
+    for name in set(_FILES) - set(names):
+        if os.path.isfile(os.path.join(folder, name)):
+            os.remove(os.path.join(folder, name))

@@ -7,6 +7,7 @@ import time
 
 import ppkd
 from ppkd.errors import UserError
+from ppkd.files.write import write_bytes, write_text
 from ppkd.reporting import accuracy, cost, curves, examples, learning, maps, provenance, similarity, strengths
 from ppkd.reporting.document import Document, Missing, Section
 from ppkd.reporting.html import render_html
@@ -50,10 +51,9 @@ def write_report(runs, output, images=None):
             if old.endswith(_PICTURES):
                 os.remove(os.path.join(folder, old))
         for name, data in files.items():
-            with open(os.path.join(folder, name), "wb") as file:
-                file.write(data)
+            write_bytes(os.path.join(folder, name), data)
         for path, content in ((f"{stem}.md", text), (html, render_html(page))):
-            _write(path, content)
+            write_text(path, content)
     except OSError as error:
         raise UserError(f"--output {output}: cannot be written: {error}") from error
     logger().info("report done in %s", duration(time.time() - begin))
@@ -85,10 +85,3 @@ def _check(html):
         raise UserError(f"--output: {folder} cannot be made: {error}") from error
     if not os.access(folder, os.W_OK):
         raise UserError(f"--output: {folder} is not writable")
-
-
-def _write(path, text):
-    temporary = f"{path}.tmp{os.getpid()}"
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(temporary, path)

@@ -14,6 +14,7 @@ from ppkd.errors import UserError
 from ppkd.files.locate import find_weights
 from ppkd.files.regular import open_file
 from ppkd.files.weights import load_exactly
+from ppkd.files.write import write_text
 from ppkd.files.yaml_io import clone
 from ppkd.recipe.keys import RUN_KEYS
 from ppkd.terminal.log import logger
@@ -134,11 +135,4 @@ def _read(path):
 
 
 def _write(path, content):
-    temporary = f"{path}.tmp{os.getpid()}"
-    try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(content, file)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"{path}: the detections cannot be kept: {error}") from error
+    write_text(path, json.dumps(content))

@@ -5,6 +5,7 @@ import os
 
 from ppkd.errors import UserError
 from ppkd.files.tensor_files import read_tensors, write_tensors
+from ppkd.files.write import replacing
 from ppkd.terminal.log import logger
 
 RESUME_SUFFIX = ".resume"
@@ -14,32 +15,13 @@ _FORMAT = 2
 
 
 def write(path, content):
-    """Save as `tensor_files` does under a temporary name, flush to disk, then rename: `path` is whole or as it was.
+    """Save as `tensor_files` does; `path` is whole or as it was.
 
     Raises:
         UserError: the disk is full or the folder is not writable.
     """
-    temporary = f"{path}.tmp{os.getpid()}"
-    try:
+    with replacing(path, "; earlier checkpoints are untouched") as temporary:
         write_tensors(temporary, content, os.path.splitext(path)[1])
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(os.path.dirname(path))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error}; earlier checkpoints are untouched") from error
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
-
-
-def _sync_folder(folder):
-    """Flush the renaming itself, without which a crash of the machine may undo it."""
-    handle = os.open(folder or ".", os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def save(folder, name, student_state, resume_state):
@@ -71,12 +53,6 @@ def keep_newest(folder, count):
         for suffix in (RESUME_SUFFIX, ".pdparams"):
             if os.path.exists(stem + suffix):
                 os.remove(stem + suffix)
-
-
-def remove_leftovers(folder):
-    """Remove what processes that were killed while they wrote have left behind."""
-    for path in glob.glob(os.path.join(glob.escape(folder), "*.tmp[0-9]*")):
-        os.remove(path)
 
 
 def load(path):

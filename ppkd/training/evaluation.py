@@ -1,6 +1,5 @@
 """Evaluates a detector with ppdet's readers and metrics."""
 
-import os
 import tempfile
 import time
 
@@ -8,6 +7,7 @@ import paddle
 
 from ppkd.bridge.own_data import finds_masks
 from ppkd.errors import UserError
+from ppkd.files.write import filling
 from ppkd.terminal.log import duration, logger
 from ppkd.terminal.progress import progress
 
@@ -46,11 +46,10 @@ def evaluate(model, table, output_dir=None):
     from ppdet.engine import Trainer
 
     training = model.training
-    with tempfile.TemporaryDirectory() as scratch:
+    # ppdet writes the detections itself.
+    with filling(output_dir) if output_dir is not None else tempfile.TemporaryDirectory() as folder:
         config = table.copy()
-        if output_dir is not None:
-            os.makedirs(output_dir, exist_ok=True)
-        config["model"], config["output_eval"] = model, output_dir or scratch
+        config["model"], config["output_eval"] = model, folder
         engine = Trainer(config, "eval")
         with progress("evaluating", len(engine.loader)) as bar, paddle.no_grad():
             watch = engine._compose_callback = _Watch(engine, bar)

@@ -1,5 +1,6 @@
 """Detects objects in image files and draws them, picture by picture: a bad file costs nothing but itself."""
 
+import io
 import os
 
 import numpy as np
@@ -10,6 +11,7 @@ from ppkd.bridge.bad_images import Checked
 from ppkd.bridge.images import ENDINGS, BadImage, decode
 from ppkd.bridge.workspace import create
 from ppkd.errors import UserError
+from ppkd.files.write import filling, make_folder, write_bytes
 from ppkd.terminal.log import logger
 from ppkd.terminal.progress import follow
 
@@ -61,14 +63,26 @@ def infer(model, table, images, threshold, output_dir, save_results=False, visua
     """
     from ppdet.data.source.category import get_categories
     from ppdet.engine import Trainer
-    from ppdet.metrics.coco_utils import get_infer_results
 
     settings = table.copy()
     settings["model"] = model
     engine = Trainer(settings, "test")
     categories, names = get_categories(table["metric"], engine.dataset.get_anno())
-    os.makedirs(output_dir, exist_ok=True)
-    metrics = _metrics(engine, images, output_dir) if save_results else []
+    make_folder(output_dir)
+    if not save_results:
+        return _detect(model, engine, images, threshold, visualize and output_dir, (categories, names), [])
+    with filling(output_dir) as folder:  # ppdet writes results itself
+        metrics = _metrics(engine, images, folder)
+        bad = _detect(model, engine, images, threshold, visualize and output_dir, (categories, names), metrics)
+        for metric in metrics:
+            metric.accumulate()
+    return bad
+
+
+def _detect(model, engine, images, threshold, output_dir, classes, metrics):
+    from ppdet.metrics.coco_utils import get_infer_results
+
+    categories, names = classes
     reader, bad = create("TestReader"), {}
     transforms = Checked(reader._sample_transforms)
     model.eval()
@@ -80,7 +94,7 @@ def infer(model, table, images, threshold, output_dir, save_results=False, visua
                 found = model(batch)
             for metric in metrics:
                 metric.update(batch, found)
-            if visualize:
+            if output_dir:
                 found = {k: v.numpy() if hasattr(v, "numpy") else v for k, v in found.items()}
                 found["im_id"] = batch["im_id"].numpy()
                 drawn = _draw(path, get_infer_results(found, categories), number, names, threshold, engine)
@@ -88,8 +102,6 @@ def infer(model, table, images, threshold, output_dir, save_results=False, visua
         except BadImage as error:
             bad[path] = error.reason
             logger().warning("left out: %s: %s", path, error.reason)
-    for metric in metrics:
-        metric.accumulate()
     return bad
 
 
@@ -114,10 +126,12 @@ def _draw(path, found, number, names, threshold, engine):
 
 
 def _save(drawn, target, path):
+    data, ending = io.BytesIO(), os.path.splitext(target)[1].lower()
     try:
-        drawn.save(target, quality=95)
-    except (OSError, ValueError) as error:
-        raise BadImage(path, f"cannot be written to {target}: {error}") from error
+        drawn.save(data, Image.registered_extensions().get(ending, ending), quality=95)
+    except (KeyError, OSError, ValueError) as error:
+        raise BadImage(path, f"cannot be written as {ending}: {error}") from error
+    write_bytes(target, data.getvalue())
 
 
 def _named(names):

@@ -4,7 +4,8 @@ import json
 import os
 
 from ppkd.errors import UserError
-from ppkd.training.checkpoint import remove_leftovers
+from ppkd.files.regular import open_file
+from ppkd.files.write import append, remove_leftovers, write_text
 from ppkd.training.record import FILE, record
 
 
@@ -28,12 +29,11 @@ class RunLog:
         try:
             os.makedirs(folder, exist_ok=True)
             remove_leftovers(folder)
-            with open(os.path.join(folder, FILE), "w", encoding="utf-8") as file:
-                file.write(record(recipe))
         except OSError as error:
             raise UserError(
                 f"the output folder {folder} is not writable: {error}. Choose another with -o save_dir=..."
             ) from error
+        write_text(os.path.join(folder, FILE), record(recipe))
         if vdl_dir:
             from visualdl import LogWriter
 
@@ -47,11 +47,7 @@ class RunLog:
         """
         if not self._writes:
             return
-        try:
-            with open(self._path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
-        except OSError as error:
-            raise UserError(f"{self._path}: cannot be written: {error}; checkpoints are untouched") from error
+        append(self._path, json.dumps(record) + "\n", "; checkpoints are untouched")
         if self._vdl is not None:
             for key, value in record.items():
                 if isinstance(value, (int, float)) and key not in ("step", "epoch"):
@@ -64,12 +60,12 @@ class RunLog:
         """
         if not self._writes or not os.path.exists(self._path):
             return
-        with open(self._path, encoding="utf-8") as file:
-            kept = [line for line in file if _belongs(line, step)]
-        temporary = f"{self._path}.tmp{os.getpid()}"
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.writelines(kept)
-        os.replace(temporary, self._path)
+        try:
+            with open_file(self._path, encoding="utf-8") as file:
+                kept = [line for line in file if _belongs(line, step)]
+        except OSError as error:
+            raise UserError(f"{self._path}: cannot be read: {error}") from error
+        write_text(self._path, "".join(kept))
 
 
 def _belongs(line, step):

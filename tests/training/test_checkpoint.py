@@ -88,13 +88,6 @@ def test_so_many_numbered_ones_are_kept(count, left, tmp_path):
         assert {path.stem for path in tmp_path.glob("*" + suffix)} == left | others
 
 
-def test_what_killed_processes_left_is_removed(tmp_path):
-    (tmp_path / "3.resume.tmp4711").write_bytes(b"half")
-    (tmp_path / "notes.tmp").write_text("mine")
-    checkpoint.remove_leftovers(str(tmp_path))
-    assert [path.name for path in tmp_path.iterdir()] == ["notes.tmp"]
-
-
 def test_a_full_disk_leaves_the_former_checkpoint(tmp_path):
     """A limit on the size of files stands for the disk's end: either stops a write half way."""
     script = f"""

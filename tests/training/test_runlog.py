@@ -54,8 +54,11 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path):
         RunLog(str(tmp_path / "out"), Recipe("r", {}), True)
 
 
-def test_a_full_disk_is_told(log):
-    log._path = "/dev/full"  # Linux's device on which there is no space left
+def test_a_full_disk_is_told(log, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.write", full)
     with pytest.raises(UserError, match="cannot be written: .*No space left on device; checkpoints are untouched"):
         log.add({"kind": "train", "step": 1})
 
