@@ -2,13 +2,13 @@
 localisation region of Localisation Distillation (Zheng et al., CVPR 2022, arXiv 2102.12252).
 """
 
-import functools
 import math
 
 import paddle
 
 from .boxes import cell_points
-from .common import at_least_one_box, of_one_shape, pieces
+from .common import at_least_one_box
+from .kernels import of_one_shape, reduced
 
 _EPS = 1e-6
 _INSIDE = 0.01  # pixels that an anchor's centre must lie inside a box to be positive
@@ -62,21 +62,18 @@ def atss_regions(anchors, num_level_anchors, boxes, boxes_valid, topk=9, biased_
         boxes, boxes_valid = at_least_one_box(boxes, boxes_valid)
         anchors = anchors.astype("float32")
 
-        def of_some(images, some):
-            claim, region = _claims(
-                anchors, num_level_anchors, boxes[images, some], boxes_valid[images, some], topk, biased_positives
-            )
+        def found(first, boxes, boxes_valid):
+            claim, region = _claims(anchors, num_level_anchors, boxes, boxes_valid, topk, biased_positives)
             claim, index, region = claim.max(axis=1), claim.argmax(axis=1), region.max(axis=1)
-            return claim, (index + 1 + some.start) * (claim > 0).astype("int64"), region
+            return claim, (index + 1 + first) * (claim > 0).astype("int64"), region
 
         def larger(one, other):
             # Of equal claims the first box's stands.
             index = paddle.where(other[0] > one[0], other[1], one[1])
             return paddle.maximum(one[0], other[0]), index, paddle.maximum(one[2], other[2])
 
-        cuts = pieces(boxes, shape=[*boxes.shape[:2], anchors.shape[0]])
-        found = [functools.reduce(larger, (of_some(images, some) for some in cut)) for images, cut in cuts]
-        _, assigned, vlr_region = (paddle.concat(x) for x in zip(*found))
+        shape = [*boxes.shape[:2], anchors.shape[0]]
+        _, assigned, vlr_region = reduced(found, larger, boxes, boxes_valid, shape=shape)
     return assigned, vlr_region
 
 

@@ -16,25 +16,13 @@ Yang et al., "Focal and Global Knowledge Distillation for Detectors", CVPR 2022 
 All four are sums divided by the batch size only; hence the tiny weights.
 """
 
-import functools
-
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
 from paddle.autograd import PyLayer
 
-from .common import (
-    assembled,
-    at_least_one_box,
-    check_choice,
-    check_same_shape,
-    cut_out,
-    frozen,
-    full_precision,
-    of_one_shape,
-    pieces,
-    up,
-)
+from .common import at_least_one_box, check_choice, check_same_shape, frozen, full_precision, up
+from .kernels import map_of, of_one_shape, reduced, sums_both_ways, sums_over_channels
 
 
 def box_masks(boxes, boxes_valid, frame, map_size):
@@ -72,14 +60,13 @@ def box_masks(boxes, boxes_valid, frame, map_size):
 
 def _largest(rows, columns):
     """(N, H, W): the largest of the outer products of ``rows`` (N, M, H) and ``columns`` (N, M, W)."""
-    (batch, number, height), width = rows.shape, columns.shape[2]
 
-    def largest(images, some):
-        row, column = of_one_shape(rows[images, some, :, None], columns[images, some, None])
+    def largest(_, rows, columns):
+        row, column = of_one_shape(rows.unsqueeze(3), columns.unsqueeze(2))
         return (row * column).max(axis=1)
 
-    cuts = pieces(rows, shape=[batch, number, height * width])
-    return paddle.concat([functools.reduce(paddle.maximum, (largest(at, x) for x in cut)) for at, cut in cuts])
+    (batch, number, height), width = rows.shape, columns.shape[2]
+    return reduced(largest, paddle.maximum, rows, columns, shape=[batch, number, height * width])
 
 
 def _inside(low, high, length):
@@ -97,19 +84,8 @@ def attention_maps(feature, temp):
 
 def _sizes(feature):
     """Mean of ``|feature|`` (N, C, P) over the channels (N, P) and over the positions (N, C)."""
-    _, channels, positions = feature.shape
-    ones = paddle.ones([positions], feature.dtype)
-    by_position, by_channel = [], []
-    for images, cut in pieces(feature):
-        parts = []
-        over_channels = 0.0
-        for some in cut:
-            size = cut_out(feature, images, some).abs()
-            parts.append(paddle.matmul(size, ones))
-            over_channels = over_channels + paddle.matmul(paddle.ones([size.shape[1]], size.dtype), size)
-        by_channel.append(paddle.concat(parts, axis=1))
-        by_position.append(over_channels)
-    return paddle.concat(by_position) / channels, paddle.concat(by_channel) / positions
+    by_position, by_channel = sums_both_ways(paddle.abs, feature)
+    return by_position / feature.shape[1], by_channel / feature.shape[2]
 
 
 def _attention(by_position, by_channel, temp):
@@ -139,14 +115,8 @@ class _Sums(PyLayer):
         gap_sum = _weighted(student, ones) - _weighted(teacher, ones)
         # One product for both: of the squared error weighted by B(T), and as it is.
         weights = paddle.stack([channel_t, paddle.ones_like(channel_t)], axis=1)
-        squares = []
-        for images, cut in pieces(student):
-            total = 0.0
-            for some in cut:
-                gap = cut_out(student, images, some) - cut_out(teacher, images, some)
-                total = total + paddle.matmul(weights[images, :, some], gap.multiply_(gap))
-            squares.append(total)
-        weighted, plain = paddle.concat(squares).unbind(axis=1)
+        squares = sums_over_channels(_squared_gap, [student, teacher], weights)
+        weighted, plain = squares.unbind(axis=1)
         ctx.save_for_backward(student, teacher, channel_t, query, spread)
         sums = [*_sizes(student), _weighted(student, spread), gap_sum, weighted, plain.sum(axis=1, keepdim=True)]
         return paddle.concat(sums, axis=1)
@@ -167,13 +137,17 @@ class _Sums(PyLayer):
         of_rest = paddle.stack([spread, g_logits, one], axis=1)
         by_rest = paddle.stack([g_pooled, query.expand(g_pooled.shape), g_gap], axis=2)
 
-        def piece(images, some):
-            s = cut_out(student, images, some)
-            found = (s - cut_out(teacher, images, some)).multiply_(paddle.matmul(by_gap[images, some], of_gap[images]))
-            found.add_(s.sign().multiply_(paddle.matmul(by_sign[images, some], of_sign[images])))
-            return found.add_(paddle.matmul(by_rest[images, some], of_rest[images]))
+        products = [(by_gap, of_gap), (by_sign, of_sign), (by_rest, of_rest)]
+        return map_of(_gradient, [student, teacher], products=products), None, None, None, None
 
-        return assembled(student, piece), None, None, None, None
+
+def _squared_gap(student, teacher):
+    gap = student - teacher
+    return gap.multiply_(gap)
+
+
+def _gradient(student, teacher, of_gap, of_sign, rest):
+    return (student - teacher).multiply_(of_gap).add_(student.sign().multiply_(of_sign)).add_(rest)
 
 
 def _apart(sums, channels, positions):

@@ -7,7 +7,8 @@ import paddle
 from paddle import nn
 from paddle.autograd import PyLayer
 
-from .common import by_pieces, check_choice, check_same_shape, frozen, full_precision, up
+from .common import check_choice, check_same_shape, frozen, full_precision, up
+from .kernels import map_and_rows
 
 REDUCTIONS = ("batchmean", "mean", "sum")
 
@@ -45,7 +46,7 @@ class _KLRows(PyLayer):
     def forward(ctx, student, teacher, tau, axis):
         if axis in (-1, student.ndim - 1):
             rows = [x.reshape([1, -1, x.shape[-1]]) for x in (student, teacher)]
-            difference, value = by_pieces(lambda s, t: _difference_and_value(s, t, tau, 2), *rows, size=2**16)
+            difference, value = map_and_rows(lambda s, t: _difference_and_value(s, t, tau, 2), *rows, size=2**16)
             difference, value = difference.reshape(student.shape), value.reshape(student.shape[:-1])
         else:
             difference, value = _difference_and_value(student, teacher, tau, axis)
@@ -60,7 +61,7 @@ class _KLRows(PyLayer):
         if ctx.axis not in (-1, difference.ndim - 1):
             return difference * grad, None
         rows = [x.reshape([1, -1, x.shape[-1]]) for x in (difference, grad)]
-        (product,) = by_pieces(lambda d, g: (d * g,), *rows)
+        (product,) = map_and_rows(lambda d, g: (d * g,), *rows)
         return product.reshape(difference.shape), None
 
 

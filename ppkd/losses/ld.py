@@ -11,7 +11,8 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from .atss import atss_regions, square_anchors
-from .common import COCO_CLASSES, check_same_shape, full_precision, of_index, rows_at, up, where_wanted
+from .common import COCO_CLASSES, check_same_shape, full_precision, up
+from .kernels import weighted_sums
 from .kl import kl_rows
 
 
@@ -83,19 +84,23 @@ def ld_terms(
     score = F.sigmoid(up(student_cls.detach()).max(axis=1).flatten())
     share = 1 / batch if batch_average else 1.0
     kd_weights = label_weights * positive / positive.sum().clip(min=1.0)
-    wanted = where_wanted(positive)
-    classes = [rows_at(x, wanted) for x in (student_cls, teacher_cls)]
-    kd = (ld_rows(*classes, kd_temp) * of_index(kd_weights, wanted)).sum()
+    (kd,) = weighted_sums(lambda s, t: ld_rows(s, t, kd_temp), [student_cls, teacher_cls], [kd_weights])
 
-    wanted = where_wanted(positive + vlr_region)
-    edges = [rows_at(x, wanted).reshape([-1, x.shape[1] // 4]) for x in (student_box, teacher_box)]
-    of_positives = ld_rows(*edges, ld_temp).reshape([-1, 4]).sum(axis=1)
-    of_region = of_positives
-    if vlr_temp != ld_temp:
-        of_region = ld_rows(*edges, vlr_temp).reshape([-1, 4]).sum(axis=1)
-    ld = (of_positives * of_index(score * positive, wanted)).sum() * (share / 4)
-    ld_vlr = (of_region * of_index(vlr_region, wanted)).sum() * (share / 16)
+    def edges(temp, *weights):
+        return weighted_sums(lambda s, t: _of_edges(s, t, temp), [student_box, teacher_box], weights)
+
+    if vlr_temp == ld_temp:
+        ld, ld_vlr = edges(ld_temp, score * positive, vlr_region)
+    else:
+        (ld,), (ld_vlr,) = edges(ld_temp, score * positive), edges(vlr_temp, vlr_region)
+    ld, ld_vlr = ld * (share / 4), ld_vlr * (share / 16)
     return {"ld": ld, "ld_vlr": ld_vlr, "kd": kd}
+
+
+def _of_edges(student, teacher, temp):
+    """:func:`ld_rows` of the four edges of each position (R, 4 * bins), their sum (R,)."""
+    student, teacher = (x.reshape([-1, x.shape[1] // 4]) for x in (student, teacher))
+    return ld_rows(student, teacher, temp).reshape([-1, 4]).sum(axis=1)
 
 
 class LDLoss(nn.Layer):

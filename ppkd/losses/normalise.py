@@ -4,7 +4,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle.autograd import PyLayer
 
-from .common import assembled, cut_out, full_precision, of_one_shape, over_positions, pieces, safe_sqrt, up
+from .common import full_precision, safe_sqrt, up
+from .kernels import channel_sums, map_of, minus, times
 
 
 @full_precision
@@ -40,51 +41,39 @@ def pkd_standardise(x, unbiased=False, eps=1e-6):
     return _Standardise.apply(up(x), unbiased, eps)
 
 
-class Standardised:
-    """What :func:`pkd_standardise` makes of a map (N, C, P), piece by piece; all statistics are (1, C, 1)."""
+def centred(x, shift, mean):
+    """A map (N, C, P) without its channels' means, which are ``shift + mean``."""
+    return minus(minus(x, shift), mean)
+
+
+def standardised(x, shift, mean, scale):
+    """A map (N, C, P) as :func:`pkd_standardise` makes it, by its `Statistics`."""
+    return times(centred(x, shift, mean), scale)
+
+
+class Statistics:
+    """What :func:`pkd_standardise` needs to know of a map (N, C, P); all are (1, C, 1).
+
+    Attributes:
+        middle: ``(shift, mean)`` as :func:`centred` takes them.
+        deviation: the standard deviation.
+        scale: ``1 / (deviation + eps)``.
+        slope: of the factor by the centred values, ``scale^2 / (deviation * count)``; of a constant channel 0.
+    """
 
     def __init__(self, x, unbiased, eps=1e-6):
-        self.map = x
         count = x.shape[0] * x.shape[2]
-        self.count = max(count - 1, 1) if unbiased else count
         # Any shift will do: that by one of the values makes a constant channel zero without rounding.
-        self._shift, self._mean = x[:1, :, :1], paddle.zeros([1, x.shape[1], 1], x.dtype)
-        (total,) = per_channel(x, lambda *at: (self.centred(*at),))
-        self._mean = total / count
-        (squares,) = per_channel(x, lambda *at: (self.centred(*at).square(),))
-        self.deviation = safe_sqrt(squares / self.count)
+        shift = x[:1, :, :1]
+        (total,) = channel_sums(lambda x, shift: (minus(x, shift),), [x], [shift])
+        self.middle = shift, total / count
+        (squares,) = channel_sums(lambda x, *middle: (centred(x, *middle).square(),), [x], self.middle)
+        count = max(count - 1, 1) if unbiased else count
+        self.deviation = safe_sqrt(squares / count)
         self.scale = 1 / (self.deviation + eps)
-
-    def slope(self):
-        """Of the factor by the centred values: ``scale^2 / (deviation * count)``; of a constant channel 0."""
-        steep = self.deviation * self.count
+        steep = self.deviation * count
         steep = paddle.where(steep > 0, 1 / paddle.where(steep > 0, steep, paddle.ones_like(steep)), steep * 0)
-        return steep * self.scale.square()
-
-    def centred(self, images, channels):
-        """A piece without its channels' means."""
-        piece, shift, mean = of_one_shape(
-            cut_out(self.map, images, channels), self._shift[:, channels], self._mean[:, channels]
-        )
-        return (piece - shift) - mean
-
-    def __call__(self, images, channels):
-        return scaled(self.centred(images, channels), self.scale[:, channels])
-
-
-def scaled(piece, factors):
-    """``piece`` (N, C, P) times ``factors`` (1, C, 1)."""
-    piece, factors = of_one_shape(piece, factors)
-    return piece * factors
-
-
-def per_channel(x, make):
-    """The sums over images and positions, each (1, C, 1), of what ``make(images, channels)`` gives for every piece."""
-    found = []
-    for images, cut in pieces(x):
-        parts = [[over_positions(y).sum(axis=0, keepdim=True) for y in make(images, channels)] for channels in cut]
-        found.append([paddle.concat(column, axis=1) for column in zip(*parts)])
-    return [sum(column) for column in zip(*found)]
+        self.slope = steep * self.scale.square()
 
 
 class _Standardise(PyLayer):
@@ -95,24 +84,18 @@ class _Standardise(PyLayer):
 
     @staticmethod
     def forward(ctx, x, unbiased, eps):
-        ctx.side, ctx.shape = Standardised(x.flatten(2), unbiased, eps), x.shape
-        return assembled(ctx.side.map, ctx.side).reshape(x.shape)
+        ctx.map, ctx.shape = x.flatten(2), x.shape
+        ctx.of = Statistics(ctx.map, unbiased, eps)
+        return map_of(standardised, [ctx.map], [*ctx.of.middle, ctx.of.scale]).reshape(x.shape)
 
     @staticmethod
     @full_precision
     def backward(ctx, grad):
-        side, grad = ctx.side, grad.flatten(2)
+        of, grad = ctx.of, grad.flatten(2)
+        total, products = channel_sums(lambda g, x, *middle: (g, g * centred(x, *middle)), [grad, ctx.map], of.middle)
+        mean, slope = total / (grad.shape[0] * grad.shape[2]), of.slope * products
 
-        def sums(images, channels):
-            piece = cut_out(grad, images, channels)
-            return piece, piece * side.centred(images, channels)
+        def gradient(g, x, shift, middle, mean, scale, slope):
+            return times(minus(g, mean), scale) - times(centred(x, shift, middle), slope)
 
-        total, products = per_channel(grad, sums)
-        mean, slope = total / (grad.shape[0] * grad.shape[2]), side.slope() * products
-
-        def gradient(images, channels):
-            piece, middle = of_one_shape(cut_out(grad, images, channels), mean[:, channels])
-            along = scaled(piece - middle, side.scale[:, channels])
-            return along - scaled(side.centred(images, channels), slope[:, channels])
-
-        return assembled(grad, gradient).reshape(ctx.shape)
+        return map_of(gradient, [grad, ctx.map], [*of.middle, mean, of.scale, slope]).reshape(ctx.shape)

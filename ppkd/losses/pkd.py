@@ -4,23 +4,20 @@ Cao et al., "PKD: General Distillation Framework for Object Detectors via Pearso
 Coefficient", NeurIPS 2022 (arXiv 2207.02039): the mean squared error of standardised maps.
 """
 
-import paddle.nn.functional as F
 from paddle import nn
 from paddle.autograd import PyLayer
 
-from .common import assembled, check_same_shape, frozen, full_precision, up
-from .normalise import Standardised, per_channel, scaled
+from .common import check_same_shape, frozen, full_precision, up
+from .kernels import channel_sums, map_of, times
+from .normalise import Statistics, centred, standardised
 
 
 @full_precision
-def pkd(student, teacher, resize_student=True, unbiased=False):
+def pkd(student, teacher, unbiased=False):
     """``mean((s - t)^2) / 2`` of the standardised maps: one minus their correlation.
 
-    If the heights differ, one map is first resized bilinearly (corners not aligned).
-
     Args:
-        student, teacher: (N, C, H, W) with equal N and C; no gradient reaches the teacher.
-        resize_student: which map is resized: the student's, else the teacher's.
+        student, teacher: (N, C, H, W), of equal shape; no gradient reaches the teacher.
         unbiased: divide the variance by n - 1 instead of n. The authors' code does; then a batch
             of two copies of an image differs a little from one of the image alone.
 
@@ -28,48 +25,47 @@ def pkd(student, teacher, resize_student=True, unbiased=False):
         A scalar.
 
     Raises:
-        ValueError: the maps differ in N or C, or in the width alone.
+        ValueError: unequal shapes.
     """
-    student, teacher = up(student), frozen(teacher)
-    if student.shape[2] != teacher.shape[2]:
-        if resize_student:
-            student = _resize(student, teacher.shape[2:])
-        else:
-            teacher = _resize(teacher, student.shape[2:])
     check_same_shape("pkd", student, teacher)
-    return _HalfSquares.apply(student, teacher, unbiased)
+    return _HalfSquares.apply(up(student), frozen(teacher), unbiased)
 
 
 class _HalfSquares(PyLayer):
-    """``mean((s - t)^2) / 2`` of the standardised maps, and its gradient, without a map beside the gradient's own."""
+    """``mean((s - t)^2) / 2`` of the standardised maps, and its gradient, without a map beside the gradient's own.
+
+    With k the student's factor ``1 / (deviation + eps)``, c its centred map and d = s - t, the gradient is
+    ``(k d - c k^2 sum(d c) / (deviation * count)) / size``.
+    """
 
     @staticmethod
     def forward(ctx, student, teacher, unbiased):
-        ours, theirs = (Standardised(x.flatten(2), unbiased) for x in (student, teacher))
-
-        def gap_and_products(*at):
-            gap = ours(*at) - theirs(*at)
-            return gap.square(), gap * ours.centred(*at)
-
-        squares, products = per_channel(student.flatten(2), gap_and_products)
-        ctx.slope = products * ours.slope()
-        ctx.sides, ctx.shape = (ours, theirs), student.shape
+        maps = [x.flatten(2) for x in (student, teacher)]
+        ours, theirs = (Statistics(x, unbiased) for x in maps)
+        values = [*ours.middle, ours.scale, *theirs.middle, theirs.scale]
+        squares, products = channel_sums(_gap_products, maps, values)
+        ctx.maps, ctx.values, ctx.slope, ctx.shape = maps, values, products * ours.slope, student.shape
         return squares.sum() / (2 * student.size)
 
     @staticmethod
     def backward(ctx, grad):
-        ours, theirs = ctx.sides
-        grad = grad / (ours.map.size)
-
-        def gradient(images, channels):
-            along = scaled(ours(images, channels) - theirs(images, channels), ours.scale[:, channels] * grad)
-            return along - scaled(ours.centred(images, channels), ctx.slope[:, channels] * grad)
-
-        return assembled(ours.map, gradient).reshape(ctx.shape), None
+        grad = grad / ctx.maps[0].size
+        factors = [ctx.values[2] * grad, ctx.slope * grad]
+        return map_of(_gradient, ctx.maps, [*ctx.values, *factors]).reshape(ctx.shape), None
 
 
-def _resize(x, size):
-    return F.interpolate(x, size=size, mode="bilinear", align_corners=False, align_mode=0)
+def _gap_products(student, teacher, *values):
+    gap = _gap(student, teacher, *values)
+    return gap.square(), gap * centred(student, *values[:2])
+
+
+def _gradient(student, teacher, *values):
+    *values, scale, slope = values
+    return times(_gap(student, teacher, *values), scale) - times(centred(student, *values[:2]), slope)
+
+
+def _gap(student, teacher, *values):
+    return standardised(student, *values[:3]) - standardised(teacher, *values[3:])
 
 
 class PKDLoss(nn.Layer):
@@ -84,10 +80,9 @@ class PKDLoss(nn.Layer):
         weight: 6.0
     """
 
-    def __init__(self, resize_student=True, unbiased=False):
+    def __init__(self, unbiased=False):
         super().__init__()
-        self.resize_student = resize_student
         self.unbiased = unbiased
 
     def forward(self, student, teacher):
-        return pkd(student, teacher, self.resize_student, self.unbiased)
+        return pkd(student, teacher, self.unbiased)

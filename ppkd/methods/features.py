@@ -5,7 +5,8 @@ from ppkd.methods.params import as_paddledet, choice, overlay
 from ppkd.recipe.plan import TermSpec
 from ppkd.recipe.recipe import ENGINE_OPTIONS
 
-# Per distiller PaddleDetection's keys, and ours. Channel numbers are accepted and ignored: a dry forward knows them.
+# Per distiller PaddleDetection's keys, and ours. Channel numbers are accepted and ignored: a dry forward knows them. So
+# is which side PKD resizes: a term's teacher takes the student's size, unless a connector says otherwise.
 _CHANNELS = {"student_channels": 0, "teacher_channels": 0, "normalize": False}
 DEFAULTS = {
     "fgd": {
@@ -87,7 +88,7 @@ def _cwd(p, upstream):
 
 
 def _pkd(p, upstream):
-    return {"name": "pkd", "resize_student": p["resize_stu"], "unbiased": upstream}
+    return {"name": "pkd", "unbiased": upstream}
 
 
 def _mgd(p, upstream):

@@ -8,7 +8,7 @@ import paddle
 import pytest
 
 from ppkd.build import build_model
-from ppkd.losses import common
+from ppkd.losses import kernels
 from tests.conftest import training_batch
 from tests.helpers_training import first_images_with_boxes, pairs
 
@@ -41,7 +41,7 @@ def waits():
         for owner, name, function in before:
             patch.setattr(owner, name, counted(name, function))
         # What is free on the CPU only is not to be counted.
-        patch.setattr(common, "on_cpu", lambda _: False)
+        patch.setattr(kernels, "on_cpu", lambda _: False)
         yield found
 
 

@@ -31,7 +31,7 @@ from ppkd.losses import (
     PKDLoss,
     PPYOLOELoss,
     YOLOv3Loss,
-    common,
+    kernels,
 )
 from ppkd.losses.cwd import cwd
 from ppkd.losses.kl import kl
@@ -329,7 +329,7 @@ def test_nothing_waits_for_the_device(name, monkeypatch):
 
     for method in ("numpy", "item", "tolist", "cpu", "__bool__", "__int__", "__float__", "__index__"):
         monkeypatch.setattr(paddle.Tensor, method, _refuse)
-    monkeypatch.setattr(common, "on_cpu", lambda _: False)
+    monkeypatch.setattr(kernels, "on_cpu", lambda _: False)
     monkeypatch.setattr(paddle.Tensor, "__getitem__", no_mask)
     for function in ("nonzero", "masked_select"):
         monkeypatch.setattr(paddle, function, _refuse)

@@ -2,7 +2,6 @@
 
 import numpy as np
 import paddle
-import paddle.nn.functional as F
 import pytest
 
 from ppkd.losses import MGDLoss
@@ -102,16 +101,7 @@ def test_pkd_ignores_scale_and_shift_of_a_channel():
     assert float(pkd(student * 3 + 2, teacher)) == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize("resize_student", [True, False])
-def test_pkd_resizes_the_side_it_is_told_to(resize_student):
-    student, teacher = paddle.randn([2, 4, 10, 12]), paddle.randn([2, 4, 5, 6])
-    if resize_student:
-        pair = F.interpolate(student, size=[5, 6], mode="bilinear"), teacher
-    else:
-        pair = student, F.interpolate(teacher, size=[10, 12], mode="bilinear")
-    assert float(pkd(student, teacher, resize_student)) == float(pkd(*pair))
-
-
-def test_pkd_refuses_maps_that_differ_in_width_alone():
-    with pytest.raises(ValueError, match="same shape"):
-        pkd(paddle.randn([2, 4, 5, 6]), paddle.randn([2, 4, 5, 7]))
+def test_pkd_refuses_maps_of_unequal_size():
+    for size in ([5, 7], [4, 6], [10, 12]):
+        with pytest.raises(ValueError, match="same shape"):
+            pkd(paddle.randn([2, 4, 5, 6]), paddle.randn([2, 4, *size]))

@@ -7,7 +7,7 @@ import paddle
 import pytest
 
 from ppkd.engine.balance import gradient
-from ppkd.losses import CWDLoss, FGDLoss, KLLoss, PKDLoss, common
+from ppkd.losses import CWDLoss, FGDLoss, KLLoss, PKDLoss, kernels
 from ppkd.losses.atss import atss_regions, square_anchors
 from ppkd.losses.fgd import box_masks
 from ppkd.losses.ld import ld_terms
@@ -38,10 +38,8 @@ LOSSES = {
 
 
 def _cut(monkeypatch, size):
-    cut = common.pieces
-    monkeypatch.setattr(common, "pieces", lambda x, _=None: cut(x, size))
-    for module in ("atss", "fgd", "normalise"):
-        monkeypatch.setattr(f"ppkd.losses.{module}.pieces", lambda x, shape=None: cut(x, size, shape))
+    cut = kernels.pieces
+    monkeypatch.setattr(kernels, "pieces", lambda x, _=None, shape=None: cut(x, size, shape))
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -61,7 +59,7 @@ def test_pieces_of_any_size_give_what_the_whole_gives(name, size, monkeypatch):
 
     values, gradients = run()
     _cut(monkeypatch, size)
-    assert name == "kl" or len(common.pieces(student.flatten(2))) == 3
+    assert name == "kl" or len(kernels.pieces(student.flatten(2))) == 3
     again, cut = run()
     assert again == pytest.approx(values, rel=1e-5)
     for ours, whole in zip(cut, gradients, strict=True):
@@ -186,7 +184,7 @@ def test_boxes_in_pieces_give_what_all_boxes_give(compute, rows, monkeypatch):
 @pytest.mark.parametrize("compute", [_regions, _masks])
 def test_boxes_on_another_device_are_broadcast_and_give_the_same(compute, monkeypatch):
     here = [x.numpy() for x in compute()]
-    monkeypatch.setattr(common, "on_cpu", lambda _: False)
+    monkeypatch.setattr(kernels, "on_cpu", lambda _: False)
     for ours, expected in zip(compute(), here, strict=True):
         np.testing.assert_allclose(ours.numpy(), expected, rtol=1e-6)
 
@@ -207,7 +205,7 @@ def test_positions_that_do_not_count_need_not_be_computed(share, temps, monkeypa
         return [*terms.values(), *(x.grad for x in maps[0])]
 
     picked = [x.numpy() for x in run()]
-    monkeypatch.setattr(common, "on_cpu", lambda _: False)
-    assert common.where_wanted(positive) is None
+    monkeypatch.setattr(kernels, "on_cpu", lambda _: False)
+    assert kernels.where_wanted(positive) is None
     for ours, everything in zip(picked, run(), strict=True):
         np.testing.assert_allclose(ours, everything.numpy(), rtol=1e-5, atol=1e-7)

@@ -280,10 +280,10 @@ def test_what_is_switched_off_is_not_logged(off, recipe):
 @pytest.mark.parametrize(
     "name, params, loss, weight",
     [
-        ("PKD", {}, {"name": "pkd", "resize_student": True, "unbiased": False}, 1.0),
+        ("PKD", {}, {"name": "pkd", "unbiased": False}, 1.0),
         (
             "PKD", {"loss_weight": 6, "resize_stu": False},
-            {"name": "pkd", "resize_student": False, "unbiased": False}, 6,
+            {"name": "pkd", "unbiased": False}, 6,
         ),
         ("MGD", {}, {"name": "mgd", "alpha": 2e-5, "lambda_": 0.65}, 1.0),
         (

@@ -4,8 +4,11 @@ A runner takes a :class:`~tests.golden.check.report.Case` and yields ``(kind, na
 tolerance)``.
 """
 
+import functools
+
 import numpy as np
 import paddle
+import paddle.nn.functional as F
 from paddle import nn
 
 from ppkd.losses.atss import atss_regions
@@ -160,11 +163,12 @@ def cwd_rtmdet(case):
 
 def pkd(case):
     hyper = case.hyper
-    loss = PKDLoss(hyper["resize_stu"], unbiased=True)
+    loss = PKDLoss(unbiased=True)
     levels = range(hyper["levels"])
     students = [_student(case[f"in_student_{level}"]) for level in levels]
     teachers = [paddle.to_tensor(case[f"in_teacher_{level}"]) for level in levels]
-    terms = [loss(s, t) * hyper["loss_weight"] for s, t in zip(students, teachers, strict=True)]
+    pairs = [_of_one_size(s, t, hyper["resize_stu"]) for s, t in zip(students, teachers, strict=True)]
+    terms = [loss(*pair) * hyper["loss_weight"] for pair in pairs]
     total = sum(terms)
     total.backward()
 
@@ -182,6 +186,16 @@ def pkd(case):
         yield "gradient", name, ours[:, ~dead], reference[:, ~dead], GRADIENT
         if dead.any():
             yield "gradient", f"{name} (dead)", ours[:, dead], reference[:, dead], GRADIENT
+
+
+def _of_one_size(student, teacher, resize_student):
+    """What the reference does within its loss, and a connector here."""
+    if student.shape[2:] == teacher.shape[2:]:
+        return student, teacher
+    larger = functools.partial(F.interpolate, mode="bilinear", align_corners=False)
+    if resize_student:
+        return larger(student, size=teacher.shape[2:]), teacher
+    return student, larger(teacher, size=student.shape[2:])
 
 
 def mgd_masked(case):
