@@ -105,6 +105,7 @@ def evaluate(args):
     config = recipe.student | {"classwise": args.classwise, "save_prediction_only": args.save_prediction_only}
     _check_writable("--output_eval", args.output_eval)
     _check_writable("--json", args.json and os.path.dirname(args.json))
+    from ppkd.bridge.class_names import tell_difference
     from ppkd.bridge.datasets import open_dataset
     from ppkd.bridge.workspace import scope
     from ppkd.build import build_student
@@ -114,7 +115,8 @@ def evaluate(args):
     check_reader(config)
     with scope(config) as table:
         open_dataset("EvalDataset", config)
-        model = _with_weights(build_student(recipe, load=False), config)
+        model, weights = _with_weights(build_student(recipe, load=False), config)
+        tell_difference(config, weights)
         results = run(model, table, args.output_eval)
     logger().info(summary(results))
     if args.json:
@@ -125,6 +127,7 @@ def evaluate(args):
 def infer(args):
     """``tools/infer.py``: detect objects in images and draw them."""
     recipe = load_recipe(args.config, None, args.opt)
+    from ppkd.bridge.class_names import called, names_of
     from ppkd.bridge.images import fault
     from ppkd.bridge.workspace import scope
     from ppkd.build import build_student
@@ -138,8 +141,8 @@ def infer(args):
     _check_writable("--output_dir", args.output_dir)
     _check_not_over(images, args.output_dir)
     config = recipe.student | {"use_vdl": args.use_vdl, "vdl_log_dir": args.vdl_log_dir}
-    with scope(config) as table:
-        model = _with_weights(build_student(recipe, load=False), config)
+    model, weights = _with_weights(build_student(recipe, load=False), config)
+    with called(config, names_of(config, weights)) as named, scope(named) as table:
         given = (args.draw_threshold, args.output_dir, args.save_results, args.visualize)
         bad = run(model, table, images, *given)
     logger().info("%d images written to %s", len(images) - len(bad), args.output_dir)
@@ -153,6 +156,7 @@ def export(args):
     recipe = load_recipe(args.config, None, args.opt)
     _check_writable("--output_dir", args.output_dir)
     start_device(recipe.student)
+    from ppkd.bridge.class_names import called, names_of
     from ppkd.bridge.workspace import build_detector
     from ppkd.exporting.onnx import check_onnx, write_onnx
     from ppkd.exporting.static import check_export, publish, write_static
@@ -162,7 +166,8 @@ def export(args):
         check_onnx(recipe.student)
 
     # Tracing changes a model for good, so each trace has its own.
-    models = [_with_weights(build_detector(recipe.student), recipe.student) for _ in range(1 + args.onnx)]
+    loaded = [_with_weights(build_detector(recipe.student), recipe.student) for _ in range(1 + args.onnx)]
+    models, names = [model for model, _ in loaded], names_of(recipe.student, loaded[0][1])
 
     def write(scratch):
         made = write_static(models[0], recipe, scratch)
@@ -171,7 +176,8 @@ def export(args):
         return made
 
     folder = os.path.join(args.output_dir, recipe.name)
-    publish(write, folder)
+    with called(recipe.student, names) as recipe.student:
+        publish(write, folder)
     logger().info("written to %s: %s", folder, ", ".join(sorted(os.listdir(folder))))
 
 
@@ -184,6 +190,7 @@ def convert(args):
         raise UserError(f"--output {args.output}: has to end in .pdparams, or ppdet does not find it, or .safetensors")
     _check_writable("--output", os.path.dirname(args.output) or ".")
     from ppkd.build import build_student
+    from ppkd.files.class_names import carry
     from ppkd.files.convert import take_student
     from ppkd.files.foreign import TEACHER, take_weights
     from ppkd.files.locate import find_weights
@@ -203,6 +210,7 @@ def convert(args):
     else:
         tensors = take_student(path, model, classes)
     write(args.output, tensors)
+    carry(path, args.output)
     logger().info("written to %s: %d tensors", args.output, len(tensors))
 
 
@@ -253,6 +261,7 @@ def demo(args):
 
 def halve(args):
     """``tools/halve_weights.py``: store weights in float16."""
+    from ppkd.files.class_names import carry
     from ppkd.files.locate import find_weights
     from ppkd.files.weights import read_weights
     from ppkd.training.checkpoint import write
@@ -260,6 +269,7 @@ def halve(args):
     path = find_weights(args.weights, "weights")
     arrays = read_weights(path)
     write(args.output, {k: v.astype("float16") if v.dtype == "float32" else v for k, v in arrays.items()})
+    carry(path, args.output)
     logger().info("%s: %.1f MB, was %.1f", args.output, os.path.getsize(args.output) / 1e6, os.path.getsize(path) / 1e6)
 
 
@@ -282,13 +292,15 @@ def start_device(config):
 
 
 def _with_weights(model, config):
+    """The model with the weights of ``-o weights=`` in it, and their file."""
     from ppkd.files.weights import load_exactly
 
     weights = config.get("weights")
     if not weights:
         raise UserError("no weights: give them with -o weights=PATH_OR_URL")
-    logger().info("%s", load_exactly(model, weights, "weights", config.get("num_classes")))
-    return model
+    match = load_exactly(model, weights, "weights", config.get("num_classes"))
+    logger().info("%s", match)
+    return model, match.path
 
 
 def _check_not_over(images, folder):

@@ -4,6 +4,7 @@ import json
 import os
 
 from ppkd.errors import UserError
+from ppkd.files.class_names import KEY, given_names, names_beside
 from ppkd.files.regular import open_file
 from ppkd.files.yaml_io import Tagged
 
@@ -19,6 +20,8 @@ def expand_own_data(config):
     ``allow_empty`` says whether images without a box are kept (default true).
     ``num_classes: auto`` becomes the number of categories in the training annotations.
 
+    Where a detector is used and that file is not there, it is the number of names that lie beside its ``weights``.
+
     Raises:
         UserError: ``num_classes: auto`` and the annotation file is not given, missing or broken; or no number.
     """
@@ -32,19 +35,31 @@ def expand_own_data(config):
         if isinstance(section, dict) and section.get("dataset_dir"):
             section["dataset_dir"] = os.path.expanduser(str(section["dataset_dir"]))
     if config.get("num_classes") == "auto":
-        train = config.get("TrainDataset")
-        if not isinstance(train, dict) or not train.get("anno_path"):
-            raise UserError(
-                "num_classes: auto counts the categories of the training annotations, and none are given. Set them, "
-                f"for example {_EXAMPLE}, or set num_classes to a number"
-            )
-        path = os.path.join(train.get("dataset_dir") or "", str(train["anno_path"]))
-        config["num_classes"] = len(read_categories(path))
+        config["num_classes"] = _count(config)
     classes = config.get("num_classes", 1)
     if not isinstance(classes, int) or classes < 1:
         raise UserError(f"num_classes has to be a number of classes or auto, found {classes!r}")
     for key in KEYS:
         config.pop(key, None)
+
+
+def _count(config):
+    """The number of classes that ``num_classes: auto`` means."""
+    if config.get(KEY) is not None:
+        return len(given_names(config[KEY]))
+    train = config.get("TrainDataset")
+    given = isinstance(train, dict) and train.get("anno_path")
+    path = os.path.join(train.get("dataset_dir") or "", str(train["anno_path"])) if given else ""
+    if not os.path.isfile(path) and config.get("weights"):  # where a detector is used, its data set need not be there
+        names, _ = names_beside(str(config["weights"]).split("#")[0])
+        if names is not None:
+            return len(names)
+    if not given:
+        raise UserError(
+            "num_classes: auto counts the categories of the training annotations, and none are given. Set them, "
+            f"for example {_EXAMPLE}, or set num_classes to a number"
+        )
+    return len(read_categories(path))
 
 
 def _section(config, name, tag, split):

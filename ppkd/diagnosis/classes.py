@@ -1,41 +1,12 @@
 """Whose classes: what the teacher's files say, beside the student's data.
 
-Weights hold no names. What its config's data set says is all that can be known before the teacher is tried; how it
-does on the student's own images (`accuracy`) is the stronger evidence.
+What lies beside the teacher's weights says it, or else what its config's data set does; how it does on the student's
+own images (`accuracy`) is the stronger evidence.
 """
 
-import os
-
-from ppkd.bridge.own_data import read_annotations
+from ppkd.bridge.class_names import names_in
 from ppkd.diagnosis.findings import ERROR, WARNING
-from ppkd.errors import UserError
-from ppkd.files.yaml_io import clone
-
-_COCO = ("instances_train2017.json", "instances_val2017.json")
-
-
-def names_in(config, sections=("TrainDataset", "EvalDataset"), count=None):
-    """Class names in ppdet's order by the first annotation file of a config that exists.
-
-    Args:
-        config: a ppdet config; short keys for data of one's own count as well.
-        sections: data sets, the first goes first.
-        count: number of classes; None for what the config says.
-
-    Returns:
-        ``(names, file)``, or ``(None, None)`` where no file says it.
-    """
-    for name in sections:
-        for given in (config.get(name), _short(config, name)):
-            path = _labels(given, name)
-            if path and os.path.isfile(path):
-                try:
-                    return _read(path), path
-                except UserError:
-                    continue
-            if path and os.path.basename(path) in _COCO and (count or config.get("num_classes", 80)) == 80:
-                return _coco_names(), f"{os.path.basename(path)}, as it is published"
-    return None, None
+from ppkd.files.class_names import names_beside
 
 
 def check_classes(subject, findings):
@@ -99,46 +70,13 @@ def judge_names(known, scores, subject, findings):
 
 
 def _of_teacher(teacher):
+    names, file = names_beside(teacher.match.path) if teacher.match is not None else (None, None)
+    if names and len(names) == teacher.classes:
+        return names, file
     sections = ("TrainDataset", "EvalDataset", "TestDataset")
     names, file = names_in(teacher.spec.config, sections, teacher.classes)
     # The config may be the student's in all but the weights; then its files say nothing of what these know.
     return (names, file) if names and len(names) == teacher.classes else (None, None)
-
-
-def _short(config, name):
-    split = "val" if name == "EvalDataset" else "train"
-    return {"dataset_dir": config.get("dataset_dir"), "anno_path": config.get(f"{split}_annotations")}
-
-
-def _labels(given, section):
-    """The file that has a data set's class names, or None: of a list of images (VOC) it is another one."""
-    if not isinstance(given, dict):
-        return None
-    path = given.get("label_list") or given.get("anno_path")
-    if str(path).endswith(".txt") and not given.get("label_list") and section != "TestDataset":
-        return None
-    return os.path.join(os.path.expanduser(str(given.get("dataset_dir") or "")), str(path)) if path else None
-
-
-def _read(path):
-    if path.endswith(".txt"):
-        with open(path, encoding="utf-8") as file:
-            names = [line.strip() for line in file if line.strip()]
-        return names[1:] if names[:1] == ["background"] else names
-    if not path.endswith(".json"):
-        raise UserError(f"{path}: neither .json nor .txt")
-    try:
-        # In the order of the file, as ppdet numbers them; `own_data.read_categories` sorts by id.
-        return [str(category["name"]) for category in read_annotations(path, ("categories",))["categories"]]
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path}: not a COCO annotation file ({error!r})") from error
-
-
-def _coco_names():
-    from ppdet.data.source.category import _coco17_category
-
-    _, names = _coco17_category()
-    return [name for _, name in sorted(clone(names).items()) if name != "background"]
 
 
 def _plain(names):

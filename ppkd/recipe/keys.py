@@ -27,8 +27,8 @@ RUN_KEYS = frozenset(
 STUDENT_KEYS = frozenset(
     [
         "architecture", "pretrain_weights", "weights", "num_classes", "norm_type", "norm_decay", "data_format",
-        "depth_mult", "width_mult", "act", "trt", "classwise", "output_eval", "save_prediction_only", "bias",
-        "IouType", "save_proposals", "proposals_path", "use_vdl", "vdl_log_dir", "export", "for_distill",
+        "class_names", "depth_mult", "width_mult", "act", "trt", "classwise", "output_eval", "save_prediction_only",
+        "bias", "IouType", "save_proposals", "proposals_path", "use_vdl", "vdl_log_dir", "export", "for_distill",
         "use_shared_conv", "exclude_nms", "exclude_post_process", "freeze_norm", "assigned_scores"
     ]
 )

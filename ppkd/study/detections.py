@@ -8,6 +8,7 @@ import os
 import tempfile
 from dataclasses import dataclass
 
+from ppkd.bridge.class_names import tell_difference
 from ppkd.bridge.datasets import open_dataset
 from ppkd.bridge.workspace import build_detector, scope
 from ppkd.errors import UserError
@@ -86,6 +87,7 @@ def detect(config, weights, folder, what, images=None):
         config["EvalDataset"] = clone(config["EvalDataset"])
         config["EvalDataset"]["sample_num"] = images
     weights = find_weights(weights, what)
+    tell_difference(config, weights)
     with scope(config) as table, contextlib.redirect_stdout(io.StringIO()):
         dataset = open_dataset("EvalDataset", config)
         annotations, image_dir = dataset.get_anno(), os.path.join(dataset.dataset_dir, dataset.image_dir)

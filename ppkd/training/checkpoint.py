@@ -4,6 +4,7 @@ import glob
 import os
 
 from ppkd.errors import UserError
+from ppkd.files.class_names import SUFFIX, write_names
 from ppkd.files.tensor_files import read_tensors, write_tensors
 from ppkd.files.write import replacing
 from ppkd.terminal.log import logger
@@ -24,7 +25,7 @@ def write(path, content):
         write_tensors(temporary, content, os.path.splitext(path)[1])
 
 
-def save(folder, name, student_state, resume_state):
+def save(folder, name, student_state, resume_state, names=None):
     """Write ``name.pdparams`` (for ppdet) and then ``name.resume`` (for ``-r``) into `folder`.
 
     Either file is whole or as it was, and the resume file, which holds the student's own tensors too, is of use alone.
@@ -32,8 +33,12 @@ def save(folder, name, student_state, resume_state):
     Args:
         student_state: what evaluation and ppdet load: the student's tensors, EMA's if it is on.
         resume_state: everything else (see `Trainer.state`), or None to write the weights alone.
+        names: of the classes, for ``name.names.yml`` beside the weights; None where they are not known.
     """
-    write(os.path.join(folder, name + ".pdparams"), student_state)
+    weights = os.path.join(folder, name + ".pdparams")
+    write(weights, student_state)
+    if names is not None:
+        write_names(weights, names)
     if resume_state is not None:
         write(os.path.join(folder, name + RESUME_SUFFIX), {"format": _FORMAT, **resume_state})
 
@@ -50,7 +55,7 @@ def keep_newest(folder, count):
     stems = {os.path.splitext(path)[0] for path in glob.glob(os.path.join(glob.escape(folder), "*.pdparams"))}
     numbered = sorted((int(name), stem) for stem in stems if (name := os.path.basename(stem)).isdecimal())
     for _, stem in numbered[:-count]:
-        for suffix in (RESUME_SUFFIX, ".pdparams"):
+        for suffix in (RESUME_SUFFIX, SUFFIX, ".pdparams"):
             if os.path.exists(stem + suffix):
                 os.remove(stem + suffix)
 

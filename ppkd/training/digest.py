@@ -12,7 +12,7 @@ _FREE = frozenset(
         "use_xpu", "use_mlu", "use_vdl", "vdl_log_dir", "weights", "print_flops", "print_params", "profiler_options",
         "export", "EvalReader", "TestReader", "EvalDataset", "TestDataset", "metric", "map_type", "classwise",
         "save_prediction_only", "output_eval", "allow_outside", "find_unused_parameters",
-        "use_fused_allreduce_gradients", "max_bad_images", "on_nonfinite", "max_nonfinite",
+        "use_fused_allreduce_gradients", "class_names", "max_bad_images", "on_nonfinite", "max_nonfinite",
     }
 )  # fmt: skip
 

@@ -10,6 +10,7 @@ from dataclasses import fields
 
 from ppkd.bridge.host import record_of_host
 from ppkd.errors import UserError
+from ppkd.files.class_names import KEY
 from ppkd.files.yaml_io import clone, dump, read_yaml
 from ppkd.recipe.recipe import MethodSpec, Recipe
 from ppkd.recipe.teachers import RESERVED, TeacherSpec
@@ -20,9 +21,15 @@ RUN, DISTILL, VERSIONS = "run", "distill", "versions"
 _METHOD = [field.name for field in fields(MethodSpec) if field.name != "origin"]
 
 
-def record(recipe):
-    """What ``recipe.yml`` holds, as text."""
-    content = {RUN: recipe.student} | {name: spec.config for name, spec in recipe.teachers.items()}
+def record(recipe, names=None):
+    """What ``recipe.yml`` holds, as text.
+
+    Args:
+        recipe: `recipe.Recipe`.
+        names: of the classes, or None where they are not known.
+    """
+    content = {RUN: recipe.student | ({KEY: names} if names else {})}
+    content |= {name: spec.config for name, spec in recipe.teachers.items()}
     if recipe.method is not None:
         content[DISTILL] = {key: getattr(recipe.method, key) for key in _METHOD}
         content[DISTILL]["teachers"] = {

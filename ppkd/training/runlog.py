@@ -16,13 +16,14 @@ class RunLog:
         folder: the output folder; made if there is none.
         recipe: `recipe.Recipe`; ``recipe.yml`` is what it comes to.
         writes: whether this is the process that writes.
+        names: of the classes, or None.
         vdl_dir: folder for VisualDL's log, or None.
 
     Raises:
         UserError: the folder cannot be made or written to.
     """
 
-    def __init__(self, folder, recipe, writes, vdl_dir=None):
+    def __init__(self, folder, recipe, writes, vdl_dir=None, names=None):
         self._path, self._writes, self._vdl = os.path.join(folder, "metrics.jsonl"), writes, None
         if not writes:
             return
@@ -33,7 +34,7 @@ class RunLog:
             raise UserError(
                 f"the output folder {folder} is not writable: {error}. Choose another with -o save_dir=..."
             ) from error
-        write_text(os.path.join(folder, FILE), record(recipe))
+        write_text(os.path.join(folder, FILE), record(recipe, names))
         if vdl_dir:
             from visualdl import LogWriter
 

@@ -6,6 +6,7 @@ import os
 import paddle
 from paddle import distributed as dist
 
+from ppkd.bridge.class_names import difference, names_of_training, tell_taught
 from ppkd.bridge.datasets import open_dataset
 from ppkd.bridge.workspace import create, scope
 from ppkd.build import build_model
@@ -69,7 +70,7 @@ class Trainer:
         self.seed = int(self.config.get("seed") or 0)
         self._images = batch_size.real
         self._snapshot_steps, self._keep = (count(self.config, key, 0) for key in ("snapshot_steps", "keep"))
-        self.digest = digest(recipe, self.ranks)
+        self.digest, self.names = digest(recipe, self.ranks), names_of_training(self.config)
         state = self._found(resume, force)
         if validate:
             check_reader(self.config)
@@ -80,6 +81,7 @@ class Trainer:
         # Initial weights are the first that is drawn.
         seed_everything(self.seed)
         model = build_model(recipe, load=state is None)
+        tell_taught(recipe, self.names)
         self.distill = model if isinstance(model, DistillModel) else None
         self.student, self.distillation = (model.student, model.distillation) if self.distill else (model, None)
         if self.distill is not None:
@@ -109,7 +111,7 @@ class Trainer:
         if state is not None:
             self.restore(state)
         # What was recorded after the step that the run goes on from will be recorded anew.
-        self._log = RunLog(self.output_dir, recipe, self.rank == 0, vdl_dir)
+        self._log = RunLog(self.output_dir, recipe, self.rank == 0, vdl_dir, self.names)
         self._log.rewind(self.step if state is not None else -1)
         self._stages.bad.keep_in(self.output_dir if self.rank == 0 else None)
         # Makes new layers around the same tensors, so it comes after what is restored by layers and their names.
@@ -133,6 +135,9 @@ class Trainer:
             raise UserError("-r: the checkpoint is of a run with another --slim_config (or none)")
         for line in check_same(state["digest"], self.digest, force):
             logger().warning("another recipe than the checkpoint's (--force): %s", line)
+        other = difference(state.get("names"), "the checkpoint", self.names, "the training set")
+        if other and not force:
+            raise UserError(f"-r: {other}. Add --force to go on with other meanings of the same outputs")
         return state
 
     @property
@@ -248,7 +253,7 @@ class Trainer:
         state, resume = self.student.state_dict(), self.state()
         self.numerics.check()
         self.numerics.check_weights((state, resume["student"], resume["terms"]), name)
-        checkpoint.save(self.output_dir, name, state, resume)
+        checkpoint.save(self.output_dir, name, state, resume, self.names)
         logger().info("saved %s", os.path.join(self.output_dir, name + ".pdparams"))
 
     def _evaluate(self):
@@ -259,7 +264,7 @@ class Trainer:
         score = next(iter(results.values()), 0.0)
         if score > self.standing.best:
             self.standing.best = score
-            checkpoint.save(self.output_dir, "best_model", self.student.state_dict(), None)
+            checkpoint.save(self.output_dir, "best_model", self.student.state_dict(), None, self.names)
         self.standing.to_evaluate = None
         return results
 
@@ -281,7 +286,7 @@ class Trainer:
         Random numbers need no state: what is drawn depends on seed, epoch, batch and rank.
         """
         parts = {name: part.state() for name, part in self._parts.items()}
-        return {"digest": self.digest, **self.standing.state(), **parts}
+        return {"digest": self.digest, "names": self.names, **self.standing.state(), **parts}
 
     def restore(self, state):
         """Go on as `state` was; a part that it has nothing of, since it is older than the part, gets None."""

@@ -7,6 +7,7 @@ import pytest
 from ppkd.diagnosis.classes import check_classes, judge_names
 from ppkd.diagnosis.findings import ERROR, NOTE, WARNING, Findings
 from ppkd.diagnosis.subject import build
+from ppkd.files.class_names import write_names
 from ppkd.recipe.recipe import load_recipe
 from tests.conftest import ROOT
 from tests.diagnosis.conftest import STUDENT, grave, shuffled_head, the_finding
@@ -14,6 +15,7 @@ from tests.helpers_tools import write
 
 CLASSES = ["disc", "square", "triangle", "star", "ring", "cross"]
 OTHERS = ["cat", "dog", "cow", "car", "bus", "cup"]
+SHIPPED = ROOT / "ppkd/data/teacher_shapes.pdparams"
 
 
 def test_a_teacher_of_more_classes(judged, weights):
@@ -47,7 +49,10 @@ def teacher_names(data, tmp_path):
     def say(names):
         content = {"images": [], "annotations": [], "categories": [{"id": i, "name": n} for i, n in enumerate(names)]}
         path = write(tmp_path / "theirs.json", json.dumps(content))
-        return [f"teacher.dataset_dir={tmp_path}", f"teacher.train_annotations={path}"]
+        weights = tmp_path / "nameless.pdparams"  # beside the shipped ones their names lie
+        weights.symlink_to(SHIPPED)
+        given = (f"train_annotations={path}", f"dataset_dir={tmp_path}", f"pretrain_weights={weights}")
+        return [f"teacher.{pair}" for pair in given]
 
     return say
 
@@ -59,6 +64,15 @@ def test_a_teacher_of_other_names(built, teacher_names):
     found = the_finding(findings, "class-names")
     assert found.level == ERROR and "class 0 is 'disc' in the one and 'cat' in the other" in found.text
     assert grave(findings) == ["class-names"]
+
+
+def test_the_names_beside_a_teachers_weights_count(built, teacher_names, tmp_path):
+    """Whatever the data set of its config says: that may be the student's."""
+    given = teacher_names(CLASSES)
+    write_names(str(tmp_path / "nameless.pdparams"), OTHERS)
+    subject, findings = built(*given)
+    known = check_classes(subject, findings)["teachers"]["teacher"]
+    assert known["names"] == OTHERS and known["file"].endswith("nameless.names.yml")
 
 
 def test_other_names_of_a_teacher_that_finds_the_same(judged, teacher_names):

@@ -54,7 +54,7 @@ def test_plain_training_then_inference_on_a_folder(run_tool, shapes, tmp_path):
     assert [record["step"] for record in records] == [1, 2]
     assert not [key for key in records[0] if "." in key], "no term of a method"
     assert {path.name for path in run.iterdir()} == {
-        "metrics.jsonl", "recipe.yml", "model_final.pdparams", "model_final.resume",
+        "metrics.jsonl", "recipe.yml", "model_final.pdparams", "model_final.names.yml", "model_final.resume",
     }  # fmt: skip
     assert len(losses_in(tmp_path / "curves")) == 2
 
