@@ -6,6 +6,7 @@ import os
 import sys
 import warnings
 
+from ppkd.bridge import gate
 from ppkd.bridge.host import check_host
 from ppkd.errors import UserError, nearest
 from ppkd.files.write import is_of_the_disk
@@ -21,6 +22,15 @@ def _common(description):
     parser.add_argument(
         "-o", "--opt", nargs="*", action="extend", default=[], metavar="KEY=VALUE",
         help="set config values: key=value for the run and the student, teacher.key=value, distill.key=value",
+    )  # fmt: skip
+    return _permissions(parser)
+
+
+def _permissions(parser):
+    """What files of others may do is said on the command line and nowhere else."""
+    parser.add_argument(
+        "--allow-classes", action="extend", type=lambda text: text.split(","), default=[], metavar="NAME[,NAME]",
+        help="let configs name these classes of ppdet, which are refused otherwise (docs/security.md)",
     )  # fmt: skip
     return parser
 
@@ -137,7 +147,7 @@ def _of_runs(description):
     parser.add_argument("--images", type=_positive, help="look at the first so many validation images only")
     parser.add_argument("-o", "--opt", nargs="*", action="extend", default=[], metavar="KEY=VALUE",
                         help="over what the runs recorded, where data or weights have been moved")  # fmt: skip
-    return parser
+    return _permissions(parser)
 
 
 def report_parser():
@@ -205,6 +215,7 @@ def run(parser, command, argv=None):
         command: a function of `commands`, or its name there, looked up once Paddle and ppdet are known to be there.
     """
     args = parser.parse_args(argv)
+    gate.allow(getattr(args, "allow_classes", ()))
     # Paddle 3 says at import that compiling extensions would be quicker with it. Nothing here is compiled.
     warnings.filterwarnings("ignore", message="No ccache found")
     try:

@@ -7,14 +7,12 @@ import contextlib
 import io
 import re
 
+from ppkd.bridge import gate
 from ppkd.bridge.compat.safe_load import restricted
 from ppkd.bridge.compat.twin_config import without_twin
 from ppkd.bridge.host import why_not_imported
 from ppkd.errors import UserError, nearest
 from ppkd.files.yaml_io import Tagged
-
-# ppdet registers it as a YAML tag; it calls any function that the file names.
-_FORBIDDEN_TAGS = frozenset({"Callable"})
 
 
 def import_ppdet():
@@ -35,15 +33,16 @@ def import_ppdet():
 
 
 def registered_names():
-    """Names of all classes that ppdet has registered."""
-    return set(import_ppdet().get_registered_modules())
+    """Names of all classes that ppdet has registered, those included that no config may name."""
+    return set(_classes) | set(import_ppdet().get_registered_modules())
 
 
 @contextlib.contextmanager
 def scope(config):
     """Make `config` ppdet's global config inside the ``with`` block and put the former one back afterwards.
 
-    Everything ppdet builds lazily (readers, data sets, metrics) has to happen inside. Scopes nest.
+    Everything ppdet builds lazily (readers, data sets, metrics) has to happen inside. Scopes nest. Classes that
+    a config may not name (`gate`) are not in it.
 
     Yields:
         ppdet's global config holding `config` alone.
@@ -52,7 +51,7 @@ def scope(config):
     table = workspace.global_config
     _remember_classes(table)
     former, contents = dict(table), {name: dict(schema) for name, schema in _classes.items()}
-    _reset(table, _classes, {})
+    _reset(table, {name: schema for name, schema in _classes.items() if gate.admits(name, _class_of(schema))}, {})
     try:
         workspace.merge_config(_materialise(config))
         with restricted():
@@ -80,6 +79,10 @@ def _reset(table, entries, contents):
         schema.update(contents.get(name, {}))
 
 
+def _class_of(schema):
+    return getattr(schema.pymodule, schema.name, None)
+
+
 def _is_schema(value):
     from ppdet.core.config.schema import SchemaDict
 
@@ -94,7 +97,7 @@ def create(name, *args):
     """
     workspace = import_ppdet()
     if name not in workspace.global_config:
-        raise UserError(f"ppdet has no class {name!r}{nearest(name, registered_names())}")
+        raise _not_there(name)
     try:
         made = workspace.create(name)
         return made(*args) if args else made
@@ -105,7 +108,13 @@ def create(name, *args):
         wrong = _unknown_class(error, workspace.global_config)
         if wrong is None:
             raise
-        raise UserError(f"{name}: ppdet has no class {wrong!r}{nearest(wrong, registered_names())}") from error
+        raise _not_there(wrong, f"{name}: ") from error
+
+
+def _not_there(name, where=""):
+    if name in _classes:
+        gate.check(name, where=where.removesuffix(": "))
+    return UserError(f"{where}ppdet has no class {name!r}{nearest(name, registered_names())}")
 
 
 def _nearest_to(error):
@@ -156,9 +165,11 @@ def _materialise(value):
         known = _tags()
         if value.tag not in known:
             raise UserError(f"{value.where}: unknown tag !{value.tag}{nearest(value.tag, known)}")
+        kind = _tagged(value.tag)
+        gate.check(value.tag, kind, value.where)
         fields = {k: _materialise(v) for k, v in value.items()}
         try:
-            return _class_of(value.tag)(*[_materialise(a) for a in value.args], **fields)
+            return kind(*[_materialise(a) for a in value.args], **fields)
         except TypeError as error:
             raise UserError(f"{value.where}: !{value.tag}: {error}") from error
     if isinstance(value, dict):
@@ -177,10 +188,10 @@ def _tags():
         for name, make in yaml.FullLoader.yaml_constructors.items()
         if isinstance(name, str) and name.startswith("!") and make.__module__ == "ppdet.core.config.yaml_helpers"
     }
-    return ours - _FORBIDDEN_TAGS
+    return ours
 
 
-def _class_of(tag):
+def _tagged(tag):
     """The class behind a tag: ppdet keeps it only in the closure of the constructor it gave to PyYAML."""
     import yaml
 

@@ -5,6 +5,7 @@ import time
 
 import paddle
 
+from ppkd.bridge import gate, judged
 from ppkd.bridge.own_data import finds_masks
 from ppkd.errors import UserError
 from ppkd.files.write import filling
@@ -20,8 +21,9 @@ def check_reader(config):
 
     Raises:
         UserError: several images a batch for a detector with masks: ppdet gives images the masks of others as soon as
-            one of the batch has no detection, and SOLOv2 looks at the first image only.
+            one of the batch has no detection, and SOLOv2 looks at the first image only; a metric that nobody judged.
     """
+    gate.check(str(config.get("metric")), where="metric", known=judged.METRICS)
     size = (config.get("EvalReader") or {}).get("batch_size", 1)
     if finds_masks(config) and size != 1:
         raise UserError(

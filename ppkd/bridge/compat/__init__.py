@@ -35,6 +35,7 @@ def cures():
         few_cells,
         ld_head,
         loader_errors,
+        named_classes,
         neck_scales,
         no_eval,
         pillow_textsize,
@@ -47,6 +48,7 @@ def cures():
 
     return (
         no_eval.look_names_up,
+        named_classes.look_classes_up_among_the_judged,
         safe_load.read_cached_images_as_arrays,
         loader_errors.raise_errors_of_the_loading_thread,
         pillow_textsize.give_textsize_back,
