@@ -32,6 +32,10 @@ def _permissions(parser):
         "--allow-classes", action="extend", type=lambda text: text.split(","), default=[], metavar="NAME[,NAME]",
         help="let configs name these classes of ppdet, which are refused otherwise (docs/security.md)",
     )  # fmt: skip
+    parser.add_argument(
+        "--allow-plugins", action="store_true",
+        help="run the Python files that a slim file or a run's recipe.yml names in distill.plugins",
+    )  # fmt: skip
     return parser
 
 
@@ -222,6 +226,10 @@ def run(parser, command, argv=None):
         check_host()
         if isinstance(command, str):
             command = getattr(importlib.import_module("ppkd.commands"), command)
+        if getattr(args, "allow_plugins", False):
+            from ppkd.engine import plugins
+
+            plugins.permit()
         command(args)
     except UserError as error:
         print(f"{coloured('ppkd: error:', 'red', sys.stderr)} {error}", file=sys.stderr)

@@ -20,6 +20,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import inspect
+import logging
 import os
 import sys
 import traceback
@@ -35,7 +36,13 @@ from ppkd.terminal.log import logger
 GROUP = "ppkd.plugins"
 
 _loaded = set()
-_installed = False
+_installed = _permitted = False
+
+
+def permit():
+    """Let files that a recipe names be run in this process: what ``--allow-plugins`` says."""
+    global _permitted
+    _permitted = True
 
 
 def register_loss(name):
@@ -84,30 +91,43 @@ def register_connector(name):
     return register
 
 
-def load_plugins(paths, where):
-    """Run the files that register a user's losses and connectors, each once in a process.
+def load_plugins(paths, where, named=False):
+    """Run the files that register a user's losses and connectors, each once in a process, and say so before.
 
     Args:
         paths: the files.
         where: file that names them, for messages.
+        named: whether the command line names them itself.
 
     Raises:
-        UserError: a file that is not there, fails, or registers nothing.
+        UserError: a file that nobody has permitted, that is not there, fails, or registers nothing.
     """
-    if not isinstance(paths, list | tuple):
+    paths = [paths] if isinstance(paths, str) else paths
+    if not isinstance(paths, list | tuple) or not all(isinstance(path, str) for path in paths):
         raise UserError(f"{where}: distill.plugins has to be a path or a list of paths, found {paths!r}")
-    for path in paths:
-        real = os.path.realpath(path)
-        if real in _loaded:
-            continue
+    new = {path: real for path in paths if (real := os.path.realpath(path)) not in _loaded}
+    if new and not (named or _permitted):
+        raise UserError(
+            f"{where}: distill.plugins names Python files, which would run with your rights: {', '.join(new)}. Read "
+            "them, and allow it with --allow-plugins (docs/terms.md)"
+        )
+    for path, real in new.items():
         if not os.path.isfile(real):
             raise UserError(f"{where}: distill.plugins: no such file: {path}")
         before = set(LOSSES) | set(CONNECTORS)
-        logger().info("%s: distill.plugins: running %s", where, path)
+        _tell(f"{where}: distill.plugins: running {path}")
         _run(real, path, where)
         if before == set(LOSSES) | set(CONNECTORS):
             raise UserError(f"{where}: {path} registers neither a loss nor a connector (ppkd.plugins.register_loss)")
         _loaded.add(real)
+
+
+def _tell(text):
+    """Also where the log is quiet because a command's own output stands on the screen."""
+    if logger().isEnabledFor(logging.INFO):
+        logger().info(text)
+    elif os.environ.get("PADDLE_TRAINER_ID", "0") == "0":
+        print(f"ppkd: {text}", file=sys.stderr, flush=True)
 
 
 def load_installed():

@@ -44,7 +44,7 @@ def plan(method):
     Raises:
         UserError: unknown method, parameter, loss or connector, with the nearest that exist; a plugin that fails.
     """
-    load_plugins(method.options.get("plugins") or (), method.file)
+    load_plugins(method.options.get("plugins") or (), method.file, method.origin.get("plugins") == "-o")
     made = with_users_terms(_METHODS[_known(method)](method), method)
     if not made.terms:
         raise UserError(f"{method.file}: no term: neither a method nor distill.terms says what is compared")

@@ -272,6 +272,8 @@ def _method(own, overrides, path):
     if not isinstance(names, list | None):
         raise UserError(f"{path}: distill_loss_name has to be a list, one name a level, found {names!r}")
     method = MethodSpec(str(name), clone(section), len(names) if names else None, {}, path)
+    if isinstance(overrides.get("plugins"), str):
+        overrides["plugins"] = [overrides["plugins"]]
     for source in (block, overrides):
         merge(method.options, {k: v for k, v in source.items() if k in ENGINE_OPTIONS})
         merge(method.params, {k: v for k, v in source.items() if k not in ENGINE_OPTIONS})

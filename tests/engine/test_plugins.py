@@ -37,7 +37,8 @@ class Double(nn.Layer):
 
 @pytest.fixture(autouse=True)
 def _forgotten():
-    """What a test registers is gone after it."""
+    """What a test registers is gone after it. Plugins are allowed, as by --allow-plugins."""
+    plugins.permit()
     registries = (LOSSES, CONNECTORS)
     before = [dict(registry) for registry in registries]
     yield
@@ -45,7 +46,7 @@ def _forgotten():
     for registry, content in zip(registries, before):
         registry.clear()
         registry.update(content)
-    plugins._installed = False
+    plugins._installed = plugins._permitted = False
 
 
 @pytest.fixture
@@ -180,3 +181,59 @@ def test_a_plugin_runs_once_in_a_process(tmp_path):
     for _ in range(2):
         plugins.load_plugins([path], "x.yml")
     assert (tmp_path / "runs").read_text() == "x"
+
+
+CANARY = "import pathlib, sys\npathlib.Path(__file__).with_name('ran').touch()\nprint('it runs', file=sys.stderr)\n"
+HIDDEN = {
+    "plainly": "distill:\n  plugins: [mine.py]\n",
+    "escaped": 'distill:\n  "plu\\x67ins": mine.py\n',
+    "in another's words": '"dis\\u0074ill": {"\\x70lugins": ["mine.py"], terms: {mine: {student: neck}}}\n',
+    "by an anchor": "x-anything: &a {? !!str plugins : [mine.py]}\ndistill:\n  <<: *a\n",
+}
+
+
+@pytest.mark.parametrize("hidden", HIDDEN)
+def test_a_plugin_that_the_command_line_does_not_allow_is_not_run(slim, tmp_path, hidden):
+    """However a slim file, or one that it inherits from, writes it, and whatever command reads it."""
+    plugins._permitted = False
+    config, _, given = slim(CANARY + DOUBLE)
+    text = HIDDEN[hidden].replace("x-anything", "distill_loss_name: []\nFGDFeatureLoss")
+    write(tmp_path / "base.yml", f"_BASE_: [{CONFIGS}/ppyoloe_fgd.yml]\n{text}")
+    path = write(tmp_path / "slim.yml", "_BASE_: [base.yml]\nslim: Distill\n")
+    for command in ("train", "explain", "doctor"):
+        code, errors = call(command, "-c", config, "--slim_config", path, "-o", *given)
+        message = the_error(code, errors)
+        assert not (tmp_path / "ran").exists(), command
+        if command != "doctor":  # which lists it among what it has found
+            assert re.search("distill.plugins names Python files, .*mine.py.*allow it with --allow-plugins", message)
+
+
+@pytest.mark.parametrize("way", ["--allow-plugins", "named"])
+def test_it_is_told_before_a_plugin_runs(slim, tmp_path, way):
+    """On the error's stream where the log is quiet; a file that -o names is named by the command line itself."""
+    plugins._permitted = False
+    config, path, given = slim(CANARY + DOUBLE)
+    more = [way] if way != "named" else ["-o", f"distill.plugins={tmp_path / 'mine.py'}"]
+    code, errors = call("explain", "-c", config, "--slim_config", path, "-o", *given, *more)
+    assert code == 0, errors
+    told, ran = errors.splitlines()[:2]
+    assert told == f"ppkd: {path}: distill.plugins: running {tmp_path / 'mine.py'}" and ran == "it runs"
+
+
+def test_what_a_run_folder_names_is_not_run(slim, tmp_path):
+    """A report and a comparison of somebody's run: only with --allow-plugins."""
+    from ppkd.methods import plan
+    from ppkd.study.runs import Run
+
+    loaded = load_recipe(*slim(CANARY + DOUBLE))
+    from ppkd.training.record import record
+
+    write(tmp_path / "theirs" / "recipe.yml", record(loaded).replace("plugins:", '"plu\\x67ins":'))
+    write(tmp_path / "theirs" / "model_final.pdparams", "")
+    plugins._permitted = False
+    run = Run(str(tmp_path / "theirs"))
+    with pytest.raises(UserError, match="allow it with --allow-plugins"):
+        plan(run.recipe.method)
+    assert not (tmp_path / "ran").exists()
+    plugins.permit()
+    assert [term.name for term in plan(run.recipe.method).terms] == ["mine"]

@@ -26,6 +26,6 @@ def look_classes_up_among_the_judged():
 
 
 def _show(module, name, known, where):
-    found = getattr(module, name)
-    if not isinstance(found, Namespace):
+    found = getattr(module, name, None)
+    if found is not None and not isinstance(found, Namespace):
         setattr(module, name, Namespace(found, known, where))
