@@ -98,7 +98,7 @@ def test_gradients_of_two_batches_are_those_of_one_of_twice_the_size(recipe, tmp
 
 def test_an_epochs_last_step_may_have_fewer_batches(recipe, tmp_path):
     trainer, found = weights(recipe, tmp_path, "left", "TrainReader.batch_size=2", "accumulate=4")
-    assert (trainer.batches, trainer.steps, trainer.step) == (6, 2, 2)
+    assert (trainer.standing.batches, trainer.standing.steps, trainer.step) == (6, 2, 2)
     assert all(np.isfinite(value).all() for value in found.values())
 
 
