@@ -51,8 +51,8 @@ class TrainLoader:
         self._images = len(dataset.roidbs) + len(missing)
         self._bad.add([(file, "missing") for file in missing], self._images)
         self._seeded = _Seeded(dataset, seed)
-        self._sampler = _Rest(
-            self._seeded, batch_size=reader.batch_size, shuffle=reader.shuffle, drop_last=reader.drop_last
+        self._sampler = Order(
+            self._seeded, seed, batch_size=reader.batch_size, shuffle=reader.shuffle, drop_last=reader.drop_last
         )
         if len(self._sampler) < 1:
             raise UserError(
@@ -75,8 +75,7 @@ class TrainLoader:
         """Iterate over the batches of epoch `number` (from 0), from batch `begin` on; those before are not read."""
         self._dataset.set_epoch(number)
         self._seeded.epoch = number
-        self._sampler.set_epoch(number)
-        self._sampler.begin = begin
+        self._sampler.go_to(number, begin)
         batches = iter(self._loader)
         try:
             for batch in batches:
@@ -112,13 +111,29 @@ def _end(batches):
     batches._thread.join(timeout=30)
 
 
-class _Rest(DistributedBatchSampler):
-    """The batches of an epoch from `begin` on."""
+class Order(DistributedBatchSampler):
+    """Which images are in which batch of an epoch, on this rank.
 
-    begin = 0
+    Paddle's own shuffles by the epoch alone, so that runs of several seeds would all see the same batches. With seed 0
+    it is Paddle's own order, which is PaddleDetection's too.
+
+    Args:
+        dataset: of a known length.
+        seed: of the run.
+        options: Paddle's: ``batch_size``, ``shuffle``, ``drop_last``, ``num_replicas``, ``rank``.
+    """
+
+    def __init__(self, dataset, seed, **options):
+        super().__init__(dataset, **options)
+        self._seed, self._begin = seed, 0
+
+    def go_to(self, epoch, begin=0):
+        """Iterate over the batches of `epoch` next, from batch `begin` on."""
+        self.set_epoch(_number(self._seed, epoch) if self._seed else epoch)  # what Paddle seeds its generator with
+        self._begin = begin
 
     def __iter__(self):
-        return itertools.islice(super().__iter__(), self.begin, None)
+        return itertools.islice(super().__iter__(), self._begin, None)
 
 
 class _Seeded(Dataset):

@@ -16,7 +16,7 @@ from ppkd.build import build_student
 from ppkd.errors import UserError
 from ppkd.terminal.log import logger
 from ppkd.training.averaging import Averaging
-from ppkd.training.loader import TrainLoader, seed_step
+from ppkd.training.loader import Order, TrainLoader, seed_step
 from ppkd.training.stopping import Stopped
 from ppkd.training.trainer import Trainer
 from tests.helpers_training import FOUR, QUICK, STRONG, differing, families, fit
@@ -231,6 +231,52 @@ def test_a_batch_depends_on_seed_epoch_and_index_only(family, recipe):
     assert differing(first[0], first[1]), "augments every epoch in the same way"
     assert differing(batches(in_order, [0], seed=1)[0], first[0]), "augments with every seed in the same way"
     assert not differing(batches(in_order, [0])[0], first[0])
+
+
+def orders(seed, epoch, begin=0, ranks=1, shuffle=True):
+    """The batches of 24 images, as lists of indices, on each rank."""
+    made = [Order(range(24), seed, batch_size=4, shuffle=shuffle, num_replicas=ranks, rank=r) for r in range(ranks)]
+    for order in made:
+        order.go_to(epoch, begin)
+    return [list(order) for order in made]
+
+
+def test_the_seed_says_which_images_are_in_a_batch():
+    """Not only in which order the same batches come."""
+    of_seeds = [{frozenset(batch) for batch in orders(seed, epoch)[0]} for seed in (0, 1, 2) for epoch in (0, 1)]
+    assert all(len(batches) == 6 and frozenset.union(*batches) == set(range(24)) for batches in of_seeds)
+    shared = [len(a & b) for i, a in enumerate(of_seeds) for b in of_seeds[:i]]
+    assert max(shared) <= 1 and orders(1, 0) == orders(1, 0)
+    assert orders(1, 0, shuffle=False) == orders(0, 5, shuffle=False)
+
+
+def test_seed_0_is_paddles_own_order():
+    theirs = paddle.io.DistributedBatchSampler(range(24), batch_size=4, shuffle=True, num_replicas=1, rank=0)
+    theirs.set_epoch(3)
+    assert orders(0, 3) == [list(theirs)]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_every_rank_has_its_own_part_of_an_order(seed):
+    parts = [[i for batch in order for i in batch] for order in orders(seed, 2, ranks=3)]
+    assert [len(set(part)) for part in parts] == [8, 8, 8] and set().union(*parts) == set(range(24))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_an_order_goes_on_where_it_was_left(seed):
+    assert [rest == whole[2:] for rest, whole in zip(orders(seed, 2, 2, 2), orders(seed, 2, 0, 2))] == [True, True]
+
+
+def test_a_resumed_run_has_the_order_of_its_seed(recipe, tmp_path):
+    """In the middle of an epoch; by what it trained on."""
+    given = ["seed=3", "TrainReader.batch_size=2"]
+    states = []
+    for steps in ([5], [2, 5]):
+        for max_steps in steps:
+            loaded = quick(recipe, *given, f"save_dir={tmp_path / str(len(steps))}", distil=False)
+            trainer = fit(loaded, max_steps=max_steps, resume="auto" if max_steps != steps[0] else None)
+        states.append({key: trainer.state()[key] for key in ("student", "optimizer", "step")})
+    assert differing(*states) == []
 
 
 @pytest.mark.parametrize("workers", [0, 2])
