@@ -56,9 +56,8 @@ class Match(nn.Layer):
     Args:
         channels: the teacher's.
         target: not used.
-        student_channels: what goes out.
-        batch_norm: the batch norm before the teacher's map, or None.
-        reducer: what is made of a group: ``amp``, ``sp``, ``rd`` or ``sm``, see `losses.matching.reduce_maps`.
+        sides: `sides.Sides`; what goes out has the channels of the student's map.
+        reducer: what is made of a group: ``amp``, ``sp``, ``rd`` or ``sm``, see `losses.channel_matching.reduce_maps`.
         margin: whether values are lifted to what the batch norm makes the mean of the negative ones.
         update_every, update_until, update_later, track: see `Updates`.
 
@@ -66,15 +65,17 @@ class Match(nn.Layer):
         ValueError: a student of more channels, a margin without a batch norm, an unknown reducer.
     """
 
+    side = "teacher"
     # What it counts holds no value that is not finite, so `numerics` leaves it in place when a step is skipped.
     counts_finite = True
 
     def __init__(
-        self, channels, target, student_channels, batch_norm, reducer="amp", margin=True,
+        self, channels, target, sides, reducer="amp", margin=True,
         update_every=5000, update_until=20000, update_later=31000, track=1000,
     ):  # fmt: skip
         super().__init__()
         check_reducer(reducer)
+        student_channels, batch_norm = sides.student.channels, sides.teacher.norm
         if channels < student_channels:
             raise ValueError(
                 f"the student has {student_channels} channels and the teacher {channels}, expected no more than these: "
@@ -98,17 +99,17 @@ class Match(nn.Layer):
         self._solved = None
 
     @full_precision
-    def forward(self, x, like, age):
+    def forward(self, x, moment):
         """The target for a student.
 
         Args:
             x: (N, T, H, W) of the teacher.
-            like: (N, S, h, w) of the student, before any connector.
-            age: batches since the term began.
+            moment: `sides.Moment`; ``like`` is (N, S, h, w) of the student, before any connector.
 
         Returns:
             (N, S, h, w) float32, without gradient.
         """
+        like, age = moment.like, moment.age
         with paddle.no_grad():
             x = match_size(like, up(x.detach()))
             begin = self._updates.begin(age)

@@ -1,20 +1,18 @@
 """Connectors make a student's tensor comparable to a teacher's. Their parameters are trained with the student.
 
 A connector is a layer ``kind(channels, target, parameters)`` with an attribute ``channels``, what comes out. Its
-``forward`` takes the tensor and, if it has parameters of these names, ``like``, the other side's tensor as recorded,
-and ``age``, the batches since the term began. A constructor gets what it has a parameter for: on the student's side
-``remaining``, which makes `RemainingLayers` of the teacher's head; on the teacher's ``student_channels`` and
-``batch_norm``, the layer before its map. Several connectors make a `Chain`.
+constructor may have a parameter ``sides`` and gets `sides.Sides`; its ``forward`` takes the tensor, and may have a
+parameter ``moment`` and gets `sides.Moment`. An attribute ``side``, ``student`` or ``teacher``, says that it can stand
+on that side only. Several connectors make a `Chain`.
 """
 
-import inspect
-from dataclasses import dataclass
 from functools import partial
 
 import paddle.nn.functional as F
 from paddle import nn
 
 from ppkd.engine.channel_matching import Match, Norm
+from ppkd.engine.sides import OF_CONNECTOR, OF_FORWARD, Moment, parameters
 from ppkd.engine.sizes import match_size
 from ppkd.errors import UserError, nearest
 from ppkd.losses.common import up
@@ -118,8 +116,8 @@ class Resize(nn.Layer):
         super().__init__()
         self.channels = channels
 
-    def forward(self, x, like):
-        return match_size(like, x)
+    def forward(self, x, moment):
+        return match_size(moment.like, x)
 
 
 class Generate(nn.Layer):
@@ -167,13 +165,15 @@ class TeacherHead(nn.Layer):
     Args:
         channels: channels that come in.
         target: not used: the head gives what it gives.
-        remaining: function from `skip` to `RemainingLayers`.
+        sides: `sides.Sides`; the layers are those before the teacher's map.
         skip: how many layers of the teacher's tower are left out; 0 takes the student's neck through the whole head.
     """
 
-    def __init__(self, channels, target, remaining, skip=0):
+    side = "student"
+
+    def __init__(self, channels, target, sides, skip=0):
         super().__init__()
-        layers = remaining(skip)
+        layers = sides.teacher.remaining(skip)
         if channels != layers.channels_in:
             raise UserError(
                 f"connector teacher_head: {channels} channels come in, the teacher's layers take {layers.channels_in}; "
@@ -189,18 +189,9 @@ class TeacherHead(nn.Layer):
         self._layers = None
 
     @staticmethod
-    def takes(remaining, skip=0):
+    def takes(sides, skip=0):
         """Channels that have to come in, whatever goes out: what a connector before it has to give."""
-        return remaining(skip).channels_in
-
-
-@dataclass(frozen=True)
-class RemainingLayers:
-    """Layers of a teacher's head: a function from a map to a prediction, and the channels of the two."""
-
-    run: object
-    channels_in: int
-    channels: int
+        return sides.teacher.remaining(skip).channels_in
 
 
 class Chain(nn.Layer):
@@ -210,13 +201,13 @@ class Chain(nn.Layer):
         super().__init__()
         self.links = nn.LayerList(links)
         self.channels = links[-1].channels
-        self._asked = [[name for name in ("like", "age") if name in _signature(link.forward)] for link in links]
+        self._asked = [OF_FORWARD & parameters(link.forward).keys() for link in links]
 
     def forward(self, x, like, age=0):
         """Connect `x`; `like` is the other side's tensor, `age` the batches since the term began."""
-        beside = {"like": like, "age": age}
+        moment = Moment(like, age)
         for link, asked in zip(self.links, self._asked):
-            x = link(x, **{name: beside[name] for name in asked})
+            x = link(x, **moment.asked(asked))
         return x
 
 
@@ -240,10 +231,6 @@ CONNECTORS = {
     "match": Match,
     "norm": Norm,
 }
-# What a constructor gets from the run, not from the file: of both sides, or of one.
-_OF_A_SIDE = {"remaining": "student", "student_channels": "teacher", "batch_norm": "teacher"}
-_GIVEN = ("self", "channels", "target", "norm", "align", *_OF_A_SIDE)
-
 
 def check_connectors(given, where):
     """Refuse connectors that do not exist, and parameters that they do not have.
@@ -268,7 +255,7 @@ def check_connectors(given, where):
             raise UserError(
                 f"{where}: unknown connector {link['name']!r}{nearest(link['name'], CONNECTORS)}; known: {known}"
             )
-        own = [name for name in _parameters(link["name"]) if name not in _GIVEN]
+        own = _own_parameters(CONNECTORS[link["name"]])
         for key in link:
             if key != "name" and key not in own:
                 has = f"it has: {', '.join(own)}" if own else "it has none"
@@ -279,7 +266,7 @@ def check_connectors(given, where):
     return links
 
 
-def build_connector(given, channels, target, where, **beside):
+def build_connector(given, channels, target, where, sides, side="student"):
     """Build the `Chain` that a term names.
 
     Args:
@@ -287,24 +274,21 @@ def build_connector(given, channels, target, where, **beside):
         channels: channels that come in.
         target: channels that are to go out.
         where: for messages.
-        beside: what constructors may ask for beside these: on the student's side ``remaining``, function from a number
-            of skipped layers to `RemainingLayers`; on the teacher's ``student_channels`` and ``batch_norm``.
+        sides: `sides.Sides`.
+        side: which of the two it is for, ``student`` or ``teacher``.
 
     Raises:
-        UserError: as `check_connectors`; a connector that cannot be made of these channels.
+        UserError: as `check_connectors`; a connector that cannot be made of these channels, or not on this side.
     """
     links = check_connectors(given, where)
     made = []
     for i, link in enumerate(links):
         kind = CONNECTORS[link["name"]]
-        params = {k: v for k, v in link.items() if k != "name"}
-        for name in _OF_A_SIDE.keys() & _parameters(link["name"]).keys():
-            if name not in beside:
-                raise UserError(f"{where}: connector {link['name']} is for the {_OF_A_SIDE[name]}'s side")
-            params[name] = beside[name]
-        goal = next((wanted for after in links[i + 1 :] if (wanted := _takes(after, beside))), target)
+        if getattr(kind, "side", side) != side:
+            raise UserError(f"{where}: connector {link['name']} is for the {kind.side}'s side")
+        goal = next((wanted for after in links[i + 1 :] if (wanted := _takes(after, sides))), target)
         try:
-            layer = kind(channels, goal, **params)
+            layer = kind(channels, goal, **sides.of_connector(kind), **_params(link))
         except (TypeError, ValueError) as error:
             raise UserError(f"{where}: connector {link['name']}: {error}") from error
         if not isinstance(getattr(layer, "channels", None), int):
@@ -314,15 +298,16 @@ def build_connector(given, channels, target, where, **beside):
     return Chain(made)
 
 
-def _takes(link, beside):
+def _takes(link, sides):
     takes = getattr(CONNECTORS[link["name"]], "takes", None)
-    own = {k: v for k, v in link.items() if k != "name"}
-    return takes(beside["remaining"], **own) if takes and "remaining" in beside else None
+    return takes(sides, **_params(link)) if takes else None
 
 
-def _parameters(name):
-    return _signature(CONNECTORS[name])
+def _params(link):
+    return {key: value for key, value in link.items() if key != "name"}
 
 
-def _signature(function):
-    return inspect.signature(function).parameters
+def _own_parameters(kind):
+    """The parameters of a connector that a file may set."""
+    fixed = kind.keywords if isinstance(kind, partial) else ()
+    return [name for name in parameters(kind) if name not in OF_CONNECTOR and name not in fixed]

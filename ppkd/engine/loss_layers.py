@@ -3,11 +3,9 @@
 import inspect
 
 from ppkd.detectors.context import Context
+from ppkd.engine.sides import OF_LOSS
 from ppkd.errors import UserError, nearest
 from ppkd.losses import LOSSES
-
-# What a loss class learns of the maps, if its constructor has a parameter of that name; not from the file.
-_OF_MAPS = ("channels", "student_channels")
 
 
 def check_loss(given, where):
@@ -44,16 +42,15 @@ def own_parameters(name):
     """The parameters of a loss that a file may set: name -> `inspect.Parameter`."""
     parameters = inspect.signature(LOSSES[name]).parameters
     skipped = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-    return {k: p for k, p in parameters.items() if k not in _OF_MAPS and p.kind not in skipped}
+    return {k: p for k, p in parameters.items() if k not in OF_LOSS and p.kind not in skipped}
 
 
-def build_loss(given, channels, student_channels, where):
+def build_loss(given, sides, where):
     """Build the layer.
 
     Args:
         given: as for `check_loss`.
-        channels: of the maps that are compared.
-        student_channels: of the student's map before its connector.
+        sides: `sides.Sides`, with what connectors make of them.
         where: for messages.
 
     Raises:
@@ -62,11 +59,8 @@ def build_loss(given, channels, student_channels, where):
     given = check_loss(given, where)
     kind = LOSSES[given["name"]]
     params = {k: v for k, v in given.items() if k != "name"}
-    of_maps = {"channels": channels, "student_channels": student_channels}
-    accepted = inspect.signature(kind).parameters
-    params |= {k: v for k, v in of_maps.items() if k in accepted}
     try:
-        return kind(**params)
+        return kind(**sides.of_loss(kind), **params)
     except (TypeError, ValueError) as error:
         raise UserError(f"{where}: loss {given['name']}: {error}") from error
 

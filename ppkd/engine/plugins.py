@@ -50,8 +50,8 @@ def register_loss(name):
 
     The class is an ``nn.Layer``. Its ``forward(student, teacher, ...)`` returns a scalar or a dict of scalars; what it
     takes beside the two tensors are names of `context.Context`. Parameters of its constructor are those of the file,
-    and ``channels`` and ``student_channels``, if it has them, are measured. With ``all_levels = True`` on the class it
-    gets lists of all levels' tensors.
+    but for ``sides``, `sides.Sides`, and the short names ``channels`` and ``student_channels``. With
+    ``all_levels = True`` on the class it gets lists of all levels' tensors.
 
     Raises:
         UserError: a name that is taken, or a class that is no loss.
@@ -70,8 +70,8 @@ def register_connector(name):
     """Decorator that makes a connector known under `name` in ``student_connector:`` and ``teacher_connector:``.
 
     The class is an ``nn.Layer`` made as ``kind(channels, target, parameters of the file)``: channels that come in and
-    that should go out; its attribute ``channels`` says how many do. Its ``forward(x)`` may take ``like``, the other
-    side's tensor.
+    that should go out; its attribute ``channels`` says how many do. Its constructor may take ``sides``, `sides.Sides`,
+    and its ``forward(x)`` ``moment``, `sides.Moment`.
 
     Raises:
         UserError: a name that is taken, or a class that is no connector.

@@ -1,14 +1,14 @@
 """A term: ``loss(connect_s(student source), connect_t(teacher source), context) * weight(epoch)``."""
 
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from paddle import nn
 
 from ppkd.detectors.context import Context
-from ppkd.engine.connectors import RemainingLayers, build_connector
+from ppkd.engine.connectors import build_connector
 from ppkd.engine.loss_layers import build_loss, context_names
 from ppkd.engine.pairing import match_levels, sources
+from ppkd.engine.sides import Side, Sides
 from ppkd.engine.sizes import match_size
 from ppkd.errors import UserError
 from ppkd.losses import LOSSES
@@ -45,6 +45,7 @@ class Term(nn.Layer):
         pairs: list of ``(student, teacher)``, tuples of one `detectors.Level` a source; one but for ``all_levels``.
         constants: values of `Context.STATIC` of the student's head but ``strides``.
         sender: the `Sender`; None in tests of a term by itself.
+        student: `detectors.Detector`, likewise.
         alone: whether it is the only teacher, so that the log need not name it.
 
     Attributes:
@@ -56,7 +57,7 @@ class Term(nn.Layer):
         UserError: unknown loss or connector, or channels that no connector makes equal.
     """
 
-    def __init__(self, spec, pairs, constants=None, sender=None, alone=True):
+    def __init__(self, spec, pairs, constants=None, sender=None, alone=True, student=None):
         super().__init__()
         self.spec, self.pairs = spec, pairs
         self.teacher = sender.name if sender else None
@@ -67,9 +68,8 @@ class Term(nn.Layer):
             self.label += "." + _tag(pairs[0][0][0])
         self.connect_student, self.connect_teacher = nn.LayerList(), nn.LayerList()
         for pair in pairs:
-            self._connect(pair, sender)
-        (student, *_), _ = pairs[0]
-        self.loss = build_loss(spec.loss, self._channels(pairs[0][1]), student.channels, spec.name)
+            self._connect(pair, _sides(pair, student, sender))
+        self.loss = build_loss(spec.loss, self._connected_sides(_sides(pairs[0], student, sender)), spec.name)
         self.needs = context_names(self.loss, spec.loss["name"])
         constants = {**(constants or {}), "strides": tuple(students[0].stride for students, _ in pairs)}
         self._constants = {name: constants[name] for name in self.needs if name in Context.STATIC}
@@ -78,28 +78,27 @@ class Term(nn.Layer):
             for parameter in self.parameters():
                 parameter.stop_gradient, parameter.trainable = True, False
 
-    def _connect(self, pair, sender):
+    def _connect(self, pair, sides):
         """Build the connectors of a pair; a spec of several sources has none."""
         spec = self.spec
         if len(pair[0]) == 1:
-            (student,), (teacher,) = pair
-            theirs = build_connector(
-                spec.teacher_connector, teacher.channels, teacher.channels, f"{spec.name}.teacher_connector",
-                student_channels=student.channels, batch_norm=sender.detector.norm_before(teacher) if sender else None,
-            )  # fmt: skip
-            remaining = {"remaining": _remaining(sender.detector, teacher)} if sender else {}
-            ours = build_connector(
-                spec.student_connector, student.channels, theirs.channels, f"{spec.name}.student_connector", **remaining
-            )
-            self.connect_student.append(ours)
-            self.connect_teacher.append(theirs)
+            ours, theirs = sides.student.channels, sides.teacher.channels
+            where = f"{spec.name}.teacher_connector"
+            connect = build_connector(spec.teacher_connector, theirs, theirs, where, sides, "teacher")
+            self.connect_teacher.append(connect)
+            where = f"{spec.name}.student_connector"
+            self.connect_student.append(build_connector(spec.student_connector, ours, connect.channels, where, sides))
         elif spec.student_connector != "none" or spec.teacher_connector != "none":
             raise UserError(f"{spec.name}: connectors are for a term of one source a side; write one term a source")
         connected = [side[-1].channels for side in (self.connect_student, self.connect_teacher) if len(side)]
         _check_channels(spec, pair, connected)
 
-    def _channels(self, teachers):
-        return self.connect_teacher[0].channels if len(self.connect_teacher) else teachers[0].channels
+    def _connected_sides(self, sides):
+        """The sides of the first pair as its connectors leave them."""
+        if not len(self.connect_teacher):
+            return sides
+        ours, theirs = self.connect_student[0].channels, self.connect_teacher[0].channels
+        return Sides(replace(sides.student, compared=ours), replace(sides.teacher, compared=theirs))
 
     def taps(self, side):
         """Where the inputs are recorded: all `detectors.Tap` of the student (side 0) or the teacher (side 1)."""
@@ -194,19 +193,11 @@ def _check_channels(spec, pair, connected):
             )
 
 
-def _remaining(detector, level):
-    """Function from a number of skipped layers to what is left of the teacher's head up to `level`."""
-    match = re.fullmatch(r"head\.(\w+)\[(\d+)\]", level.source)
-
-    def remaining(skip):
-        if match is None:
-            raise UserError(f"connector teacher_head: the teacher's source has to be of its head, found {level.source}")
-        source, index = f"head.{match[1]}", int(match[2])
-        run = detector.remaining(source, index, skip)
-        entry = detector.levels(detector.enters(source, index, skip))[0]
-        return RemainingLayers(run, entry.channels, level.channels)
-
-    return remaining
+def _sides(pair, student, sender):
+    """The `Sides` of a pair of levels; of several sources those of the first."""
+    (ours, *_), (theirs, *_) = pair
+    teacher = sender.detector if sender else None
+    return Sides(Side(ours, student, ours.channels), Side(theirs, teacher, theirs.channels))
 
 
 def build_terms(spec, student, sender, alone=True):
@@ -231,7 +222,7 @@ def build_terms(spec, student, sender, alone=True):
     together = getattr(LOSSES.get(spec.loss["name"]), "all_levels", False)
     constants = {name: getattr(student, name, None) for name in Context.STATIC if name != "strides"}
     groups = [pairs] if together else [[pair] for pair in pairs]
-    terms = [Term(spec, group, constants, sender, alone) for group in groups]
+    terms = [Term(spec, group, constants, sender, alone, student) for group in groups]
     if "assignment" in terms[0].needs:
         if not student.assigns:
             raise UserError(f"{spec.name}: {type(student.model).__name__} does not tell its target assignment")

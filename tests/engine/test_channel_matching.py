@@ -2,6 +2,7 @@
 
 import itertools
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import paddle
@@ -12,6 +13,7 @@ from ppkd.build import build_model, build_student
 from ppkd.detectors import detector_for
 from ppkd.detectors.recorders import Recorder
 from ppkd.engine.channel_matching import Match, Norm, assign
+from ppkd.engine.sides import Moment
 from ppkd.engine.updates import Updates
 from ppkd.errors import UserError
 from ppkd.losses.channel_matching import negative_margins, partial_l2, reduce_maps, reduce_margins
@@ -134,11 +136,20 @@ def test_channels_are_matched_at_the_least_total_cost(single):
 def test_equal_channels_in_another_order_are_found():
     maps = paddle.randn([2, 6, 4, 4])
     order = np.random.default_rng(0).permutation(6)
-    made = Match(6, None, 6, None, margin=False, track=3)
+    made = Match(6, None, sides(6, None), margin=False, track=3)
     for age in range(3):
-        out = made(maps, paddle.to_tensor(maps.numpy()[:, order]), age)
+        out = made(*at(maps, paddle.to_tensor(maps.numpy()[:, order]), age))
     assert (out.numpy() == maps.numpy()[:, order]).all()
     assert float(made.images) == 6 and made.assignment.flatten().tolist() == order.tolist()
+
+
+def sides(channels, norm):
+    """What a `Match` looks at: the student's channels, and the norm before the teacher's map."""
+    return SimpleNamespace(student=SimpleNamespace(channels=channels), teacher=SimpleNamespace(norm=norm))
+
+
+def at(theirs, ours, age):
+    return theirs, Moment(ours, age)
 
 
 def norm_of(channels):
@@ -149,61 +160,61 @@ def norm_of(channels):
 
 
 def test_an_update_looks_at_its_batches_only_and_later_ones_change_nothing():
-    made = Match(8, None, 4, norm_of(8), update_every=4, track=2)
+    made = Match(8, None, sides(4, norm_of(8)), update_every=4, track=2)
     shown = [(paddle.randn([2, 8, 3, 3]), paddle.randn([2, 4, 3, 3])) for _ in range(8)]
     seen = []
     for age, (theirs, ours) in enumerate(shown):
-        made(theirs, ours, age)
+        made(*at(theirs, ours, age))
         seen.append((float(made.images), made.assignment.numpy().tolist()))
     assert [images for images, _ in seen] == [2, 4, 4, 4, 2, 4, 4, 4]
     assert seen[1][1] == seen[4][1] != seen[5][1] == seen[7][1]
-    fresh = Match(8, None, 4, norm_of(8), update_every=4, track=2)
+    fresh = Match(8, None, sides(4, norm_of(8)), update_every=4, track=2)
     for age in (4, 5):
-        fresh(*shown[age], age)
+        fresh(*at(*shown[age], age))
     assert fresh.assignment.numpy().tolist() == seen[7][1]
 
 
 def test_the_state_holds_what_an_update_has_seen_so_far():
-    made, other = (Match(8, None, 4, norm_of(8), update_every=4, track=3) for _ in range(2))
+    made, other = (Match(8, None, sides(4, norm_of(8)), update_every=4, track=3) for _ in range(2))
     shown = [(paddle.randn([2, 8, 3, 3]), paddle.randn([2, 4, 3, 3])) for _ in range(7)]
     for age in range(6):
-        made(*shown[age], age)
+        made(*at(*shown[age], age))
     other.set_state_dict(made.state_dict())
     before = made.assignment.numpy().tolist()
-    outs = [one(*shown[6], 6) for one in (made, other)]
+    outs = [one(*at(*shown[6], 6)) for one in (made, other)]
     assert (outs[0] == outs[1]).all() and differing(made.state_dict(), other.state_dict()) == []
     assert float(other.images) == 6
     assert made.assignment.numpy().tolist() != before, "the update was made of what came before and after"
 
 
 def test_batches_that_are_missing_or_not_finite_are_not_counted():
-    made, other = (Match(8, None, 4, norm_of(8), update_every=4, track=3) for _ in range(2))
+    made, other = (Match(8, None, sides(4, norm_of(8)), update_every=4, track=3) for _ in range(2))
     shown = [(paddle.randn([2, 8, 3, 3]), paddle.randn([2, 4, 3, 3])) for _ in range(8)]
     for age in (0, 1, 2, 3, 5, 7):  # without the first of the second update, and without the one that it is due at
-        made(*shown[age], age)
+        made(*at(*shown[age], age))
     assert float(made.images) == 2, "what the first update saw is not the second's"
     for age in (0, 4, 5, 6):
         maps = shown[age] if age in (0, 5) else [x * np.nan for x in shown[age]]
-        other(*maps, age)
+        other(*at(*maps, age))
     for name in ("distances", "images", "assignment", "margins"):
         assert (getattr(made, name) == getattr(other, name)).all(), name
 
 
 def test_without_an_image_there_is_no_update():
-    made = Match(8, None, 4, norm_of(8), update_every=1, track=1)
+    made = Match(8, None, sides(4, norm_of(8)), update_every=1, track=1)
     before = made.assignment.clone(), made.margins.clone()
-    made(paddle.full([2, 8, 3, 3], np.nan), paddle.randn([2, 4, 3, 3]), 0)
+    made(*at(paddle.full([2, 8, 3, 3], np.nan), paddle.randn([2, 4, 3, 3]), 0))
     assert (made.assignment == before[0]).all() and (made.margins == before[1]).all() and float(made.images) == 0
 
 
 @pytest.mark.parametrize("reducer", ["amp", "sp", "rd", "sm"])
 def test_what_comes_out_is_what_the_pieces_make(reducer):
     norm = norm_of(8)
-    made = Match(8, None, 4, norm, reducer=reducer, track=1)
+    made = Match(8, None, sides(4, norm), reducer=reducer, track=1)
     theirs, ours = paddle.randn([2, 8, 3, 3]), paddle.randn([2, 4, 3, 3])
     ours.stop_gradient = theirs.stop_gradient = False
     paddle.seed(3)
-    out = made(theirs, ours, 0)
+    out = made(*at(theirs, ours, 0))
     paddle.seed(3)
     margins = negative_margins(norm.weight, norm.bias)
     reduced = reduce_maps(theirs, made.assignment, reducer)
@@ -211,18 +222,18 @@ def test_what_comes_out_is_what_the_pieces_make(reducer):
     assert out.stop_gradient and (out == expected).all() and (out != reduced).any()
     assert list(made.parameters()) == [], "the teacher's norm is none of its own"
     made.let_go()
-    assert (made(theirs, ours, 1) >= reduced.min()).all()
+    assert (made(*at(theirs, ours, 1)) >= reduced.min()).all()
 
 
 def test_a_teacher_of_another_size_is_resized_before_it_is_matched():
-    made = Match(8, None, 4, None, margin=False)
-    assert made(paddle.randn([2, 8, 6, 8]), paddle.randn([2, 4, 3, 4]), 0).shape == [2, 4, 3, 4]
+    made = Match(8, None, sides(4, None), margin=False)
+    assert made(*at(paddle.randn([2, 8, 6, 8]), paddle.randn([2, 4, 3, 4]), 0)).shape == [2, 4, 3, 4]
 
 
 def test_random_drop_draws_anew_for_every_value():
-    made = Match(8, None, 4, None, reducer="rd", margin=False)
+    made = Match(8, None, sides(4, None), reducer="rd", margin=False)
     theirs = paddle.randn([2, 8, 8, 8])
-    outs = [made(theirs, theirs[:, :4], age).numpy() for age in (0, 5)]
+    outs = [made(*at(theirs, theirs[:, :4], age)).numpy() for age in (0, 5)]
     assert (outs[0] != outs[1]).mean() > 0.3
     members = theirs.numpy()[:, made.assignment.numpy()]  # (N, G, S, H, W)
     shares = [(outs[1] == members[:, g]).mean() for g in (0, 1)]
@@ -255,7 +266,7 @@ def test_only_what_a_relu_lets_through_or_should_have_cut_off_counts():
 )
 def test_a_matching_that_cannot_be_is_refused(given, message):
     with pytest.raises(ValueError, match=message):
-        Match(**{"channels": 8, "target": 8, "student_channels": 4, "batch_norm": None, "margin": False, **given})
+        Match(**{"channels": 8, "target": 8, "sides": sides(4, None), "margin": False, **given})
 
 
 @pytest.mark.parametrize(

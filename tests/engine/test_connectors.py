@@ -7,10 +7,12 @@ import pytest
 from ppkd.bridge.ground_truth import BOXES, VALID
 from ppkd.detectors import Level, Tap
 from ppkd.detectors.context import Context
-from ppkd.engine.connectors import CONNECTORS, Align, Identity, RemainingLayers, build_connector, match_size
+from ppkd.engine.connectors import CONNECTORS, Align, Identity, build_connector, match_size
 from ppkd.engine.loss_layers import context_names
+from ppkd.engine.sides import Moment, RemainingLayers, Side, Sides
 from ppkd.engine.terms import Term
 from ppkd.errors import UserError
+from ppkd.losses import LOSSES
 from ppkd.recipe.plan import TermSpec
 
 
@@ -101,8 +103,8 @@ def test_projector_is_two_convolutions_with_a_relu():
 def test_resize_takes_the_other_sides_size():
     x, like = paddle.rand([1, 2, 4, 3]), paddle.rand([1, 9, 8, 6])
     made = CONNECTORS["resize"](2, 9)
-    assert (made(x, like).shape, made.channels) == ([1, 2, 8, 6], 2)
-    np.testing.assert_allclose(made(x, like).numpy(), bilinear(x, [8, 6]), rtol=1e-5, atol=1e-6)
+    assert (made(x, Moment(like)).shape, made.channels) == ([1, 2, 8, 6], 2)
+    np.testing.assert_allclose(made(x, Moment(like)).numpy(), bilinear(x, [8, 6]), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("mask, axes", [("spatial", (1,)), ("channel", (2, 3))])
@@ -120,16 +122,20 @@ def test_generate_sees_what_is_not_dropped_and_draws_anew(mask, axes):
     assert (kept(x).numpy() == kept(x).numpy()).all(), "with nothing dropped there is nothing random"
 
 
+def sides(student=4, teacher=7):
+    return Sides(*(Side(Level("neck[0]", Tap("neck"), channels, 8)) for channels in (student, teacher)))
+
+
 def test_a_chain_connects_in_order_and_each_link_gives_the_next_its_channels():
-    made = build_connector(["align", {"name": "projector", "hidden": 3}, "standardise", "resize"], 4, 6, "t")
+    made = build_connector(["align", {"name": "projector", "hidden": 3}, "standardise", "resize"], 4, 6, "t", sides())
     assert [link.channels for link in made.links] == [6, 6, 6, 6] and made.channels == 6
     out = made(paddle.rand([2, 4, 4, 4]), paddle.rand([2, 6, 8, 8]))
     assert out.shape == [2, 6, 8, 8]
-    flat = build_connector(["align", "standardise"], 4, 4, "t")(out[:, :4], None)
+    flat = build_connector(["align", "standardise"], 4, 4, "t", sides())(out[:, :4], None)
     np.testing.assert_allclose(flat.mean(axis=[0, 2, 3]).numpy(), 0, atol=1e-4)
 
 
-def test_teacher_head_runs_the_remaining_layers_and_what_comes_before_gives_their_channels():
+def test_teacher_head_runs_the_remaining_layers_and_what_comes_before_gives_their_channels(monkeypatch):
     conv = paddle.nn.Conv2D(5, 7, 1)
     asked = []
 
@@ -137,15 +143,17 @@ def test_teacher_head_runs_the_remaining_layers_and_what_comes_before_gives_thei
         asked.append(skip)
         return RemainingLayers(conv, 5, 7)
 
-    made = build_connector(["align", {"name": "teacher_head", "skip": 3}], 4, 7, "t", remaining=remaining)
+    monkeypatch.setattr(Side, "remaining", lambda side, skip: remaining(skip))
+    between = sides()
+    made = build_connector(["align", {"name": "teacher_head", "skip": 3}], 4, 7, "t", between)
     x = paddle.rand([2, 4, 3, 3])
     assert (made.links[0].conv.weight.shape, made.channels, set(asked)) == ([5, 4, 1, 1], 7, {3})
     np.testing.assert_allclose(made(x, None).numpy(), conv(made.links[0].conv(x)).numpy(), rtol=1e-6)
     assert len(made.parameters()) == 2, "the teacher's layers are not its own"
     with pytest.raises(UserError, match=r"teacher_head: 4 channels come in, the teacher's layers take 5; put `align`"):
-        build_connector({"name": "teacher_head"}, 4, 7, "t", remaining=remaining)
+        build_connector({"name": "teacher_head"}, 4, 7, "t", between)
     with pytest.raises(UserError, match="t: connector teacher_head is for the student's side"):
-        build_connector("teacher_head", 4, 7, "t")
+        build_connector("teacher_head", 4, 7, "t", between, "teacher")
 
 
 def test_a_connector_that_does_not_say_its_channels_is_refused(monkeypatch):
@@ -155,12 +163,62 @@ def test_a_connector_that_does_not_say_its_channels_is_refused(monkeypatch):
 
     monkeypatch.setitem(CONNECTORS, "silent", Silent)
     with pytest.raises(UserError, match="t: connector silent has no attribute `channels`"):
-        build_connector("silent", 4, 7, "t")
+        build_connector("silent", 4, 7, "t", sides())
+
+
+def test_a_connector_may_ask_for_the_sides_and_the_moment_or_for_parts_of_them_by_name(monkeypatch):
+    class Whole(paddle.nn.Layer):
+        def __init__(self, channels, target, sides, factor=1):
+            super().__init__()
+            self.channels, self.sides, self.factor = target, sides, factor
+
+        def forward(self, x, moment):
+            return x, moment.like, moment.age
+
+    class ByName(paddle.nn.Layer):
+        def __init__(self, channels, target, student_channels, batch_norm, norm=3):
+            super().__init__()
+            self.channels, self.given = target, (student_channels, batch_norm, norm)
+
+        def forward(self, x, like, age):
+            return x, like, age
+
+    monkeypatch.setitem(CONNECTORS, "whole", Whole)
+    monkeypatch.setitem(CONNECTORS, "by_name", ByName)
+    monkeypatch.setattr(Side, "norm", "the norm")
+    between = sides(4, 7)
+    for side in ("student", "teacher"):
+        whole = build_connector({"name": "whole", "factor": 5}, 4, 7, "t", between, side)
+        named = build_connector({"name": "by_name", "norm": 6}, 4, 7, "t", between, side)
+        assert whole(1, 2, 3) == named(1, 2, 3) == (1, 2, 3)
+        assert whole.links[0].sides is between and whole.links[0].factor == 5
+        assert named.links[0].given == (4, "the norm", 6)
+    for refused in ("sides", "student_channels"):
+        with pytest.raises(UserError, match=f"t: connector whole has no parameter '{refused}'.*; it has: factor"):
+            build_connector({"name": "whole", refused: 1}, 4, 7, "t", between)
+
+
+def test_a_loss_may_ask_for_the_sides_as_its_connectors_leave_them(monkeypatch):
+    class Curious(paddle.nn.Layer):
+        def __init__(self, sides, channels, student_channels, factor=1):
+            super().__init__()
+            self.given = sides, channels, student_channels, factor
+
+        def forward(self, student, teacher):
+            return (student - teacher).mean()
+
+    monkeypatch.setitem(LOSSES, "curious", Curious)
+    pair = ((Level("neck[0]", Tap("neck"), 4, 8),), (Level("fpn[1]", Tap("neck"), 6, 16),))
+    spec = TermSpec("t", "a", "b", {"name": "curious", "factor": 2}, student_connector="align")
+    between, channels, student_channels, factor = Term(spec, [pair]).loss.given
+    assert (channels, student_channels, factor) == (6, 4, 2)
+    seen = [(x.level.source, x.channels, x.compared, x.stride, x.norm) for x in (between.student, between.teacher)]
+    assert seen == [("neck[0]", 4, 6, 8, None), ("fpn[1]", 6, 6, 16, None)]
 
 
 def test_a_value_that_a_connector_refuses_is_told():
     with pytest.raises(UserError, match=r"t: connector generate: mgd: lambda_ is 2, expected a fraction from 0 to 1"):
-        build_connector({"name": "generate", "lambda_": 2}, 4, 4, "t")
+        build_connector({"name": "generate", "lambda_": 2}, 4, 4, "t", sides())
 
 
 def test_match_size_leaves_maps_of_equal_size_alone():
