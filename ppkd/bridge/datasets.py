@@ -1,9 +1,14 @@
 """Checks and opens ppdet's data sets, with one clear message where something is missing."""
 
+import contextlib
 import os
 
+from ppkd.bridge.annotations import LOSSES, Found, weigh
 from ppkd.bridge.bad_images import missing_images
-from ppkd.bridge.own_data import read_annotations
+from ppkd.bridge.coco import handed_over, read_tidied
+from ppkd.bridge.kinds import ERROR, WARNING
+from ppkd.bridge.missing import cure_of
+from ppkd.bridge.own_data import finds_masks, read_annotations
 from ppkd.bridge.workspace import create
 from ppkd.errors import UserError
 from ppkd.files.paths import Folder
@@ -44,19 +49,23 @@ def open_dataset(section, config):
     path = dataset.get_anno()
     if type(dataset).__name__ == "VOCDataSet":  # whose list names files that parsing opens
         _check_inside(section, dataset, _listed(dataset), config)
+    handed = _checked(section, dataset, path, config)
     try:
-        with missing_images() as missing:
+        with missing_images() as missing, handed:
             dataset.parse_dataset()
     except _BROKEN as error:
-        raise UserError(f"{section}: {_why(dataset, path, error)}") from error
+        raise UserError(f"{section}: {_why(section, dataset, path, error)}") from error
     if not len(dataset.roidbs):
-        raise UserError(f"{section}: no image of {path} was found under {dataset.dataset_dir}/{dataset.image_dir}")
+        cure = _cure(missing, section, dataset)
+        raise UserError(f"{section}: no image of {path} was found under {_images(dataset)}{cure}")
     if getattr(dataset, "load_image_only", False) and not config.get("save_prediction_only"):
         raise UserError(f"{section}: {path} has no `annotations`: nothing to learn from, or to compare with")
     _check_inside(section, dataset, [record["im_file"] for record in dataset.roidbs if "im_file" in record], config)
     dataset.missing_images = missing
-    if missing and section != "TrainDataset":  # those are told and counted by the training
-        logger().warning("%s: %d images of %s are missing, the first is %s", section, len(missing), path, missing[0])
+    cure = _cure(missing, section, dataset)
+    if missing and (section != "TrainDataset" or cure):  # those of the training are told and counted by it
+        what = f"{len(missing)} images of {path} are missing, the first is {missing[0]}{cure}"
+        logger().warning("%s: %s", section, what)
     categories, classes = len(getattr(dataset, "catid2clsid", ())), config.get("num_classes")
     if isinstance(classes, int) and categories > classes:
         raise UserError(
@@ -64,6 +73,53 @@ def open_dataset(section, config):
             f"set -o num_classes={categories}"
         )
     return dataset
+
+
+def judge(section, config, path, found, load_crowd=False):
+    """Read an annotation file in COCO's format and note all that is wrong with it: what training and evaluation start
+    by, and what ``ppkd doctor --data`` tells.
+
+    Args:
+        section: ``TrainDataset`` or ``EvalDataset``.
+        config: the run's config.
+        path: the file.
+        found: `annotations.Found`.
+        load_crowd: as the data set has it.
+
+    Returns:
+        ``(coco.Tidied, ids of the images with a box)``.
+
+    Raises:
+        UserError: it is missing or no annotation file at all.
+    """
+    tidied = read_tidied(path, ("images", "categories"), found.note)
+    evaluated = section != "TrainDataset"
+    return tidied, weigh(tidied, found, finds_masks(config), evaluated, load_crowd)
+
+
+def _checked(section, dataset, path, config):
+    """Refuse and tell what `judge` finds; a block in which ppdet gets the content without reading the file again."""
+    dataset.original_ids = {}
+    if type(dataset).__name__ != "COCODataSet" or not str(path).endswith(".json"):
+        return contextlib.nullcontext()
+    found, predicts = Found(), bool(config.get("save_prediction_only"))
+    try:
+        tidied, _ = judge(section, config, path, found, dataset.load_crowd)
+    except UserError as error:
+        raise UserError(f"{section}: {error}") from None
+    if not tidied.content["images"] and not found.of(ERROR):
+        raise UserError(f"{section}: {path}: its `images` are empty")
+    errors = [kind for kind in found.of(ERROR) if not (predicts and kind == "nothing-kept")]
+    if errors:
+        told = "; ".join(found.told(kind) for kind in errors)
+        raise UserError(f"{section}: {path}: {told}. ppkd doctor --data -c ... lists all")
+    for kind in found.of(WARNING):
+        logger().warning("%s: %s: %s", section, path, found.told(kind))
+    if found.kept < found.listed and not found.counts["boxes-lost"]:
+        reasons = ", ".join(f"{found.counts[kind]} {kind}" for kind in LOSSES if found.counts[kind])
+        logger().info("%s: %s: %d of %d boxes are left: %s", section, path, found.kept, found.listed, reasons)
+    dataset.original_ids = tidied.original
+    return handed_over(path, tidied.content)
 
 
 def _listed(dataset):
@@ -74,6 +130,11 @@ def _listed(dataset):
             return [os.path.join(_images(dataset), name) for line in file for name in line.split()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
+
+
+def _cure(missing, section, dataset):
+    split = "train" if section == "TrainDataset" else "val"
+    return cure_of(missing, dataset.dataset_dir, _images(dataset), split)
 
 
 def _images(dataset):
@@ -98,7 +159,7 @@ def _check_inside(section, dataset, paths, config):
         )
 
 
-def _why(dataset, path, error):
+def _why(section, dataset, path, error):
     """What is wrong with an annotation file that ppdet could not parse."""
     if not str(path).endswith(".json"):
         return f"{path} is broken or of another format: {type(error).__name__}: {error}"
@@ -113,7 +174,8 @@ def _why(dataset, path, error):
     if not names:
         return f"{path}: its `images` are empty"
     if not any(os.path.exists(os.path.join(folder, name)) for name in names):
-        return f"none of the {len(names)} images of {path} is in {folder} (the first is {names[0]})"
+        cure = _cure([os.path.join(folder, name) for name in names], section, dataset)
+        return f"none of the {len(names)} images of {path} is in {folder} (the first is {names[0]}){cure}"
     if isinstance(error, AssertionError):
         return f"no image of {path} has a box; allow_empty: true would keep images without"
     lacks = f"an entry lacks {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"

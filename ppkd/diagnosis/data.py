@@ -1,6 +1,5 @@
 """``ppkd doctor --data``: what is wrong with images and annotations, with counts and examples."""
 
-import collections
 import concurrent.futures
 import json
 import os
@@ -8,12 +7,12 @@ import textwrap
 import time
 
 from ppkd import __version__
+from ppkd.bridge.annotations import Found
 from ppkd.bridge.bad_images import KEY, BadImages
-from ppkd.bridge.datasets import check_files
+from ppkd.bridge.between import compare_categories, same_files
+from ppkd.bridge.datasets import check_files, judge
 from ppkd.bridge.images import ENDINGS, BadImage, decode, header, read
-from ppkd.bridge.own_data import read_annotations
-from ppkd.diagnosis.annotations import check_annotations
-from ppkd.diagnosis.findings import ERROR, LEVELS, NOTE, WARNING
+from ppkd.bridge.kinds import ANNOTATIONS, ERROR, LEVELS, NOTE, WARNING
 from ppkd.errors import UserError
 from ppkd.files.paths import Folder
 from ppkd.terminal.log import duration, logger
@@ -28,54 +27,32 @@ _FORMATS = {ending[1:]: ending[1:].upper() for ending in ENDINGS} | {"jpg": "JPE
 KINDS = {
     "missing-image": (WARNING, "skipped in training, and counted against max_bad_images"),
     "unreadable-image": (WARNING, "skipped in training, and counted against max_bad_images"),
-    "outside-folder": (ERROR, "training does not start: the name leads out of the data set's folder (allow_outside)"),
+    "outside-folder": (ERROR, "the name leads out of the data set's folder (allow_outside)"),
+    "nothing-to-use": (ERROR, "no image that is there has a box"),
+    **ANNOTATIONS,
     "image-size": (WARNING, "the boxes do not fit the image: training takes the file's size, not the annotated one"),
     "huge-image": (WARNING, "slow to load; store it smaller"),
+    "same-image": (WARNING, "the image is in both sets: AP tells how well it is remembered"),
     "cmyk-image": (NOTE, "converted to RGB; colours may be off"),
     "16-bit-image": (NOTE, "reduced to 8 bits"),
     "other-format": (NOTE, "read all the same; its name has the ending of another format"),
-    "no-list": (ERROR, "training does not start: images, categories and annotations have to be lists"),
-    "broken-image-entry": (ERROR, "training does not start"),
-    "duplicate-image": (ERROR, "one of them is lost, and the other has the boxes of both"),
-    "duplicate-file": (WARNING, "the image counts more than once"),
-    "duplicate-category": (ERROR, "one of them is lost"),
-    "broken-category": (ERROR, "training does not start"),
-    "broken-annotation": (ERROR, "training does not start"),
-    "duplicate-annotation": (WARNING, "one of the boxes is counted twice, the other lost"),
-    "unknown-image": (WARNING, "the box is lost: its image is not listed"),
-    "unknown-category": (ERROR, "training does not start: the category is not listed"),
-    "missing-key": (ERROR, "training does not start: ppdet needs area and iscrowd"),
-    "broken-box": (ERROR, "a box has to be four finite numbers: x, y, width, height"),
-    "negative-box": (WARNING, "the box is dropped; x, y, width, height may have been mixed up with two corners"),
-    "empty-box": (WARNING, "the box is dropped: it has no area"),
-    "box-outside": (WARNING, "the box lies wholly outside of its image, and is trained on"),
-    "box-beyond-edge": (NOTE, "the box reaches beyond its image"),
-    "crowd": (NOTE, "left out unless load_crowd is set"),
-    "nothing-to-use": (ERROR, "training does not start: no image that is there has a box"),
-    "no-boxes": (NOTE, "the image is kept as background with allow_empty: true, else left out"),
 }
 
 
-class Scan:
+class Scan(Found):
     """What was found in one data set.
 
     Attributes:
         section, path: the data set's section of the config, and its annotation file.
         images, boxes: entries of the file.
-        counts: kind -> number.
-        examples: kind -> the first few, as text.
+        files: paths of the images that are there.
     """
 
     def __init__(self, section, path):
+        super().__init__(KINDS)
         self.section, self.path = section, path
         self.images = self.boxes = 0
-        self.counts, self.examples = collections.Counter(), collections.defaultdict(list)
-
-    def note(self, kind, example):
-        """Count one of a kind of `KINDS`."""
-        self.counts[kind] += 1
-        if len(self.examples[kind]) < _EXAMPLES:
-            self.examples[kind].append(example)
+        self.files = []
 
     def bad_images(self):
         """Images that training would skip."""
@@ -98,21 +75,27 @@ def scan_data(config):
     for section in SECTIONS:
         if section == SECTIONS[0] or config.get(section):
             check_files(section, config)
-            scans.append(_scan(section, config[section], config.get("allow_outside") is True))
+            scans.append(_scan(section, config))
+    if len(scans) > 1:
+        if differing := compare_categories(config):
+            scans[1].note(*differing)
+        for path, other in same_files(scans[0].files, scans[1].files):
+            scans[1].note("same-image", f"{path} is {other}")
     return scans
 
 
-def _scan(section, given, allow_outside):
+def _scan(section, config):
+    given, allow_outside = config[section], config.get("allow_outside") is True
     folder = str(given.get("dataset_dir") or "")
     path = os.path.join(folder, str(given.get("anno_path") or ""))
     if not path.endswith(".json"):
         raise UserError(f"{section}: {path}: only annotations in COCO's format (.json) are looked at")
-    content = read_annotations(path, ("images", "categories"))
     scan = Scan(section, path)
-    scan.images, scan.boxes = (
-        len(x) if isinstance(x, list) else 0 for x in (content["images"], content.get("annotations"))
-    )
-    images, with_boxes = check_annotations(content, scan.note)
+    tidied, with_boxes = judge(section, config, path, scan, bool(given.get("load_crowd")))
+    images, scan.boxes = tidied.content["images"], scan.listed
+    scan.images = len(images)
+    if "annotations" not in tidied.content:
+        scan.note("no-list", "`annotations` is missing")
     root = os.path.join(folder, str(given.get("image_dir") or ""))
     inside = [Folder(folder or "."), Folder(root)]
 
@@ -128,7 +111,9 @@ def _scan(section, given, allow_outside):
         for number, (entry, notes) in enumerate(zip(images, found), 1):
             for kind, example in notes:
                 scan.note(kind, example)
-            there = "missing-image" not in dict(notes)
+            there = not {"missing-image", "outside-folder"} & set(dict(notes))
+            if there:
+                scan.files.append(os.path.join(root, entry["file_name"]))
             useful |= there and (entry["id"] in with_boxes or given.get("allow_empty") is True)
             if time.time() - mark > 5:
                 mark = time.time()

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass, field
 
-ERROR, WARNING, NOTE = LEVELS = ("error", "warning", "note")
+from ppkd.bridge.kinds import ERROR, LEVELS, NOTE, WARNING
+
+__all__ = ["ERROR", "KINDS", "LEVELS", "NOTE", "WARNING", "Finding", "Findings", "Kind"]
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 
 from ppkd import cli, commands
+from ppkd.bridge.annotations import Found, weigh
+from ppkd.bridge.coco import Tidied
 from ppkd.bridge.datasets import open_dataset
 from ppkd.bridge.workspace import scope
 from ppkd.diagnosis import data as data_scan
-from ppkd.diagnosis.annotations import check_annotations
 from ppkd.diagnosis.data import KINDS, scan_data, verdict
 from ppkd.errors import UserError
 from ppkd.recipe.recipe import load_recipe
@@ -140,19 +141,21 @@ ANNOTATIONS = {
     "category": ("unknown-category", change(category_id=77)),
     "no category": ("broken-annotation", change(category_id=[1])),
     "no image": ("broken-annotation", without("image_id")),
-    "no id": ("broken-annotation", change(id=None)),
+    "no id": ("annotation-ids", change(id=None)),
+    "id 0": ("annotation-ids", change(id=0)),
     "image": ("unknown-image", change(image_id=7777)),
     "crowd": ("crowd", change(iscrowd=1)),
     "lacks area": ("missing-key", without("area")),
     "twice": ("duplicate-annotation", again("annotations")),
     "image twice": ("duplicate-image", lambda c: c["images"].append({**c["images"][1], "id": c["images"][0]["id"]})),
     "file twice": ("duplicate-file", again("images", id=999)),
-    "category twice": ("duplicate-category", again("categories")),
+    "category twice": ("duplicate-category", again("categories", name="other")),
     "no size": ("broken-image-entry", again("images", id=999, width=None)),
     "a text": ("broken-annotation", lambda c: c["annotations"].append("box")),
     "no name": ("broken-category", lambda c: c["categories"].append({"id": 9})),
     "a list as name": ("broken-category", lambda c: c["categories"].append({"id": 9, "name": []})),
-    "a text as id": ("broken-image-entry", again("images", id="a")),
+    "a text as id": ("other-types", again("images", id="a")),
+    "a list as id": ("broken-image-entry", again("images", id=[])),
 }
 
 
@@ -161,10 +164,15 @@ def test_an_annotation(case, copied):
     _, content, _ = copied
     kind, wrong = ANNOTATIONS[case]
     wrong(content)
-    found = []
-    check_annotations(content, lambda *pair: found.append(pair))
-    kinds = [name for name, _ in found if name != "no-boxes"]
-    assert set(kinds) - {"duplicate-file"} == {kind} - {"duplicate-file"} and kind in kinds and kind in KINDS
+    kinds = set(judged(content).counts) - {"no-boxes", "unused-category"}
+    beside = {"duplicate-file", "copied-box"}
+    assert kinds - beside == {kind} - beside and kind in kinds and kind in KINDS
+
+
+def judged(content, **options):
+    found = Found()
+    weigh(Tidied(content, found.note), found, **options)
+    return found
 
 
 @pytest.mark.parametrize("key", ["images", "categories", "annotations"])
@@ -223,9 +231,8 @@ def test_images_without_a_box(copied):
     _, content, _ = copied
     gone = content["images"][2]
     content["annotations"] = [box for box in content["annotations"] if box["image_id"] != gone["id"]]
-    found = []
-    check_annotations(content, lambda *pair: found.append(pair))
-    assert found == [("no-boxes", gone["file_name"])]
+    found = judged(content)
+    assert dict(found.examples) == {"no-boxes": [gone["file_name"]]}
 
 
 def test_the_command(copied, tmp_path, capsys):
@@ -242,7 +249,8 @@ def test_the_command(copied, tmp_path, capsys):
     text = capsys.readouterr().out
     assert "unknown-category" in text and "duplicate-annotation" in text and "category_id 77" in text
     found = json.loads(path.read_text())["data"]["TrainDataset"]["found"]
-    assert {kind: item["count"] for kind, item in found.items()} == {"unknown-category": 1, "duplicate-annotation": 1}
+    counts = {kind: item["count"] for kind, item in found.items()}
+    assert counts == {"unknown-category": 1, "duplicate-annotation": 1, "copied-box": 1}
 
 
 def test_without_anything_to_examine():

@@ -1,5 +1,5 @@
-"""Annotation files of any content: the scan tells what is wrong with them, and what it finds nothing grave in can be
-trained on."""
+"""Annotation files of any content: the scan tells what is wrong with them, and training starts where it finds nothing
+grave, and nowhere else."""
 
 import json
 
@@ -119,8 +119,11 @@ def check(config, path, quiet):
         scan = None
     data = opened(config)
     grave = scan is None or any(KINDS[kind][0] == ERROR for kind in scan.counts)
+    assert grave == isinstance(data, str), (data, scan and dict(scan.counts))
     if not grave:
-        assert not isinstance(data, str), (data, dict(scan.counts))
+        kept = sum(len(record["gt_bbox"]) for record in data.roidbs)
+        if not scan.counts["missing-image"]:
+            assert kept == scan.kept + scan.counts["box-outside"]
         for record in data.roidbs:
             boxes = record["gt_bbox"]
             assert np.isfinite(boxes).all() and (boxes[:, 2:] > boxes[:, :2]).all()

@@ -67,7 +67,7 @@ def test_slim_files(tmp_path, path, value, told):
         pytest.param(lambda c: c["annotations"][0]["bbox"].__setitem__(0, 10**400), id="a number beyond all floats"),
         pytest.param(lambda c: c.update(annotations=None), id="no list"),
         pytest.param(lambda c: c["annotations"].append({}), id="an empty entry"),
-        pytest.param(lambda c: c["images"][1].update(id=""), id="ids that do not sort"),
+        pytest.param(lambda c: c["images"][1].update(id=[]), id="a list as an id"),
         pytest.param(lambda c: c["categories"][1].update(name=[]), id="a list as a name"),
     ],
 )

@@ -1,0 +1,193 @@
+"""What ppdet makes of an annotation file: which boxes it keeps, and why it loses the others; no image is opened."""
+
+import collections
+
+from ppkd.bridge.kinds import ANNOTATIONS
+
+_EXAMPLES = 5
+# Pixels by which a box may lie beyond the edge: annotators round.
+_SLACK = 1.0
+# Least width and height of a box that ppdet keeps.
+_LEAST = 1e-5
+# Share of lost boxes that is worth a warning.
+_LOST = 0.1
+# Boxes and the share of them that are told by their numbers to be no x, y, width, height in pixels.
+_MANY, _TELLING = 8, 0.2
+_ALL_SMALL = 0.9
+
+
+class Found:
+    """What was found in one data set.
+
+    Args:
+        kinds: kind -> (level, what comes of it), of which `note` takes the names.
+
+    Attributes:
+        counts: kind -> number.
+        examples: kind -> the first few, as text.
+        listed, kept: boxes of the annotation file, and those that are trained on.
+    """
+
+    def __init__(self, kinds=ANNOTATIONS):
+        self.kinds = kinds
+        self.listed = self.kept = 0
+        self.counts, self.examples = collections.Counter(), collections.defaultdict(list)
+
+    def note(self, kind, example):
+        """Count one of a kind."""
+        self.counts[kind] += 1
+        if len(self.examples[kind]) < _EXAMPLES:
+            self.examples[kind].append(example)
+
+    def of(self, *levels):
+        """Kinds of some levels that were found, in the order of the table."""
+        return [kind for kind, (level, _) in self.kinds.items() if level in levels and self.counts[kind]]
+
+    def told(self, kind):
+        """A kind in words, with its first example."""
+        count = self.counts[kind]
+        return f"{count} {kind}: {self.kinds[kind][1]} ({self.examples[kind][0]}{', ...' if count > 1 else ''})"
+
+
+def weigh(tidied, found, masks=False, evaluated=False, load_crowd=False):
+    """Look at all entries of an annotation file as ppdet does.
+
+    Args:
+        tidied: `coco.Tidied`. Boxes without a mask that a detector needs get ``ignore`` when they are for training.
+        found: `Found` to note in.
+        masks: whether the detector needs masks.
+        evaluated: whether it is a validation set.
+        load_crowd: as the data set has it.
+
+    Returns:
+        Ids of the images that have a box which is kept.
+    """
+    content = tidied.content
+    images = {image["id"]: image for image in content["images"]}
+    full, of_category = set(), collections.Counter()
+    entries = content.get("annotations", ())
+    shape, copies = _Shape(), set()
+    found.listed = len(entries) + tidied.unused
+    for entry in entries:
+        image = images[entry["image_id"]]
+        kind = _loss(entry, load_crowd)
+        # pycocotools looks at the masks of all, those that training leaves out as well.
+        if masks and (evaluated or kind is None) and not _has_mask(entry, image):
+            kind = "no-mask" if evaluated else "mask-lost"
+            entry["ignore"] = 1
+        if kind is not None:
+            found.note(kind, _shown(entry, image))
+            continue
+        of_category[entry["category_id"]] += 1
+        key = hash((entry["image_id"], entry["category_id"], *entry["bbox"]))
+        if key in copies:
+            found.note("copied-box", _shown(entry, image))
+        copies.add(key)
+        kind = shape.add(entry["bbox"], image)
+        if kind is not None:
+            found.note(kind, _shown(entry, image))
+        if kind != "box-outside":
+            found.kept += 1
+        full.add(entry["image_id"])
+    for image in content["images"] if "annotations" in content else ():
+        if image["id"] not in full:
+            found.note("no-boxes", image["file_name"])
+    if "annotations" in content:
+        shape.judge(found)
+        _judge_categories(content["categories"], of_category, evaluated, found)
+        _judge_losses(found)
+    return full
+
+
+def _loss(entry, load_crowd):
+    """Why ppdet keeps no box of an annotation, in the order in which it looks; None if it does."""
+    if entry["iscrowd"] and not load_crowd:
+        return "crowd"
+    if entry.get("ignore"):
+        return "ignored-box"
+    x, y, width, height = entry["bbox"]
+    if width < 0 or height < 0:
+        return "negative-box"
+    if not (entry["area"] > 0 and x + width - x > _LEAST and y + height - y > _LEAST):
+        return "empty-box"
+    return None
+
+
+def _has_mask(entry, image):
+    mask, size = entry.get("segmentation"), [image["height"], image["width"]]
+    if isinstance(mask, dict):
+        counts = mask.get("counts")
+        if mask.get("size") != size:
+            return False
+        if isinstance(counts, list):
+            return all(type(count) is int and count >= 0 for count in counts) and sum(counts) == size[0] * size[1]
+        return isinstance(counts, str) and bool(counts)
+    if not isinstance(mask, list) or not mask:
+        return False
+    return all(type(value) in (int, float) and abs(value) < 1e9 for part in mask for value in part)
+
+
+def _shown(entry, image):
+    x, y, width, height = entry["bbox"]
+    size = f"the image {image['width']:g} x {image['height']:g}"
+    name = f"annotation {entry['id']} of {image['file_name']}"
+    return f"{name}: {x:g}, {y:g}, {width:g} x {height:g}, {size}"
+
+
+class _Shape:
+    """What only all boxes together show: that their numbers are others than x, y, width, height in pixels."""
+
+    def __init__(self):
+        self._boxes = self._small = self._beyond = self._corners = 0
+        self._example = ""
+
+    def add(self, box, image):
+        """Count a box; its kind if it lies outside of its image or reaches beyond it."""
+        x, y, width, height = box
+        wide, tall = image["width"], image["height"]
+        self._boxes += 1
+        if width <= 1 and height <= 1 and 0 <= x <= 1 and 0 <= y <= 1:
+            self._small += 1
+        # What would be two corners inside of the image.
+        self._corners += x < width <= wide + _SLACK and y < height <= tall + _SLACK
+        if min(x, y) >= -_SLACK and x + width <= wide + _SLACK and y + height <= tall + _SLACK:
+            return None
+        self._beyond += 1
+        self._example = self._example or f"{x:g}, {y:g}, {width:g}, {height:g} in {wide:g} x {tall:g}"
+        return "box-outside" if x >= wide or y >= tall or x + width <= 0 or y + height <= 0 else "box-beyond-edge"
+
+    def judge(self, found):
+        """Note what the boxes together are."""
+        if self._boxes and self._small > _ALL_SMALL * self._boxes:
+            found.note("normalised-boxes", f"{self._small} of {self._boxes} boxes are within the first pixel")
+        if self._boxes >= _MANY and self._corners == self._boxes and self._beyond > _TELLING * self._boxes:
+            text = f"{self._beyond} of {self._boxes} boxes reach beyond their image, none would as corners"
+            found.note("corner-boxes", f"{text}: {self._example}")
+
+
+def _judge_categories(categories, used, evaluated, found):
+    names = set()
+    for category in categories:
+        name = str(category["name"])
+        if name in names:
+            found.note("same-name", name)
+        names.add(name)
+        if not used[category["id"]] and not evaluated:  # few pictures need not show everything
+            found.note("unused-category", f"{name} (id {category['id']})")
+
+
+def _judge_losses(found):
+    lost = found.listed - found.kept
+    reasons = ", ".join(f"{found.counts[kind]} {kind}" for kind in LOSSES if found.counts[kind])
+    text = f"{lost} of {found.listed} boxes: {reasons}"
+    if not found.kept:
+        found.note("nothing-kept", text if found.listed else "there is no box in the file")
+    elif lost > _LOST * found.listed:
+        found.note("boxes-lost", text)
+
+
+# Why boxes are lost. Those with a box that is broken stand for themselves: nothing starts with them.
+LOSSES = (
+    "crowd", "ignored-box", "no-bbox", "empty-box", "negative-box", "box-outside", "unknown-image", "mask-lost",
+    "no-mask", "missing-key", "broken-box", "unknown-category", "broken-annotation",
+)  # fmt: skip

@@ -1,0 +1,40 @@
+"""What can be wrong with a data set: how grave it is, and what comes of it. An error is what no run starts with."""
+
+ERROR, WARNING, NOTE = LEVELS = ("error", "warning", "note")
+
+# Of annotation files.
+ANNOTATIONS = {
+    "no-list": (ERROR, "images, categories and annotations have to be lists"),
+    "broken-image-entry": (ERROR, "an image needs id, file_name, and a width and height above 0"),
+    "duplicate-image": (ERROR, "two images have one id, so that each would have the boxes of both"),
+    "broken-category": (ERROR, "a category needs an id and a name"),
+    "duplicate-category": (ERROR, "two categories have one id"),
+    "broken-annotation": (ERROR, "an annotation needs image_id and category_id, and 0 or 1 where it has iscrowd"),
+    "unknown-category": (ERROR, "its category is not listed"),
+    "missing-key": (ERROR, "ppdet and pycocotools need `area`: write width x height of the box, or the mask's area"),
+    "broken-box": (ERROR, "bbox has to be four finite numbers: x, y, width, height"),
+    "normalised-boxes": (ERROR, "bbox has to be in pixels, not in shares of the image"),
+    "corner-boxes": (ERROR, "bbox has to be x, y, width, height; these look like x1, y1, x2, y2"),
+    "nothing-kept": (ERROR, "not one box is left to learn from, or to compare with"),
+    "no-mask": (ERROR, "evaluation of masks fails on a box without one: add `segmentation`, or remove the box"),
+    "category-order": (ERROR, "training and validation set list their categories in another order: write them alike"),
+    "category-names": (WARNING, "classes of training and validation set have other names: is it the same order?"),
+    "boxes-lost": (WARNING, "more than a tenth of the boxes is left out"),
+    "mask-lost": (WARNING, "the box is left out, for this detector needs a polygon or run lengths in `segmentation`"),
+    "unknown-image": (WARNING, "the box is left out: its image is not listed"),
+    "no-bbox": (WARNING, "the box is left out: there is no `bbox`"),
+    "negative-box": (WARNING, "the box is left out; x, y, width, height may have been mixed up with two corners"),
+    "empty-box": (WARNING, "the box is left out: it has no area"),
+    "box-outside": (WARNING, "the box lies wholly outside of its image: are these another size's pixels?"),
+    "copied-box": (WARNING, "the same box of the same class in the same image is there already: both count"),
+    "duplicate-file": (WARNING, "the image counts more than once"),
+    "unused-category": (WARNING, "no box is of this category (an export's root?): it is a class all the same"),
+    "same-name": (WARNING, "two categories have one name: they are two classes"),
+    "ignored-box": (NOTE, "left out of training: it has `ignore`; evaluation counts it"),
+    "crowd": (NOTE, "left out unless load_crowd is set"),
+    "box-beyond-edge": (NOTE, "the box reaches beyond its image"),
+    "no-boxes": (NOTE, "the image is kept as background with allow_empty: true, else left out"),
+    "annotation-ids": (NOTE, "numbered anew: pycocotools takes id 0 for 'nothing found', and AP would be too low"),
+    "duplicate-annotation": (NOTE, "two boxes have one id: numbered anew"),
+    "other-types": (NOTE, "harmless: taken as what it means"),
+}
