@@ -106,7 +106,8 @@ def evaluate(args):
     _check_writable("--output_eval", args.output_eval)
     _check_writable("--json", args.json and os.path.dirname(args.json))
     from ppkd.bridge.class_names import tell_difference
-    from ppkd.bridge.datasets import open_dataset
+    from ppkd.bridge.coco import restore_ids
+    from ppkd.bridge.datasets import open_dataset, tell_categories
     from ppkd.bridge.workspace import scope
     from ppkd.build import build_student
     from ppkd.training.evaluation import check_reader, summary
@@ -114,10 +115,14 @@ def evaluate(args):
 
     check_reader(config)
     with scope(config) as table:
-        open_dataset("EvalDataset", config)
+        dataset = open_dataset("EvalDataset", config)
+        if told := tell_categories(config):
+            logger().warning("EvalDataset: %s", told)
         model, weights = _with_weights(build_student(recipe, load=False), config)
         tell_difference(config, weights)
         results = run(model, table, args.output_eval)
+    if args.output_eval:
+        restore_ids(args.output_eval, dataset.original_ids)
     logger().info(summary(results))
     if args.json:
         write_text(args.json, json.dumps(results, indent=1))

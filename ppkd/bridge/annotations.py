@@ -45,8 +45,10 @@ class Found:
 
     def told(self, kind):
         """A kind in words, with its first example."""
-        count = self.counts[kind]
-        return f"{count} {kind}: {self.kinds[kind][1]} ({self.examples[kind][0]}{', ...' if count > 1 else ''})"
+        count, example = self.counts[kind], self.examples[kind][0]
+        if count == 1:
+            return f"{kind}: {self.kinds[kind][1]} ({example})"
+        return f"{count} {kind}: {self.kinds[kind][1]} ({example}, ...)"
 
 
 def weigh(tidied, found, masks=False, evaluated=False, load_crowd=False):

@@ -1,9 +1,12 @@
 """Training images that cannot be read: skipped, counted, and too many for the run to go on."""
 
 import contextlib
+import json
 import logging
 import os
 import re
+
+import numpy as np
 
 from ppkd.bridge.images import BadImage, decodable, fault
 from ppkd.errors import UserError
@@ -14,6 +17,7 @@ KEY, DEFAULT = "max_bad_images", "1%"
 FILE = "bad_images.txt"
 # Key of a batch that holds nothing but an image in place of its own, all of which were bad.
 STAND_IN = "ppkd_stand_in"
+BAD = "ppkd_bad"
 _NAMED = 8
 
 
@@ -21,7 +25,9 @@ class BadImages:
     """The bad images that a run has met.
 
     Args:
-        config: the run's config: ``max_bad_images`` is the share of a training set that may be bad, ``1%`` or 0.01.
+        config: the run's config: ``max_bad_images`` is the share of a data set that may be bad, ``1%`` or 0.01.
+        what: ``training`` or ``validation``.
+        ends: whether more than that share ends the run.
 
     Attributes:
         found: path -> reason, in the order in which they were met.
@@ -31,7 +37,8 @@ class BadImages:
         UserError: ``max_bad_images`` is no share.
     """
 
-    def __init__(self, config=None):
+    def __init__(self, config=None, what="training", ends=True):
+        self._what, self._ends = what, ends
         given = (config or {}).get(KEY, DEFAULT)
         self._share, self.text = share(given), given
         self.found, self._folder = {}, None
@@ -41,29 +48,29 @@ class BadImages:
 
         Args:
             images: ``(path, reason)`` pairs.
-            total: size of the training set.
+            total: size of the data set.
 
         Raises:
-            UserError: more than the allowed share of the training set is bad; names them.
+            UserError: more than the allowed share of the data set is bad; names them.
         """
         new = {file: reason for file, reason in images if file not in self.found}
         if not new:
             return
         self.found |= new
         for file, reason in list(new.items())[:_NAMED]:
-            logger().warning("skipped: training image %s: %s", file, reason)
+            logger().warning("skipped: %s image %s: %s", self._what, file, reason)
         if len(new) > _NAMED:
-            logger().warning("skipped: %d training images more", len(new) - _NAMED)
+            logger().warning("skipped: %d %s images more", len(new) - _NAMED, self._what)
         self._write(new)
-        if self.allows(len(self.found), total):
+        if not self._ends or self.allows(len(self.found), total):
             return
         first = "; ".join(f"{file}: {reason}" for file, reason in list(self.found.items())[:_NAMED])
         rest = len(self.found) - _NAMED
         more = "" if rest <= 0 else f"; and {rest} more" + (f" ({self._folder}/{FILE})" if self._folder else "")
         raise UserError(
-            f"{len(self.found)} of {total} training images cannot be read or transformed, more than {KEY}: "
+            f"{len(self.found)} of {total} {self._what} images cannot be read or transformed, more than {KEY}: "
             f"{self.text} allows: {first}{more}. ppkd doctor --data -c ... lists all that are bad; "
-            f"-o {KEY}=5% would go on without them"
+            f"-o {KEY}={-(-100 * len(self.found) // total)}% would go on without them"
         )
 
     def allows(self, bad, total):
@@ -148,6 +155,58 @@ class Checked:
                 if file and (reason := fault(file)):
                     raise BadImage(file, reason) from error
             raise BadImage(files[0], f"cannot be transformed: {type(error).__name__}: {error}") from error
+
+
+@contextlib.contextmanager
+def checked_readers():
+    """A block in which ppdet's readers begin to load so that they leave out images that cannot be read.
+
+    Their batches are smaller by these and name them under `BAD`, as `told` reads it; a batch of nothing else holds only
+    that. ppdet's own end the loading process, or detect on an image that is half grey.
+    """
+    from ppdet.data.reader import BaseDataLoader
+
+    former = BaseDataLoader.__call__
+
+    def with_checks(self, *args, **options):
+        self._sample_transforms = _Marking(self._sample_transforms)
+        self._batch_transforms = _Sorting(self._batch_transforms)
+        return former(self, *args, **options)
+
+    BaseDataLoader.__call__ = with_checks
+    try:
+        yield
+    finally:
+        BaseDataLoader.__call__ = former
+
+
+class _Marking(Checked):
+    def __call__(self, sample):
+        try:
+            return super().__call__(sample)
+        except BadImage as bad:
+            return {BAD: (str(bad.file), bad.reason)}
+
+
+class _Sorting:
+    def __init__(self, transforms):
+        self._transforms = transforms
+
+    def __call__(self, samples):
+        bad = [sample[BAD] for sample in samples if BAD in sample]
+        samples = [sample for sample in samples if BAD not in sample]
+        return marked(self._transforms(samples) if samples else {}, bad)
+
+
+def marked(batch, bad):
+    """A batch with the ``(path, reason)`` pairs of images that are left out of it."""
+    # As bytes, for nothing but arrays comes through; absent if there is none, for reading it would cost a wait.
+    return {**batch, BAD: np.frombuffer(json.dumps(bad).encode(), "uint8").copy()} if bad else batch
+
+
+def told(batch):
+    """The pairs that `marked` put into a batch; they are taken out of it."""
+    return [tuple(pair) for pair in json.loads(batch.pop(BAD).numpy().tobytes())] if BAD in batch else []
 
 
 def _no_traceback(record):

@@ -6,7 +6,9 @@ or twice. What is not is noted, by kinds of `kinds.ANNOTATIONS`.
 
 import contextlib
 import gc
+import json
 import math
+import os
 
 from ppkd.bridge.own_data import read_annotations
 
@@ -252,6 +254,28 @@ def _flag(value):
         return int(bool(value)) if value is None or value in (0, 1) else None
     text = value.strip().lower() if isinstance(value, str) else None
     return 0 if text in _FALSE else 1 if text in _TRUE else None
+
+
+def restore_ids(folder, original):
+    """Give results that ppdet has written the ids of the annotation file.
+
+    Args:
+        folder: of ``bbox.json`` and the like.
+        original: as `Tidied` has it.
+    """
+    if not any(original.values()):
+        return
+    for name in ("bbox.json", "mask.json", "segm.json"):
+        path = os.path.join(folder, name)
+        if not os.path.exists(path):
+            continue
+        with open(path, encoding="utf-8") as file:
+            results = json.load(file)
+        for result in results:
+            result.update({key: numbers.get(result[key], result[key]) for key, numbers in original.items()})
+        with open(f"{path}.tmp", "w", encoding="utf-8") as file:
+            json.dump(results, file)
+        os.replace(f"{path}.tmp", path)
 
 
 # ---- what ppdet and pycocotools read --------------------------------------------------------------------------------

@@ -5,8 +5,9 @@ import os
 
 from ppkd.bridge.annotations import LOSSES, Found, weigh
 from ppkd.bridge.bad_images import missing_images
+from ppkd.bridge.between import compare_categories
 from ppkd.bridge.coco import handed_over, read_tidied
-from ppkd.bridge.kinds import ERROR, WARNING
+from ppkd.bridge.kinds import ANNOTATIONS, ERROR, WARNING
 from ppkd.bridge.missing import cure_of
 from ppkd.bridge.own_data import finds_masks, read_annotations
 from ppkd.bridge.workspace import create
@@ -73,6 +74,27 @@ def open_dataset(section, config):
             f"set -o num_classes={categories}"
         )
     return dataset
+
+
+def check_sets(config):
+    """Open the validation set, and compare it with the training set, before a run that evaluates as it trains.
+
+    Raises:
+        UserError: as `open_dataset`, or classes are numbered otherwise in the one than in the other.
+    """
+    open_dataset("EvalDataset", config)
+    if told := tell_categories(config):
+        raise UserError(f"EvalDataset: {told}")
+
+
+def tell_categories(config):
+    """What `between.compare_categories` finds, as a warning, or returned where no AP can be right."""
+    kind, text = compare_categories(config) or (None, "")
+    if kind == "category-order":
+        return f"{text}: classes would be trained as one thing and evaluated as another; {ANNOTATIONS[kind][1]}"
+    if kind:
+        logger().warning("EvalDataset: %s: %s", text, ANNOTATIONS[kind][1])
+    return None
 
 
 def judge(section, config, path, found, load_crowd=False):

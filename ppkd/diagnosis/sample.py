@@ -7,8 +7,9 @@ import os
 
 import paddle
 
+from ppkd.bridge.coco import coco_class, read_tidied
 from ppkd.bridge.datasets import open_dataset
-from ppkd.bridge.own_data import finds_masks, read_annotations
+from ppkd.bridge.own_data import finds_masks
 from ppkd.bridge.workspace import scope
 from ppkd.diagnosis.scores import score
 from ppkd.errors import UserError
@@ -40,7 +41,7 @@ class Sample:
             raise UserError("the validation set is not in COCO's format")
         with scope(config), quiet():
             path = open_dataset("EvalDataset", config).get_anno()
-        self._content = read_annotations(path, ("images", "annotations", "categories"))
+        self._content = read_tidied(path, ("images", "annotations", "categories")).content
         self._config, self._folder = config, folder
         self._cut(count)
         self.names = {category["id"]: str(category["name"]) for category in self._content["categories"]}
@@ -82,10 +83,8 @@ class Sample:
         return path
 
     def _load(self, path):
-        from pycocotools.coco import COCO
-
         with contextlib.redirect_stdout(io.StringIO()):
-            return COCO(path)
+            return coco_class()(path)
 
     def detect(self, model, architecture, classes, view=None, images=None):
         """What a detector finds, by the run's own EvalReader.

@@ -11,6 +11,8 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from ppkd.bridge.coco import coco_class
+
 # Sizes of objects as COCOeval names them.
 SIZES = ("all", "small", "medium", "large")
 _STATS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -21,7 +23,7 @@ _CHUNK = 4_000_000
 def read_coco(path):
     """A pycocotools ``COCO`` of an annotation file, without its messages."""
     with contextlib.redirect_stdout(io.StringIO()):
-        return COCO(path)
+        return coco_class()(path)
 
 
 class Matches:

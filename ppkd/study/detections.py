@@ -8,6 +8,7 @@ import os
 import tempfile
 from dataclasses import dataclass
 
+from ppkd.bridge.bad_images import BadImages
 from ppkd.bridge.class_names import tell_difference
 from ppkd.bridge.datasets import open_dataset
 from ppkd.bridge.workspace import build_detector, scope
@@ -91,23 +92,31 @@ def detect(config, weights, folder, what, images=None):
     with scope(config) as table, contextlib.redirect_stdout(io.StringIO()):
         dataset = open_dataset("EvalDataset", config)
         annotations, image_dir = dataset.get_anno(), os.path.join(dataset.dataset_dir, dataset.image_dir)
-        ids = sorted({int(record["im_id"][0]) for record in dataset.roidbs})
+        ids = [(record["im_file"], int(record["im_id"][0])) for record in dataset.roidbs]
         path = os.path.join(folder, _FOLDER, f"{_key(config, weights, annotations)}.json")
         if os.path.exists(path):
             logger().info("%s: detections of these weights are there already (%s)", what, path)
-            return Detections(annotations, image_dir, ids, **_read(path))
+            return _detections(annotations, image_dir, ids, _read(path))
         logger().info("%s: detecting on %d images", what, len(ids))
+        bad = BadImages(config, "validation")
         check_reader(config)
         model = build_detector(config)
         load_exactly(model, weights, what, config.get("num_classes"))
-        kind, results = _run(model, table)
-    _write(path, {"kind": kind, "results": results})
-    return Detections(annotations, image_dir, ids, results, kind)
+        kind, results = _run(model, table, bad)
+    made = {"kind": kind, "results": results, "bad": list(bad.found)}
+    _write(path, made)
+    return _detections(annotations, image_dir, ids, made)
 
 
-def _run(model, table):
+def _detections(annotations, image_dir, ids, made):
+    bad = set(made.get("bad", ()))  # files of before have none
+    images = sorted({number for file, number in ids if file not in bad})
+    return Detections(annotations, image_dir, images, made["results"], made["kind"])
+
+
+def _run(model, table, bad):
     with tempfile.TemporaryDirectory() as scratch:
-        evaluate(model, table, scratch)
+        evaluate(model, table, scratch, bad)
         for name, kind in _KINDS.items():
             path = os.path.join(scratch, name)
             if os.path.exists(path):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+
+from ppkd.bridge.coco import read_tidied
 
 __all__ = ["MODELS", "iou", "match", "pick_samples"]
 
@@ -75,8 +76,7 @@ def pick_samples(
     absent = [name for name in ("plain", "distilled") if name not in detections_by_model]
     if unknown or absent:
         raise ValueError(f"detections of {list(MODELS)}: missing {absent}, unknown {unknown}")
-    with open(annotations_json, encoding="utf-8") as file:
-        coco = json.load(file)
+    coco = read_tidied(annotations_json).content
     classes = {c["id"]: c["name"] for c in coco["categories"]}
     images = {image["id"]: image for image in coco["images"]}
     truth = defaultdict(list)

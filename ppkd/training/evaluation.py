@@ -1,11 +1,14 @@
 """Evaluates a detector with ppdet's readers and metrics."""
 
+import contextlib
 import tempfile
 import time
 
 import paddle
 
 from ppkd.bridge import gate, judged
+from ppkd.bridge.bad_images import BadImages, checked_readers, missing_images, told
+from ppkd.bridge.coco import only
 from ppkd.bridge.own_data import finds_masks
 from ppkd.errors import UserError
 from ppkd.files.write import filling
@@ -32,18 +35,24 @@ def check_reader(config):
         )
 
 
-def evaluate(model, table, output_dir=None):
+def evaluate(model, table, output_dir=None, bad=None):
     """Evaluate `model` on the EvalDataset of the current scope.
+
+    Images that are missing or cannot be read are left out, told, and do not count in COCO's metric.
 
     Args:
         model: a ppdet detector; left in the mode it was in.
         table: ppdet's global config as `workspace.scope` yielded it.
         output_dir: folder for ``bbox.json``; None keeps no file.
+        bad: `bad_images.BadImages` that counts those that are left out; None ends at more than ``max_bad_images``.
 
     Returns:
         ``{"AP": .., "AP50": .., "AP75": .., "APs": .., "APm": .., "APl": ..}`` for the COCO metric (fractions; -1
         where the set has no such object), ``{"mAP": ..}`` for others. Those of masks are ``mask_AP`` and so on, beside
         the boxes' or, for SOLOv2, alone.
+
+    Raises:
+        UserError: too many of the images are bad.
     """
     from ppdet.engine import Trainer
 
@@ -52,13 +61,54 @@ def evaluate(model, table, output_dir=None):
     with filling(output_dir) if output_dir is not None else tempfile.TemporaryDirectory() as folder:
         config = table.copy()
         config["model"], config["output_eval"] = model, folder
-        engine = Trainer(config, "eval")
-        with progress("evaluating", len(engine.loader)) as bar, paddle.no_grad():
+        with checked_readers(), missing_images() as missing:
+            engine = Trainer(config, "eval")
+        batches = _Readable(engine, missing, BadImages(table, "validation") if bad is None else bad)
+        counted = only(batches.ids) if table.get("metric") == "COCO" else contextlib.nullcontext()
+        with progress("evaluating", len(engine.loader)) as bar, paddle.no_grad(), counted:
             watch = engine._compose_callback = _Watch(engine, bar)
-            engine._eval_with_loader(engine.loader)
+            engine._eval_with_loader(batches)
     if training:
         model.train()
     return watch.results
+
+
+class _Readable:
+    """Batches of those images that can be read.
+
+    Args:
+        engine: ppdet's trainer.
+        missing: paths of images that are listed and not there.
+        bad: `bad_images.BadImages`.
+
+    Attributes:
+        ids: of the images in the batches so far.
+    """
+
+    def __init__(self, engine, missing, bad):
+        self._loader, self._bad, self.ids = engine.loader, bad, set()
+        self._images = len(engine.dataset.roidbs) + len(missing)
+        self._left_out = [(file, "missing") for file in missing]
+
+    def __len__(self):
+        return len(self._loader)
+
+    def __iter__(self):
+        self._bad.add(self._left_out, self._images)
+        for batch in self._loader:
+            if isinstance(batch, dict):
+                new = told(batch)
+                self._bad.add(new, self._images)
+                self._left_out += new
+                if "im_id" not in batch:
+                    continue
+                self.ids.update(batch["im_id"].numpy().reshape(-1).tolist())
+            yield batch
+        if not self.ids and self._left_out:
+            raise UserError(f"not one validation image can be read, the first: {': '.join(self._left_out[0])}")
+        if self._left_out:
+            counts = self._images - len(self._left_out), self._images
+            logger().warning("evaluated on %d of %d validation images: the others cannot be read", *counts)
 
 
 class _Watch:

@@ -1,7 +1,6 @@
 """Feeds ppdet's readers so that a batch depends on seed, epoch and index only."""
 
 import itertools
-import json
 import random
 
 import numpy as np
@@ -10,13 +9,13 @@ from paddle import distributed as dist
 from paddle.io import DataLoader, Dataset, DistributedBatchSampler
 from paddle.io.dataloader.dataloader_iter import _DataLoaderIterSingleProcess
 
-from ppkd.bridge.bad_images import STAND_IN, BadImages, Checked
+from ppkd.bridge.bad_images import BAD, STAND_IN, BadImages, Checked, marked, told
 from ppkd.bridge.compat import yolox_sizes
 from ppkd.bridge.ground_truth import keep_ground_truth
 from ppkd.bridge.images import BadImage
 from ppkd.errors import UserError
 
-_SEED_KEY, _BAD = "ppkd_seed", "ppkd_bad"
+_SEED_KEY = "ppkd_seed"
 
 
 class TrainLoader:
@@ -93,9 +92,8 @@ class TrainLoader:
             _end(batches)
 
     def _count_bad(self, batch):
-        if _BAD in batch:
-            told = json.loads(batch.pop(_BAD).numpy().tobytes())
-            self._bad.add([tuple(pair) for pair in told], self._images)
+        if bad := told(batch):
+            self._bad.add(bad, self._images)
 
 
 def _end(batches):
@@ -150,7 +148,7 @@ class _Seeded(Dataset):
         try:
             sample = self._dataset[index]
         except BadImage as bad:
-            return {_SEED_KEY: seed, _BAD: (str(bad.file), bad.reason)}
+            return {_SEED_KEY: seed, BAD: (str(bad.file), bad.reason)}
         sample[_SEED_KEY] = seed
         return sample
 
@@ -158,7 +156,7 @@ class _Seeded(Dataset):
         """The first image of the data set that can be read, as a sample."""
         for index in range(len(self)):
             sample = self[index]
-            if _BAD not in sample:
+            if BAD not in sample:
                 del sample[_SEED_KEY]
                 return sample
         raise UserError("not one training image can be read")
@@ -171,8 +169,8 @@ class _SeededCollate:
     def __call__(self, samples):
         seeds = [sample.pop(_SEED_KEY) for sample in samples]
         _seed_augmentation(seeds[0] ^ 0x5EED)
-        bad = [sample[_BAD] for sample in samples if _BAD in sample]
-        samples = [sample for sample in samples if _BAD not in sample]
+        bad = [sample[BAD] for sample in samples if BAD in sample]
+        samples = [sample for sample in samples if BAD not in sample]
         alone = not samples and dist.get_world_size() > 1
         if alone:
             samples = [self._images.stand_in()]
@@ -185,8 +183,7 @@ class _SeededCollate:
             ) from error
         if alone:
             batch[STAND_IN] = np.zeros([1], "float32")
-        # As bytes, for nothing but arrays comes through; absent if there is none, for reading it would cost a wait.
-        return {**batch, _BAD: np.frombuffer(json.dumps(bad).encode(), "uint8").copy()} if bad else batch
+        return marked(batch, bad)
 
 
 def _seed_augmentation(seed):

@@ -6,8 +6,9 @@ import os
 import paddle
 from paddle import distributed as dist
 
+from ppkd.bridge.bad_images import BadImages
 from ppkd.bridge.class_names import difference, names_of_training, tell_taught
-from ppkd.bridge.datasets import open_dataset
+from ppkd.bridge.datasets import check_sets
 from ppkd.bridge.workspace import create, scope
 from ppkd.build import build_model
 from ppkd.detectors import detector_for
@@ -74,7 +75,8 @@ class Trainer:
         state = self._found(resume, force)
         if validate:
             check_reader(self.config)
-            open_dataset("EvalDataset", self.config)  # broken annotations are told now, not after the first epoch
+            check_sets(self.config)  # what is wrong with them is told now, not after the first epoch
+            self._bad_validation = BadImages(self.config, "validation", ends=False)
         self._stages = Stages(self.config, self.seed)
         loader = self._stages.loader(state["epoch"] if state else 0)
         self.standing = Standing(len(loader), batch_size.accumulate)
@@ -258,7 +260,7 @@ class Trainer:
 
     def _evaluate(self):
         """Evaluate the student as it is, and keep its weights if they are the best so far."""
-        results = evaluate(self.student, self._table)
+        results = evaluate(self.student, self._table, bad=self._bad_validation)
         logger().info("epoch %d: %s", self.epoch, summary(results))
         self._log.add({"kind": "eval", "epoch": self.epoch, "step": self.step, **results})
         score = next(iter(results.values()), 0.0)
