@@ -11,6 +11,7 @@ import math
 import os
 
 from ppkd.bridge.own_data import read_annotations
+from ppkd.files.write import write_text
 
 _LARGEST = 2**63 - 1  # of a tensor's whole numbers
 _FALSE, _TRUE = ("", "0", "false", "no"), ("1", "true", "yes")
@@ -273,9 +274,7 @@ def restore_ids(folder, original):
             results = json.load(file)
         for result in results:
             result.update({key: numbers.get(result[key], result[key]) for key, numbers in original.items()})
-        with open(f"{path}.tmp", "w", encoding="utf-8") as file:
-            json.dump(results, file)
-        os.replace(f"{path}.tmp", path)
+        write_text(path, json.dumps(results))
 
 
 # ---- what ppdet and pycocotools read --------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import paddle
 from ppkd.bridge import gate, judged
 from ppkd.bridge.bad_images import BadImages, checked_readers, missing_images, told
 from ppkd.bridge.coco import only
+from ppkd.bridge.compat.loader_processes import lost_processes_are_told
 from ppkd.bridge.own_data import finds_masks
 from ppkd.errors import UserError
 from ppkd.files.write import filling
@@ -35,6 +36,7 @@ def check_reader(config):
         )
 
 
+@lost_processes_are_told()
 def evaluate(model, table, output_dir=None, bad=None):
     """Evaluate `model` on the EvalDataset of the current scope.
 
@@ -54,15 +56,13 @@ def evaluate(model, table, output_dir=None, bad=None):
     Raises:
         UserError: too many of the images are bad.
     """
-    from ppdet.engine import Trainer
-
     training = model.training
     # ppdet writes the detections itself.
     with filling(output_dir) if output_dir is not None else tempfile.TemporaryDirectory() as folder:
         config = table.copy()
         config["model"], config["output_eval"] = model, folder
         with checked_readers(), missing_images() as missing:
-            engine = Trainer(config, "eval")
+            engine = _engine(config)
         batches = _Readable(engine, missing, BadImages(table, "validation") if bad is None else bad)
         counted = only(batches.ids) if table.get("metric") == "COCO" else contextlib.nullcontext()
         with progress("evaluating", len(engine.loader)) as bar, paddle.no_grad(), counted:
@@ -109,6 +109,13 @@ class _Readable:
         if self._left_out:
             counts = self._images - len(self._left_out), self._images
             logger().warning("evaluated on %d of %d validation images: the others cannot be read", *counts)
+def _engine(config):
+    from ppdet.engine import Trainer
+
+    try:
+        return Trainer(config, "eval")
+    except AssertionError as error:  # of a data set that has lost its images meanwhile
+        raise UserError(f"EvalDataset: {' '.join(str(error).split())}: are its images there?") from error
 
 
 class _Watch:

@@ -1,5 +1,6 @@
 """The training loop: ppdet's readers, optimizers and metrics around a plain or a distilled student."""
 
+import contextlib
 import operator
 import os
 
@@ -8,6 +9,7 @@ from paddle import distributed as dist
 
 from ppkd.bridge.bad_images import BadImages
 from ppkd.bridge.class_names import difference, names_of_training, tell_taught
+from ppkd.bridge.compat.loader_processes import lost_processes_are_told
 from ppkd.bridge.datasets import check_sets
 from ppkd.bridge.workspace import create, scope
 from ppkd.build import build_model
@@ -15,6 +17,7 @@ from ppkd.detectors import detector_for
 from ppkd.engine.model import DistillModel
 from ppkd.engine.parallel import distribute
 from ppkd.errors import UserError
+from ppkd.files.lock import held_alone
 from ppkd.files.weights import read_weights
 from ppkd.terminal.log import logger
 from ppkd.terminal.progress import follow
@@ -152,6 +155,7 @@ class Trainer:
         """A context manager that holds ppdet's global config while the trainer lives."""
         return _Opened(cls, recipe, options)
 
+    @lost_processes_are_told()
     def run(self):
         """Train to the last epoch (or `max_steps`, or a signal that asks to stop).
 
@@ -310,14 +314,14 @@ class _Opened:
 
     def __enter__(self):
         batch_size = BatchSize(self._recipe.student, dist.get_world_size())  # may scale the learning rate
-        self._scope = scope(self._recipe.student)
-        table = self._scope.__enter__()
-        try:
-            return self._cls(self._recipe, table, batch_size, **self._options)
-        except BaseException:
-            self._scope.__exit__(None, None, None)
-            raise
+        with contextlib.ExitStack() as stack:
+            if dist.get_rank() == 0:  # which writes, for all of its run
+                stack.enter_context(held_alone(self._recipe.output_dir))
+            table = stack.enter_context(scope(self._recipe.student))
+            trainer = self._cls(self._recipe, table, batch_size, **self._options)
+            self._held = stack.pop_all()
+        return trainer
 
     def __exit__(self, *exception):
-        self._scope.__exit__(None, None, None)
+        self._held.close()
 

@@ -80,7 +80,7 @@ def test_many_kills_leave_no_trace(family, method, arguments, tmp_path):
     assert records(runs[1]) == records(runs[0]), "every step is recorded once"
     left = {path.name for path in runs[1].iterdir()}
     names = {path.replace(".pdparams", ".names.yml") for path in killed if path.endswith(".pdparams")}
-    assert left == set(killed) | names | {"metrics.jsonl", "recipe.yml"}
+    assert left == set(killed) | names | {"metrics.jsonl", "recipe.yml", ".ppkd.lock"}
 
 
 def wait_for(condition, process, seconds=120):

@@ -55,6 +55,7 @@ def test_plain_training_then_inference_on_a_folder(run_tool, shapes, tmp_path):
     assert not [key for key in records[0] if "." in key], "no term of a method"
     assert {path.name for path in run.iterdir()} == {
         "metrics.jsonl", "recipe.yml", "model_final.pdparams", "model_final.names.yml", "model_final.resume",
+        ".ppkd.lock",
     }  # fmt: skip
     assert len(losses_in(tmp_path / "curves")) == 2
 

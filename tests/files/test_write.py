@@ -125,7 +125,8 @@ def test_a_run_writes_through_no_link_of_its_folder(tmp_path):
 # pages that are written once and for all in a temporary folder; and the kernel's own file.
 ELSEWHERE = {
     "files/write.py", "files/download.py", "files/tensor_files.py", "data/shapes.py", "diagnosis/sample.py",
-    "diagnosis/speed.py", "bridge/compat/onnx_numbers.py", "exporting/onnx.py", "demo/demo.py",
+    "diagnosis/speed.py", "bridge/class_names.py", "bridge/compat/onnx_numbers.py",
+    "exporting/onnx.py", "demo/demo.py",
 }  # fmt: skip
 
 

@@ -1,0 +1,73 @@
+"""A folder that one process at a time writes to."""
+
+import contextlib
+import fcntl
+import os
+import socket
+import stat
+
+from ppkd.errors import UserError
+from ppkd.terminal.log import logger
+
+FILE = ".ppkd.lock"
+_held = set()
+
+
+@contextlib.contextmanager
+def held_alone(folder):
+    """A block in which this process alone has a folder, which is made if there is none.
+
+    The lock is the system's, and goes with the process, however that ends; the file stays, or two might hold it.
+    Processes that are forked in the block do not hold it, and neither does what is in the file, which only names the
+    owner. Where the file system knows no locks, that is told, and the block goes on.
+
+    Args:
+        folder: path.
+
+    Raises:
+        UserError: another process has it, or it cannot be made or written to.
+    """
+    path = os.path.join(folder, FILE)
+    try:
+        os.makedirs(folder, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise UserError(
+            f"the output folder {folder} is not writable: {error}. Choose another with -o save_dir=..."
+        ) from error
+    _held.add(handle)
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise UserError(f"{path}: is no file, and cannot be a lock; remove it")
+        _lock(handle, folder)
+        yield
+    finally:
+        _held.discard(handle)
+        os.close(handle)
+
+
+def _lock(handle, folder):
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.read(handle, 200).decode("utf-8", "replace")
+        owner = f" ({owner})" if owner.isprintable() and owner else ""
+        raise UserError(
+            f"another run{owner} is writing into the output folder {folder}: wait until it has ended, or give this one "
+            "another folder with -o save_dir=..."
+        ) from None
+    except OSError as error:
+        logger().warning("%s: this file system knows no locks (%s): let no second run write here", folder, error)
+        return
+    with contextlib.suppress(OSError):  # on a full disk it has no name
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+
+
+def _let_go():
+    for handle in _held:
+        os.close(handle)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)

@@ -1,0 +1,100 @@
+"""Loading processes end with their parent, and their own end is one line (compat/loader_processes.py)."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ppkd.bridge.compat import loader_processes
+from ppkd.bridge.compat.loader_processes import lost_processes_are_told
+from ppkd.errors import UserError
+from tests.conftest import ROOT
+
+# Loads with two processes, of which it tells the numbers; then waits in a step, or ends as a second SIGTERM lets it.
+LOADING = """
+import ppkd, os, sys, time
+import paddle
+from ppkd.bridge.compat import loader_processes
+how, cured = sys.argv[1:]
+if cured == "watched":
+    loader_processes._told_by_the_system, loader_processes._SECONDS = lambda: False, 0.1
+if cured != "plain":
+    loader_processes.end_loading_processes_with_their_parent()
+class Endless(paddle.io.Dataset):
+    def __len__(self): return 10**6
+    def __getitem__(self, i): return i
+batches = iter(paddle.io.DataLoader(Endless(), batch_size=2, num_workers=2))
+next(batches)
+print(*[worker.pid for worker in batches._workers], flush=True)
+if how == "exit":
+    os._exit(143)
+time.sleep(1000)
+"""
+
+
+def running(number):
+    try:
+        return " Z " not in pathlib.Path(f"/proc/{number}/stat").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def left_after(how, cured, seconds):
+    """Loading processes that are there so many seconds after their parent has gone."""
+    command = [sys.executable, "-c", LOADING, how, cured]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    silent = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, env=environment, text=True, **silent) as parent:
+        workers = [int(number) for number in parent.stdout.readline().split()]
+        assert len(workers) == 2
+        if how != "exit":
+            parent.send_signal(signal.SIGKILL)
+        parent.wait(30)
+        limit = time.time() + seconds
+        while any(map(running, workers)) and time.time() < limit:
+            time.sleep(0.05)
+        left = [number for number in workers if running(number)]
+        for number in left:
+            os.kill(number, signal.SIGKILL)
+        return left
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc")
+@pytest.mark.parametrize("how, cured", [("kill", "cured"), ("exit", "cured"), ("kill", "watched")])
+def test_loading_processes_end_with_their_parent(how, cured):
+    assert left_after(how, cured, 10) == []
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc")
+def test_without_the_cure_they_stay():
+    """Once this fails, Paddle has been mended and the cure can go."""
+    assert left_after("kill", "plain", 3) != []
+
+
+@pytest.mark.parametrize(
+    "text, told",
+    [
+        ("(Fatal) DataLoader process (pid   77) exited is killed by signal: Killed. (at dl.cc:1)",
+         r"process \(77\) was ended by a signal: Killed\. If the machine's memory"),
+        ("(Fatal) DataLoader process (pid 8) exited is killed by signal: Bus error.\n  It", "Bus error. If /dev/shm"),
+    ],
+)  # fmt: skip
+def test_a_killed_one_is_told(text, told):
+    with pytest.raises(UserError, match=told), lost_processes_are_told():
+        raise SystemError(text)
+    with pytest.raises(SystemError, match="another"), lost_processes_are_told():
+        raise SystemError("another")
+
+
+def test_the_cure_is_applied_once(monkeypatch):
+    from paddle.io.dataloader import dataloader_iter
+
+    monkeypatch.setattr(dataloader_iter, "_worker_loop", lambda: None)
+    loader_processes.end_loading_processes_with_their_parent()
+    first = dataloader_iter._worker_loop
+    loader_processes.end_loading_processes_with_their_parent()
+    assert dataloader_iter._worker_loop is first
