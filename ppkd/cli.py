@@ -11,6 +11,7 @@ from ppkd.bridge.host import check_host
 from ppkd.errors import UserError, nearest
 from ppkd.files.write import is_of_the_disk
 from ppkd.terminal.log import coloured
+from ppkd.terminal.text import escape_logs, printable
 from ppkd.training.stopping import Stopped
 
 _UNUSED_SLIM = "accepted as PaddleDetection does, and not read: a distilled student is a plain detector"
@@ -220,6 +221,7 @@ def run(parser, command, argv=None):
     """
     args = parser.parse_args(argv)
     gate.allow(getattr(args, "allow_classes", ()))
+    escape_logs()
     # Paddle 3 says at import that compiling extensions would be quicker with it. Nothing here is compiled.
     warnings.filterwarnings("ignore", message="No ccache found")
     try:
@@ -232,7 +234,7 @@ def run(parser, command, argv=None):
             plugins.permit()
         command(args)
     except UserError as error:
-        print(f"{coloured('ppkd: error:', 'red', sys.stderr)} {error}", file=sys.stderr)
+        print(f"{coloured('ppkd: error:', 'red', sys.stderr)} {printable(error)}", file=sys.stderr)
         # Under paddle.distributed.launch a rank that stops must not leave the others waiting.
         sys.stderr.flush()
         if int(os.environ.get("PADDLE_TRAINERS_NUM", "1")) > 1:
@@ -244,7 +246,7 @@ def run(parser, command, argv=None):
     except OSError as error:
         if not is_of_the_disk(error):
             raise
-        print(f"{coloured('ppkd: error:', 'red', sys.stderr)} cannot be written: {error}", file=sys.stderr)
+        print(f"{coloured('ppkd: error:', 'red', sys.stderr)} cannot be written: {printable(error)}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("ppkd: stopped by the user", file=sys.stderr)

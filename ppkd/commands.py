@@ -8,6 +8,7 @@ from ppkd.errors import UserError
 from ppkd.files.write import write_text
 from ppkd.recipe.recipe import load_recipe
 from ppkd.terminal.log import logger, quiet
+from ppkd.terminal.text import printable
 
 
 def train(args):
@@ -36,6 +37,11 @@ def train(args):
         trainer.run()
 
 
+def _show(text):
+    """Print what a command is for; names out of files of others are in it."""
+    print(printable(text, lines=True), flush=True)
+
+
 def explain(args):
     """``ppkd explain``: what a slim file comes to, as a slim file."""
     recipe = load_recipe(args.config, args.slim_config, args.opt)
@@ -47,7 +53,7 @@ def explain(args):
 
         text = explained(recipe, args.opt, os.path.dirname(args.output or "") or ".")
     if not args.output:
-        print(text)
+        _show(text)
         return
     write_text(args.output, text + "\n")
     print(f"written to {args.output}")
@@ -68,7 +74,7 @@ def doctor(args):
     from ppkd.diagnosis import as_json, as_text, examine
 
     found = examine(recipe, args.images)
-    print("\n" + as_text(found, recipe), flush=True)
+    _show("\n" + as_text(found, recipe))
     if args.json:
         write_text(args.json, as_json(found, recipe) + "\n")
     if errors := found.findings.ids("error"):
@@ -79,7 +85,7 @@ def _doctor_data(args, recipe):
     from ppkd.diagnosis import data
 
     scans = data.scan_data(recipe.student)
-    print("\n" + data.as_text(scans), flush=True)
+    _show("\n" + data.as_text(scans))
     if args.json:
         write_text(args.json, data.as_json(scans, recipe.student) + "\n")
     if wrong := data.verdict(scans, recipe.student):
@@ -95,7 +101,7 @@ def layers(args):
 
     with quiet():
         text = layers_text(build_student(recipe, load=False), args.depth)
-    print(text)
+    _show(text)
 
 
 def evaluate(args):
@@ -235,7 +241,7 @@ def compare(args):
     from ppkd.study.compare import compare, comparison_table
 
     found = compare(runs, args.against, args.images, args.resamples)
-    print("\n" + comparison_table(found), flush=True)
+    _show("\n" + comparison_table(found))
     if args.json:
         write_text(args.json, json.dumps(found, indent=1))
 

@@ -17,6 +17,7 @@ from ppkd.errors import UserError
 from ppkd.files.paths import Folder
 from ppkd.terminal.log import duration, logger
 from ppkd.terminal.table import text_table
+from ppkd.terminal.text import printable
 
 SECTIONS = ("TrainDataset", "EvalDataset")
 _EXAMPLES = 5
@@ -172,7 +173,7 @@ def as_text(scans):
     """The report, no line break at the end."""
     lines = []
     for scan in scans:
-        title = f"{scan.section}: {scan.path}, {scan.images} images, {scan.boxes} annotations"
+        title = f"{scan.section}: {printable(scan.path)}, {scan.images} images, {scan.boxes} annotations"
         lines += ["", title, "-" * min(len(title), 110)]
         kinds = [kind for level in LEVELS for kind in KINDS if KINDS[kind][0] == level and scan.counts[kind]]
         if not kinds:

@@ -8,6 +8,7 @@ from ppkd import __version__
 from ppkd.diagnosis.findings import ERROR, LEVELS, WARNING
 from ppkd.terminal.log import duration
 from ppkd.terminal.table import text_table
+from ppkd.terminal.text import printable
 
 _WIDTH = 110
 
@@ -16,7 +17,8 @@ def as_text(examination, recipe):
     """The report, no line break at the end."""
     results = examination.results
     method = recipe.method
-    lines = [f"{recipe.name} ({recipe.student['architecture']}), taught by {method.file} ({method.name})"]
+    who = f"{recipe.name} ({recipe.student['architecture']}), taught by {method.file} ({method.name})"
+    lines = [printable(who)]
     for title, part in (
         ("Weights", _weights), ("Classes", _classes), ("Accuracy on a sample of the validation set", _accuracy),
         ("Levels", _levels), ("One training step", _step), ("Time and memory", _cost),

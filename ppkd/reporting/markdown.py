@@ -1,8 +1,32 @@
 """A `document.Document` as Markdown, with its pictures as files beside it."""
 
 import functools
+import re
+from html import escape
+from urllib.parse import quote
 
 from ppkd.reporting import document
+from ppkd.terminal.text import printable
+
+# Where these stand, Markdown or HTML begins.
+_ACTING = re.compile(r"[\\`*\[\]|~#!]")
+
+
+def text_of(text):
+    """Text for Markdown, in one line: what stands between backticks becomes code, nothing else acts."""
+    parts = re.split(r"`([^`]+)`", printable(text))
+    return "".join(_code(part) if index % 2 else _plain(part) for index, part in enumerate(parts))
+
+
+def _plain(text):
+    return _ACTING.sub(lambda found: f"\\{found[0]}", escape(text, quote=False))
+
+
+def _code(text):
+    """As HTML, in which characters can be escaped, if there is one for which Markdown's own code has no way."""
+    if re.search(r"[<>&|\[\]\\]", text):
+        return f"<code>{_plain(text)}</code>"
+    return f"`{text}`"
 
 
 def render_markdown(page, folder):
@@ -16,17 +40,18 @@ def render_markdown(page, folder):
         ``(text, {file name: bytes})``.
     """
     files = {}
-    parts = [f"# {page.title}", f"**{page.summary}**"]
-    parts += [_table(["", ""], [[what, value] for value, what in page.facts]), *page.remarks]
+    parts = [f"# {text_of(page.title)}", f"**{text_of(page.summary)}**"]
+    parts += [_table(["", ""], [[what, value] for value, what in page.facts]), *map(text_of, page.remarks)]
     for section in page.sections:
-        parts += [f"## {section.title}", section.lead]
+        parts += [f"## {text_of(section.title)}", text_of(section.lead)]
         for index, block in enumerate(section.blocks):
             parts.append(_block(block, f"{section.anchor}-{index + 1}", folder, files))
-    return "\n\n".join([*parts, f"---\n\n{page.footer}"]) + "\n", files
+    return "\n\n".join([*parts, f"---\n\n{text_of(page.footer)}"]) + "\n", files
 
 
-def _table(head, rows, plain=False):
-    clean = [[cell.replace("|", "\\|") for cell in row] for row in (head, *rows)]
+def _table(head, rows, plain=False, strong=()):
+    clean = [[text_of(cell) for cell in row] for row in (head, *rows)]
+    clean = [[f"**{cell}**" for cell in row] if i - 1 in strong else row for i, row in enumerate(clean)]
     rules = ["---"] + ["---" if plain else "---:"] * (len(head) - 1)
     return "\n".join(f"| {' | '.join(row)} |" for row in (clean[0], rules, *clean[1:]))
 
@@ -38,37 +63,38 @@ def _block(block, name, folder, files):
 
 @_block.register
 def _(block: document.Text, name, folder, files):
-    return block.text
+    return text_of(block.text)
 
 
 @_block.register
 def _(block: document.Table, name, folder, files):
-    rows = [[f"**{cell}**" for cell in row] if i in block.strong else row for i, row in enumerate(block.rows)]
-    table = _table(block.head, rows, block.plain)
-    return f"{block.caption}\n\n{table}" if block.caption else table
+    table = _table(block.head, block.rows, block.plain, block.strong)
+    return f"{text_of(block.caption)}\n\n{table}" if block.caption else table
 
 
 @_block.register
 def _(block: document.Gallery, name, folder, files):
-    lines = [f"### {block.title}"] if block.title else []
+    lines = [f"### {text_of(block.title)}"] if block.title else []
     for index, image in enumerate(block.images):
         file = f"{name}-{index + 1}.{image.kind}"
         files[file] = image.data
-        alt = image.alt.replace("[", "(").replace("]", ")")
-        lines.append(f"![{alt}]({folder}/{file})" + (f"\n\n{image.caption}" if image.caption else ""))
+        caption = f"\n\n{text_of(image.caption)}" if image.caption else ""
+        lines.append(f"![{text_of(image.alt)}]({quote(folder)}/{file})" + caption)
     return "\n\n".join(lines)
 
 
 @_block.register
 def _(block: document.Legend, name, folder, files):
-    return "\n".join(f"- {kind}: {text}" for kind, text in block.entries)
+    return "\n".join(f"- {text_of(kind)}: {text_of(text)}" for kind, text in block.entries)
 
 
 @_block.register
 def _(block: document.Missing, name, folder, files):
-    return f"> {block.what}" + (f"\n>\n> To have it: `{block.command}`" if block.command else "")
+    return f"> {text_of(block.what)}" + (f"\n>\n> To have it: {text_of(f'`{block.command}`')}" if block.command else "")
 
 
 @_block.register
 def _(block: document.Code, name, folder, files):
-    return f"<details><summary>{block.title}</summary>\n\n```yaml\n{block.text.rstrip()}\n```\n\n</details>"
+    # Not fenced: a text can hold any fence, and what shows Markdown may show HTML in it.
+    text = escape(printable(block.text.rstrip(), lines=True))
+    return f"<details><summary>{escape(printable(block.title))}</summary>\n\n<pre>{text}</pre>\n\n</details>"

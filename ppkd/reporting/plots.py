@@ -17,6 +17,7 @@ STYLES = (
 HATCHES = ("", "///", "...", "xxx", "\\\\\\", "++", "oo")
 _DPI = 96  # of CSS, so that sizes in inches are those on the page
 _SETTINGS = {
+    "text.parse_math": False,  # a folder's name is no formula
     "font.family": "DejaVu Sans",
     "font.size": 9.5,
     "axes.titlesize": 10.5,

@@ -6,6 +6,8 @@ import logging
 import os
 import sys
 
+from ppkd.terminal.text import printable
+
 _NAME = "ppkd"
 _COLOURS = {"red": 31, "yellow": 33}
 
@@ -15,7 +17,7 @@ def logger():
     log = logging.getLogger(_NAME)
     if not log.handlers:
         lines = _Lines(sys.stdout)
-        lines.setFormatter(logging.Formatter("%(asctime)s %(levelname).1s %(message)s", "%H:%M:%S"))
+        lines.setFormatter(_Printable("%(asctime)s %(levelname).1s %(message)s", "%H:%M:%S"))
         log.addHandler(lines)
         log.propagate = False
         log.setLevel(logging.INFO if os.environ.get("PADDLE_TRAINER_ID", "0") == "0" else logging.ERROR)
@@ -25,6 +27,14 @@ def logger():
 def handler():
     """The log's own handler: its ``stream``, and ``above(bar)`` for a bar that stays below the lines."""
     return next(each for each in logger().handlers if isinstance(each, _Lines))
+
+
+class _Printable(logging.Formatter):
+    """A message is one line, whatever stands in it."""
+
+    def formatMessage(self, record):
+        record.message = printable(record.message)
+        return super().formatMessage(record)
 
 
 class _Lines(logging.StreamHandler):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from ppkd.terminal.text import printable
+
 __all__ = ["COLUMNS", "markdown_table", "result_table", "text_table"]
 
 # key of a row -> (heading, factor to what is shown, decimals)
@@ -39,6 +41,7 @@ def result_table(rows: Sequence[Mapping]) -> str:
 
 def text_table(lines: Sequence[Sequence[str]]) -> str:
     """Rows of text, the heading first, as plain text: first column to the left, the others to the right."""
+    lines = [[printable(cell) for cell in cells] for cells in lines]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = [_line(cells, widths, "  ").rstrip() for cells in lines]
     return "\n".join([text[0], "  ".join("-" * w for w in widths), *text[1:]])
