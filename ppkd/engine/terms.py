@@ -90,6 +90,8 @@ class Term(nn.Layer):
             self.connect_student.append(build_connector(spec.student_connector, ours, connect.channels, where, sides))
         elif spec.student_connector != "none" or spec.teacher_connector != "none":
             raise UserError(f"{spec.name}: connectors are for a term of one source a side; write one term a source")
+        if getattr(LOSSES.get(spec.loss["name"]), "projects", False):
+            return
         connected = [side[-1].channels for side in (self.connect_student, self.connect_teacher) if len(side)]
         _check_channels(spec, pair, connected)
 

@@ -21,6 +21,7 @@ from .ld import LDLoss
 from .mgd import MGDLoss
 from .pkd import PKDLoss
 from .ppyoloe import PPYOLOELoss
+from .score_l2 import ScoreL2Loss
 from .yolov3 import YOLOv3Loss
 
 # By the name that a `loss:` of a term gives. DKDLoss is not here: it needs labels of single rows.
@@ -42,6 +43,7 @@ LOSSES = {
     "partial_l2": PartialL2Loss,
     "pkd": PKDLoss,
     "ppyoloe": PPYOLOELoss,
+    "score_l2": ScoreL2Loss,
     "yolov3": YOLOv3Loss,
 }
 
@@ -65,5 +67,6 @@ __all__ = [
     "PKDLoss",
     "PPYOLOELoss",
     "PartialL2Loss",
+    "ScoreL2Loss",
     "YOLOv3Loss",
 ]

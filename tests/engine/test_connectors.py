@@ -216,6 +216,21 @@ def test_a_loss_may_ask_for_the_sides_as_its_connectors_leave_them(monkeypatch):
     assert seen == [("neck[0]", 4, 6, 8, None), ("fpn[1]", 6, 6, 16, None)]
 
 
+def test_score_l2_projects_by_itself_and_looks_at_the_teachers_scores_only():
+    def levels(features, classes):
+        return Level("neck[0]", Tap("neck"), features, 8), Level("head.cls[0]", Tap("head"), classes, 8)
+
+    names = ("neck[*]", "head.cls[*]")
+    term = Term(TermSpec("t", names, names, {"name": "score_l2"}), [(levels(4, 3), levels(6, 5))])
+    ours, theirs = [paddle.randn([2, 4, 3, 3]), None], [paddle.randn([2, 6, 3, 3]), paddle.full([2, 5, 3, 3], -50.0)]
+    ours[1], theirs[1][0, 4, 1, 2] = paddle.randn([2, 3, 3, 3]), 50.0
+    value = term([ours], [theirs], Context({}, None))[""]
+    projected = term.loss.outer(paddle.nn.functional.relu(term.loss.inner(ours[0])))
+    expected = (projected - theirs[0])[0, :, 1, 2].square().mean()
+    assert float(value) == pytest.approx(float(expected), rel=1e-4), "one position counts"
+    assert term.loss.inner.weight.shape == [6, 4, 1, 1]
+
+
 def test_a_value_that_a_connector_refuses_is_told():
     with pytest.raises(UserError, match=r"t: connector generate: mgd: lambda_ is 2, expected a fraction from 0 to 1"):
         build_connector({"name": "generate", "lambda_": 2}, 4, 4, "t", sides())

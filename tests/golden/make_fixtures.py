@@ -37,6 +37,7 @@ def main(directory=HERE):
         "mgd_masked/case1": slow.mgd_masked(
             9, (2, 4, 5, 6), alpha=2e-5, mask="spatial", **{"lambda": 0.45}
         ),
+        "score_l2/case1": slow.score_l2(20, (2, 4, 3, 5), 3, 6, loss_weight=2.0),
         "mgd_matching/case1": slow_matching.matching(19, (2, 3, 4, 5), 7, groups=2, batches=(2, 1)),
         "l2/case1": slow.l2(
             10,

@@ -268,6 +268,30 @@ def mgd_masked(seed, shape, **hyper):
     return fixture.finish(loss, hyper, {"mse_over_n": term}, {"generated": x})
 
 
+def score_l2(seed, shape, student_channels, classes, **hyper):
+    fixture = Fixture(seed)
+    batch, channels, height, width = shape
+    x = fixture.normal("in_student", batch, student_channels, height, width)
+    teacher = fixture.normal("in_teacher", *shape)
+    logits = fixture.normal("in_logits", batch, classes, height, width, scale=3.0)
+    for name, incoming in (("inner", student_channels), ("outer", channels)):
+        fixture.normal(f"param_{name}.weight", channels, incoming, 1, 1, scale=0.5)
+        fixture.normal(f"param_{name}.bias", channels, scale=0.2)
+    flat = {name: fixture.tensors[f"param_{name}.weight"][:, :, 0, 0] for name in ("inner", "outer")}
+    bias = {name: fixture.tensors[f"param_{name}.bias"] for name in ("inner", "outer")}
+    total, weights = 0.0, 0.0
+    for n in range(batch):
+        for i in range(height):
+            for j in range(width):
+                hidden = flat["inner"] @ x[n, :, i, j] + bias["inner"]
+                hidden = hidden * (hidden > 0).astype("float64")
+                gap = flat["outer"] @ hidden + bias["outer"] - teacher[n, :, i, j]
+                score = max(1 / (1 + math.exp(-float(z))) for z in logits[n, :, i, j])
+                total, weights = total + score * (gap * gap).sum(), weights + score
+    hyper = {"student_channels": student_channels, "teacher_channels": channels, **hyper}
+    return fixture.finish(total / (channels * weights) * hyper["loss_weight"], hyper)
+
+
 def l2(seed, shape, **hyper):
     fixture = Fixture(seed)
     maps = fixture.pair(*shape)

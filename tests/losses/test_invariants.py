@@ -30,6 +30,7 @@ from ppkd.losses import (
     PartialL2Loss,
     PKDLoss,
     PPYOLOELoss,
+    ScoreL2Loss,
     YOLOv3Loss,
     kernels,
 )
@@ -77,6 +78,7 @@ BUILD = {
     "bckd an image": (lambda: BCKDLoss(per="image"), ANCHOR_HEAD),
     "bckd_cls": (BCKDClassLoss, ANCHOR_CLASSES),
     "yolov3": (YOLOv3Loss, (2, 2 * (5 + CLASSES), HEIGHT, WIDTH)),
+    "score_l2": (lambda: ScoreL2Loss(CHANNELS, CHANNELS), (2, CHANNELS + CLASSES, HEIGHT, WIDTH)),
     "ld": (LDLoss, HEAD),
     "ppyoloe": (lambda: PPYOLOELoss(kd_weight=20000), HEAD),
     "ppyoloe as paddledet": (lambda: PPYOLOELoss(kd_weight=20000, kd_per_class=False), HEAD),
@@ -84,14 +86,14 @@ BUILD = {
 # Their way of summing grows with the batch; each has another option as its default.
 GROWS_WITH_BATCH = ("l2 dist",)
 # What they make of the student's map is not the student's map.
-GENERATES = ("mgd", "mgd channel")
+GENERATES = ("mgd", "mgd channel", "score_l2")
 # Cross-entropies without the teacher's entropy, hard targets, and a GIoU whose kink is where both boxes agree; of
 # random distances many are no box at all, and there two that are equal do not overlap.
 NOT_ZERO_AT_EQUALITY = ("yolov3", "ppyoloe", "ppyoloe as paddledet", "crosskd_giou")
 # Those that read no value back from the device and pick no rows by a mask.
 NO_SYNC = (
     "dkd dense", "crosskd_cls", "crosskd_cls a cell", "crosskd_box", "crosskd_giou", "bckd", "bckd_cls", "ld",
-    "partial_l2",
+    "partial_l2", "score_l2",
 )  # fmt: skip
 
 every_loss = pytest.mark.parametrize("name", BUILD)
@@ -120,6 +122,7 @@ def _anchor_head_levels(x):
 
 _INPUTS = {
     YOLOv3Loss: _anchor_fields,
+    ScoreL2Loss: lambda x: (x[:, :CHANNELS], x[:, CHANNELS:]),
     LDLoss: _head_levels,
     PPYOLOELoss: _head_levels,
     BCKDLoss: _anchor_head_levels,
@@ -354,7 +357,7 @@ def test_a_dead_map_gives_a_finite_gradient(name):
     assert np.isfinite(gradient).all()
 
 
-@pytest.mark.parametrize("name", [name for name in BUILD if name != "pkd"])  # which resizes
+@pytest.mark.parametrize("name", [name for name in BUILD if name != "score_l2"])  # which does not compare classes
 def test_unequal_shapes_are_refused_with_both(name):
     loss, student, teacher = _built(name)
     with pytest.raises(ValueError, match=r"student \[.*\] and teacher \[.*\] must have the same shape") as refused:

@@ -10,6 +10,7 @@ from ppkd.losses.kl import kl
 from ppkd.losses.mgd import draw_mask
 from ppkd.losses.normalise import batch_standardise
 from ppkd.losses.pkd import pkd
+from ppkd.losses.score_l2 import score_l2
 
 
 @pytest.mark.parametrize(
@@ -105,3 +106,8 @@ def test_pkd_refuses_maps_of_unequal_size():
     for size in ([5, 7], [4, 6], [10, 12]):
         with pytest.raises(ValueError, match="same shape"):
             pkd(paddle.randn([2, 4, 5, 6]), paddle.randn([2, 4, *size]))
+
+
+def test_score_l2_refuses_scores_of_other_cells():
+    with pytest.raises(ValueError, match=r"class logits are of \[2, 3\] cells, the features of \[3, 3\]"):
+        score_l2(paddle.rand([1, 4, 3, 3]), paddle.rand([1, 4, 3, 3]), paddle.rand([1, 2, 2, 3]))

@@ -31,6 +31,7 @@ STUDENTS = {
     "slim/distill/picodet_from_gfl_r101vd_coco_cwd.yml": "picodet/picodet_s_320_coco_lcnet.yml",
     "slim/distill/ppyoloe_plus_custom_fgd.yml": "custom/ppyoloe_plus_tiny_custom.yml",
     "slim/distill/ppyoloe_plus_custom_ppyoloe.yml": "custom/ppyoloe_plus_tiny_custom.yml",
+    "slim/distill/ppyoloe_plus_custom_score_l2.yml": "custom/ppyoloe_plus_tiny_custom.yml",
     "slim/distill/ppyoloe_plus_distill_l_distill_m.yml": "ppyoloe/distill/ppyoloe_plus_crn_m_80e_coco_distill.yml",
     "slim/distill/ppyoloe_plus_distill_m_distill_s.yml": "ppyoloe/distill/ppyoloe_plus_crn_s_80e_coco_distill.yml",
     "slim/distill/ppyoloe_plus_distill_x_distill_l.yml": "ppyoloe/distill/ppyoloe_plus_crn_l_80e_coco_distill.yml",

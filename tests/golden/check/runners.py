@@ -22,6 +22,7 @@ from ppkd.losses.ld import ld_rows, ld_terms
 from ppkd.losses.mgd import MGDLoss, mgd_generate
 from ppkd.losses.normalise import batch_standardise, pkd_standardise
 from ppkd.losses.pkd import PKDLoss
+from ppkd.losses.score_l2 import ScoreL2Loss
 from tests.golden.check.channel_matching import mgd_matching
 from tests.golden.check.reppoints import reppoints
 from tests.golden.check.rtmdet import rtmdet
@@ -186,6 +187,18 @@ def pkd(case):
         yield "gradient", name, ours[:, ~dead], reference[:, ~dead], GRADIENT
         if dead.any():
             yield "gradient", f"{name} (dead)", ours[:, dead], reference[:, dead], GRADIENT
+
+
+def score_l2(case):
+    hyper = case.hyper
+    loss = ScoreL2Loss(hyper["teacher_channels"], hyper["student_channels"])
+    _load(loss, case)
+    logits = paddle.to_tensor(case["in_logits"])
+    student, _, total = _pair(case, lambda s, t: loss((s, None), (t, logits)) * hyper["loss_weight"])
+
+    yield "value", "loss", total, case["out_loss"], VALUE
+    yield "gradient", "student", student.grad, case["grad_student"], GRADIENT
+    yield from _parameter_gradients(loss, case)
 
 
 def _of_one_size(student, teacher, resize_student):
@@ -362,6 +375,7 @@ RUNNERS = {
         pkd,
         reppoints,
         rtmdet,
+        score_l2,
         solo,
     )
 }
