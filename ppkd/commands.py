@@ -108,30 +108,38 @@ def evaluate(args):
     """``tools/eval.py``: evaluate the detector of ``-c`` with the weights of ``-o weights=``."""
     recipe = load_recipe(args.config, None, args.opt)
     start_device(recipe.student)
-    config = recipe.student | {"classwise": args.classwise, "save_prediction_only": args.save_prediction_only}
+    config = recipe.student | {"classwise": False, "save_prediction_only": args.save_prediction_only}
     _check_writable("--output_eval", args.output_eval)
     _check_writable("--json", args.json and os.path.dirname(args.json))
     from ppkd.bridge.class_names import tell_difference
     from ppkd.bridge.coco import restore_ids
     from ppkd.bridge.datasets import open_dataset, tell_categories
+    from ppkd.bridge.sizes import EVAL_SIZE, check_sizes, reader_size
     from ppkd.bridge.workspace import scope
     from ppkd.build import build_student
+    from ppkd.training.classwise import watched_classes
     from ppkd.training.evaluation import check_reader, summary
     from ppkd.training.evaluation import evaluate as run
 
     check_reader(config)
+    check_sizes(recipe, reader_size(config, "EvalReader"), EVAL_SIZE)
     with scope(config) as table:
         dataset = open_dataset("EvalDataset", config)
         if told := tell_categories(config):
             logger().warning("EvalDataset: %s", told)
         model, weights = _with_weights(build_student(recipe, load=False), config)
         tell_difference(config, weights)
-        results = run(model, table, args.output_eval)
+        with watched_classes() as found:
+            results = run(model, table, args.output_eval)
     if args.output_eval:
         restore_ids(args.output_eval, dataset.original_ids)
+    for classes in found if args.classwise else ():
+        print(f"\n{classes.kind}, AP by class\n{classes.table()}\n", flush=True)
+        logger().info("curves of precision and recall: %s", classes.draw(args.output_eval or "."))
     logger().info(summary(results))
     if args.json:
-        write_text(args.json, json.dumps(results, indent=1))
+        by_class = {"classes": {each.kind: each.rows for each in found}} if args.classwise else {}
+        write_text(args.json, json.dumps(results | by_class, indent=1))
     return results
 
 
@@ -140,6 +148,7 @@ def infer(args):
     recipe = load_recipe(args.config, None, args.opt)
     from ppkd.bridge.class_names import called, names_of
     from ppkd.bridge.images import fault
+    from ppkd.bridge.sizes import TEST_SIZE, check_sizes, reader_size
     from ppkd.bridge.workspace import scope
     from ppkd.build import build_student
     from ppkd.training.inference import find_images
@@ -152,6 +161,7 @@ def infer(args):
     _check_writable("--output_dir", args.output_dir)
     _check_not_over(images, args.output_dir)
     config = recipe.student | {"use_vdl": args.use_vdl, "vdl_log_dir": args.vdl_log_dir}
+    check_sizes(recipe, reader_size(config, "TestReader"), TEST_SIZE)
     model, weights = _with_weights(build_student(recipe, load=False), config)
     with called(config, names_of(config, weights)) as named, scope(named) as table:
         given = (args.draw_threshold, args.output_dir, args.save_results, args.visualize)
@@ -170,9 +180,10 @@ def export(args):
     from ppkd.bridge.class_names import called, names_of
     from ppkd.bridge.workspace import build_detector
     from ppkd.exporting.onnx import check_onnx, write_onnx
-    from ppkd.exporting.static import check_export, publish, write_static
+    from ppkd.exporting.static import check_export, for_size, publish, write_static
 
     check_export(recipe.student)
+    recipe.student = for_size(recipe)
     if args.onnx:
         check_onnx(recipe.student)
 

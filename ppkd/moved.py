@@ -11,6 +11,8 @@ import pathlib
 import sys
 import warnings
 
+# Former names that several wings have today: the wing of the one that is meant.
+_SEVERAL = {"cost": "study", "sizes": "engine", "step": "training", "weights": "files"}
 _HERE = pathlib.Path(__file__).parent
 
 
@@ -19,7 +21,8 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def find_spec(self, name, path=None, target=None):
         package, _, module = name.rpartition(".")
-        found = sorted(_HERE.glob(f"*/{module}.py")) if package == "ppkd" and module.isidentifier() else []
+        wing = _SEVERAL.get(module, "*")
+        found = sorted(_HERE.glob(f"{wing}/{module}.py")) if package == "ppkd" and module.isidentifier() else []
         if len(found) != 1:
             return None
         spec = importlib.util.spec_from_loader(name, self)

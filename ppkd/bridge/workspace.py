@@ -11,6 +11,7 @@ from ppkd.bridge import coco, gate
 from ppkd.bridge.compat.safe_load import restricted
 from ppkd.bridge.compat.twin_config import without_twin
 from ppkd.bridge.host import why_not_imported
+from ppkd.bridge.ppdet_log import route
 from ppkd.errors import UserError, nearest
 from ppkd.files.yaml_io import Tagged
 
@@ -29,6 +30,7 @@ def import_ppdet():
         raise UserError(why_not_imported(error)) from error
     from ppdet.core import workspace
 
+    route()
     return workspace
 
 

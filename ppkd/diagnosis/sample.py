@@ -127,20 +127,14 @@ class Sample:
 @contextlib.contextmanager
 def _seeing(model, view):
     """A block in which a detector gets each batch through a view, at whatever size it has."""
-    # PP-YOLOE's and PicoDet's heads keep the grid of one size of image, which need not be this reader's.
-    fixed = [(layer, layer.eval_size) for layer in model.sublayers() if getattr(layer, "eval_size", None)]
     handle = None
     if view is not None:
-        for layer, _ in fixed:
-            layer.eval_size = None
         handle = model.register_forward_pre_hook(lambda layer, inputs: (_seen(view, inputs[0]), *inputs[1:]))
     try:
         yield
     finally:
         if handle is not None:
             handle.remove()
-        for layer, size in fixed:
-            layer.eval_size = size
 
 
 def _seen(view, batch):

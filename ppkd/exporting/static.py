@@ -6,6 +6,7 @@ import os
 import paddle
 
 from ppkd.bridge.compat import static_graph
+from ppkd.bridge.sizes import EXPORT_SIZE, check_sizes, fitting, follow_images
 from ppkd.bridge.workspace import scope
 from ppkd.errors import UserError, nearest
 from ppkd.files.write import filling
@@ -40,6 +41,21 @@ def image_shape(config):
     """``[3, height, width]`` as `TestReader.inputs_def` gives it, -1 for any; None if it is not given."""
     shape = _given_shape(config)
     return None if shape is None else list(shape)[-3:]
+
+
+def for_size(recipe):
+    """The config by which a detector is built for export: its grid is that of the images of the graph.
+
+    Args:
+        recipe: `recipe.Recipe`.
+
+    Raises:
+        UserError: ``-o eval_size`` is another size than ``TestReader.inputs_def.image_shape``.
+    """
+    shape = image_shape(recipe.student)
+    size = None if shape is None or -1 in shape else tuple(shape[1:])
+    check_sizes(recipe, size, EXPORT_SIZE)
+    return recipe.student | {"eval_size": size and list(size)} if recipe.student.get("eval_size") else recipe.student
 
 
 def _given_shape(config):
@@ -85,7 +101,10 @@ def write_static(model, recipe, folder, batch=None):
         config = table.copy()
         config["model"], config["filename"] = model, recipe.name + ".yml"
         # ppdet asks for the graph as a whole, which Paddle since 2.6 makes only if told so.
-        with paddle.jit.api.sot_mode_guard(False), _batch_of(batch):
+        shape = image_shape(recipe.student)
+        size = None if shape is None or -1 in shape else shape[1:]
+        follow_images(model, size)
+        with paddle.jit.api.sot_mode_guard(False), _batch_of(batch), fitting(size, EXPORT_SIZE):
             Trainer(config, "test").export(folder)
     return os.path.join(folder, recipe.name)
 

@@ -11,6 +11,7 @@ from ppkd.bridge.bad_images import BadImages, checked_readers, missing_images, t
 from ppkd.bridge.coco import only
 from ppkd.bridge.compat.loader_processes import lost_processes_are_told
 from ppkd.bridge.own_data import finds_masks
+from ppkd.bridge.sizes import EVAL_SIZE, fitting, follow_images, reader_size
 from ppkd.errors import UserError
 from ppkd.files.write import filling
 from ppkd.terminal.log import duration, logger
@@ -65,7 +66,9 @@ def evaluate(model, table, output_dir=None, bad=None):
             engine = _engine(config)
         batches = _Readable(engine, missing, BadImages(table, "validation") if bad is None else bad)
         counted = only(batches.ids) if table.get("metric") == "COCO" else contextlib.nullcontext()
-        with progress("evaluating", len(engine.loader)) as bar, paddle.no_grad(), counted:
+        follow_images(model)
+        size = reader_size(table, "EvalReader"), EVAL_SIZE
+        with progress("evaluating", len(engine.loader)) as bar, paddle.no_grad(), counted, fitting(*size):
             watch = engine._compose_callback = _Watch(engine, bar)
             engine._eval_with_loader(batches)
     if training:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from ppkd.bridge.bad_images import Checked
 from ppkd.bridge.images import ENDINGS, BadImage, decode
+from ppkd.bridge.sizes import TEST_SIZE, fitting, follow_images, reader_size
 from ppkd.bridge.workspace import create
 from ppkd.errors import UserError
 from ppkd.files.write import filling, make_folder, write_bytes
@@ -86,11 +87,13 @@ def _detect(model, engine, images, threshold, output_dir, classes, metrics):
     reader, bad = create("TestReader"), {}
     transforms = Checked(reader._sample_transforms)
     model.eval()
+    follow_images(model)
+    size = reader_size(engine.cfg, "TestReader")
     for number, path in enumerate(follow(images, "detecting", len(images))):
         try:
             sample = transforms({"im_id": np.array([number]), "im_file": path, "curr_iter": number})
             batch = {k: paddle.to_tensor(v) for k, v in reader._batch_transforms([sample]).items()}
-            with paddle.no_grad():
+            with paddle.no_grad(), fitting(size, TEST_SIZE):
                 found = model(batch)
             for metric in metrics:
                 metric.update(batch, found)

@@ -11,6 +11,7 @@ from ppkd.bridge.bad_images import BadImages
 from ppkd.bridge.class_names import difference, names_of_training, tell_taught
 from ppkd.bridge.compat.loader_processes import lost_processes_are_told
 from ppkd.bridge.datasets import check_sets
+from ppkd.bridge.sizes import EVAL_SIZE, check_sizes, reader_size
 from ppkd.bridge.workspace import create, scope
 from ppkd.build import build_model
 from ppkd.detectors import detector_for
@@ -78,6 +79,7 @@ class Trainer:
         state = self._found(resume, force)
         if validate:
             check_reader(self.config)
+            check_sizes(recipe, reader_size(self.config, "EvalReader"), EVAL_SIZE)
             check_sets(self.config)  # what is wrong with them is told now, not after the first epoch
             self._bad_validation = BadImages(self.config, "validation", ends=False)
         self._stages = Stages(self.config, self.seed)
