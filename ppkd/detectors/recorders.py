@@ -45,6 +45,11 @@ class Recorder:
         Raises:
             UserError: the module was not called often enough, or returned fewer tensors.
         """
+        value = self._recorded(tap)
+        value = value if tap.view is None else tap.view(value)
+        return value if tap.plus is None else value + self.take(tap.plus)
+
+    def _recorded(self, tap):
         calls = (self.inputs if tap.given else self.outputs)[tap.path]
         if tap.call >= len(calls):
             raise UserError(f"{tap.path} was called {len(calls)} times in this step; call {tap.call} does not exist")
@@ -55,8 +60,11 @@ class Recorder:
             value = value[tap.item]
         elif tap.item:
             raise UserError(f"{tap.path} returns one tensor; {tap.path}[{tap.item}] does not exist")
-        value = value if tap.view is None else tap.view(value)
-        return value if tap.plus is None else value + self.take(tap.plus)
+        return value
+
+    def made_by_the_model(self, tap):
+        """The tensors that `take` makes its own of, as they stand in the model's graph."""
+        return [self._recorded(tap), *(self.made_by_the_model(tap.plus) if tap.plus else ())]
 
 
 def _record(outputs, inputs, layer, given, output):

@@ -13,6 +13,11 @@ class Magnitude(nn.Layer):
     itself; afterwards it stays. Steps in which the term is zero or not finite do not count. Under several ranks it is
     the mean over the ranks, so that it is the same on all.
 
+    A target of gradients is measured in some steps only (see `due`), as norms in place of losses; steps in which the
+    detection loss has none do not count (where a head's last weights start at zero, that is the very first), and until
+    one has counted, a share of nothing is nothing. With ``every_epoch`` it goes on being measured: what counts is then
+    half the last and half what was there before.
+
     Args:
         target: `targets.Target`.
     """
@@ -24,8 +29,12 @@ class Magnitude(nn.Layer):
         self.register_buffer("sums", paddle.zeros([2]))
         self.register_buffer("count", paddle.zeros([1], dtype="int32"))
 
+    def due(self, age):
+        """Whether gradients are to be measured `age` steps after the term began: after 0, 1, 3, 7, ... of the first."""
+        return self.target.gradient and age < self.target.steps and age & (age + 1) == 0
+
     def forward(self, value, own):
-        """The factor for this step.
+        """The factor for this step, which is counted.
 
         Args:
             value: the term before any weight, a scalar.
@@ -35,15 +44,39 @@ class Magnitude(nn.Layer):
             A scalar without gradient.
         """
         with paddle.no_grad():
-            self._count(value.detach(), own.detach())
+            reference = own.detach() if self.target.relative else paddle.ones_like(own)
+            values = (x.astype("float32").reshape([]).abs() for x in (value.detach(), reference))
+            seen = averaged(paddle.stack([*values]))
+            self._count(seen, self.count[0] < self.target.steps)
+            return self.factor()
+
+    def look(self, entering, age):
+        """Count the two norms of an `entering.Entering`, `age` steps after the term began."""
+        with paddle.no_grad():
+            seen = paddle.stack([x.astype("float32").reshape([]) for x in (entering.term, entering.own)])
+            first = age < self.target.steps
+            if self.target.every_epoch and not first:
+                # No sum over the whole run: what was measured long ago is forgotten.
+                mean = self.sums / self.count.astype("float32").clip(min=1)
+                known = self._says_something(seen)
+                paddle.assign(paddle.where(known, mean, self.sums), self.sums)
+                paddle.assign(paddle.where(known, self.count.clip(max=1), self.count), self.count)
+                self._count(seen, known)
+            else:
+                self._count(seen, (self.count[0] == 0).logical_or(paddle.to_tensor(first)))
+
+    def factor(self):
+        """What brings the mean so far to the target; if nothing has counted yet, 1, and 0 for a share of gradients."""
+        with paddle.no_grad():
             mean, reference = self.sums.unbind()
             factor = self.target.value * reference / paddle.where(mean > 0, mean, paddle.ones_like(mean))
-            return paddle.where(mean > 0, factor, paddle.ones_like(mean))
+            return paddle.where(mean > 0, factor, paddle.full_like(mean, 0.0 if self.target.gradient else 1.0))
 
-    def _count(self, value, own):
-        reference = own if self.target.relative else paddle.ones_like(own)
-        seen = averaged(paddle.stack([x.astype("float32").reshape([]).abs() for x in (value, reference)]))
+    def _count(self, seen, wanted):
         # No look at any of these values: the host would wait for the device.
-        counts = paddle.isfinite(seen).all().logical_and(seen[0] > 0).logical_and(self.count[0] < self.target.steps)
+        counts = self._says_something(seen).logical_and(wanted)
         paddle.assign(self.sums + paddle.where(counts, seen, paddle.zeros_like(seen)), self.sums)
         paddle.assign(self.count + counts.astype("int32"), self.count)
+
+    def _says_something(self, seen):
+        return paddle.isfinite(seen).all().logical_and((seen.min() if self.target.gradient else seen[0]) > 0)

@@ -8,8 +8,8 @@ from paddle import nn
 from ppkd.detectors import detector_for
 from ppkd.detectors.context import Clock, Context
 from ppkd.detectors.recorders import Recorder
-from ppkd.engine.magnitude import Magnitude
-from ppkd.engine.terms import Sender, build_terms
+from ppkd.engine.distillation import Distillation
+from ppkd.engine.terms import Sender
 from ppkd.errors import UserError, nearest
 from ppkd.recipe.plan import TEACHER
 from ppkd.terminal.log import logger
@@ -38,6 +38,10 @@ class DistillModel(nn.Layer):
             done every so many batches. Left alone, every batch is the first.
         timed: whether the next step measures `teacher_seconds`, for which a GPU has to be waited for.
         teacher_seconds: time of all teachers in the last step that was measured, or None if none ran.
+        watched: whether the next step measures every term's gradient beside the detection loss's (see `entering`); once
+            an epoch, since ``stop: auto`` and ``magnitude: ... every epoch`` go by it.
+        pulls: what the last such step found: name of a line -> ``(share, cosine)``, scalars: its weighted gradient's
+            norm over the detection loss's, and the cosine between the two.
         alpha: factor on the whole loss; 1 if no term of the plan ever has a weight.
 
     Raises:
@@ -50,6 +54,7 @@ class DistillModel(nn.Layer):
         self.views = dict(views or {})
         self.epoch, self.batch, self.batches = 0, 0, 1
         self.timed, self.teacher_seconds = False, None
+        self.watched, self.pulls = False, {}
         self.alpha = plan.alpha if any(spec.weight for spec in plan.terms) else 1.0
         # A plain tuple hides the teachers from nn.Layer; a dict of layers would too, a Layer attribute would not.
         self._teachers = tuple((name, detector_for(freeze(model))) for name, model in teachers.items())
@@ -95,13 +100,14 @@ class DistillModel(nn.Layer):
             model.eval()
 
     def enter(self, epoch):
-        """Begin an epoch; once the last one with any distillation is over, the teachers are let go.
+        """Begin an epoch; terms that have stopped helping end, and with the last of all terms the teachers go.
 
         Returns:
             Whether they were let go just now.
         """
         self.epoch = epoch
-        if not self._teachers or not all(term.over(epoch) for term in self.terms):
+        self.distillation.enter(epoch)
+        if not self._teachers or not all(self.distillation.over(term, epoch) for term in self.terms):
             return False
         self._teachers = ()
         self.distillation.let_go()
@@ -109,7 +115,8 @@ class DistillModel(nn.Layer):
 
     def active_terms(self):
         """Terms whose weight is not zero in this epoch, with their weights."""
-        weighted = [(term, term.weight(self.epoch)) for term in self.terms]
+        terms = [term for term in self.terms if not self.distillation.over(term, self.epoch)]
+        weighted = [(term, term.weight(self.epoch)) for term in terms]
         return [(term, weight) for term, weight in weighted if weight]
 
     def forward(self, batch):
@@ -158,12 +165,19 @@ class DistillModel(nn.Layer):
         targets = (self._student.assigned(student) or given) if assigned else None
         context = Context(for_teacher, targets, Clock(self.epoch, self.batch, self.batches))
         compared = [(term, weight, term.compare(student, recorded[term.teacher], context)) for term, weight in active]
-        parts = {}
-        for term, weight, values in self.distillation.weighted(compared, losses["loss"], self.epoch):
+        entering = self._measure(compared, losses["loss"], student)
+        parts, weighted = {}, self.distillation.weighted(compared, losses["loss"], self.epoch)
+        if self.watched:
+            self.pulls = self.distillation.pulls(weighted, entering)
+        for term, weight, values in weighted:
             for part, value in values.items():
                 parts[f"{term.label}.{part}" if part else term.label] = value * weight
         losses["loss"] = losses["loss"] + sum(parts.values())
         return {**losses, **parts}
+
+    def _measure(self, compared, own, recorder):
+        clock = Clock(self.epoch, self.batch, self.batches)
+        return self.distillation.measure(self.student, compared, own, recorder, clock, self.watched)
 
     def _assigns_now(self, batch):
         return self._assigner is not None and self._student.assigns_by_prediction(batch)
@@ -195,77 +209,6 @@ class DistillModel(nn.Layer):
         if self.timed and paddle.get_device().startswith("gpu"):
             paddle.device.synchronize()
         return time.perf_counter()
-
-
-class Distillation(nn.Layer):
-    """All that a distillation trains or counts beside the student: what a run's resume state keeps of it.
-
-    Args:
-        plan: `plan.Plan`.
-        student: `detectors.Detector`.
-        senders: list of `terms.Sender`.
-
-    Attributes:
-        terms: all `terms.Term`, one a line of the plan, a teacher and a level.
-        magnitudes: one `magnitude.Magnitude` a line and teacher that has a target.
-    """
-
-    def __init__(self, plan, student, senders):
-        super().__init__()
-        self.terms, self.magnitudes = nn.LayerList(), nn.LayerList()
-        self._magnitude_of = {}
-        names = [sender.name for sender in senders]
-        for spec in plan.terms:
-            for name in spec.teachers or ():
-                if name not in names:
-                    raise UserError(
-                        f"distill.terms.{spec.name}.from: there is no teacher {name!r}{nearest(name, names)}; "
-                        f"there is {', '.join(names)}"
-                    )
-            for sender in senders:
-                if spec.teachers is None or sender.name in spec.teachers:
-                    self._add(spec, student, sender, len(senders) == 1)
-
-    def _add(self, spec, student, sender, alone):
-        try:
-            made = build_terms(spec, student, sender, alone)
-        except UserError as error:
-            told = str(error).startswith((f"{spec.name}:", f"{spec.name}."))
-            raise UserError(f"distill.terms.{'' if told else f'{spec.name}: '}{error}") from error
-        self.terms.extend(made)
-        if spec.magnitude is not None:
-            self._magnitude_of |= {term.label: len(self.magnitudes) for term in made}
-            self.magnitudes.append(Magnitude(spec.magnitude))
-
-    def let_go(self):
-        """Forget what connectors hold of the teachers."""
-        for layer in self.sublayers():
-            if hasattr(layer, "let_go"):
-                layer.let_go()
-
-    def weighted(self, compared, own, epoch):
-        """Put the factor of its magnitude into the weight of each term that has one.
-
-        Args:
-            compared: list of ``(term, weight, parts)``.
-            own: the student's own loss.
-            epoch: current epoch.
-
-        Returns:
-            The same list with the weights to be used.
-        """
-        sums = {}
-        for term, _, values in compared:
-            group = self._magnitude_of.get(term.label)
-            if group is not None:
-                sums[group] = sums.get(group, 0.0) + sum(value.detach() for value in values.values())
-        factors = {group: self.magnitudes[group](value, own) for group, value in sums.items()}
-        return [
-            (term, factors[group] * term.share(epoch), values)
-            if (group := self._magnitude_of.get(term.label)) is not None
-            else (term, weight, values)
-            for term, weight, values in compared
-        ]
 
 
 def freeze(model):

@@ -1,8 +1,8 @@
 """Squared differences of features where the teacher sees an object (``score_l2``).
 
-What Ultralytics documents of its distillation: the features behind a small projector, per position the squared
-difference weighted by the teacher's highest class score there, divided by the sum of the weights and the channels.
-Made from that description; where it says no more, the choices stand below.
+What Ultralytics documents of its distillation (its guide "Knowledge Distillation", 2026): the features behind a small
+projector, per position the squared difference weighted by the teacher's highest class score there, divided by the sum
+of the weights and the channels. Made from that description; where it says no more, the choices stand below.
 """
 
 import paddle.nn.functional as F

@@ -150,7 +150,7 @@ def _target(keys, where):
     try:
         return Target.parse(value, steps)
     except ValueError as error:
-        wanted = "write a value of the term, or a share of the detection loss: 20%"
+        wanted = "write a value of the term, or a share of the detection loss, 20%, or of its gradient, 10% of gradient"
         raise UserError(f"{where}.magnitude: {error}; {wanted}") from None
 
 

@@ -10,7 +10,7 @@ from ppkd.recipe.targets import Target
 TEACHER = "teacher"
 
 # The keys of a schedule, at the top of `distill:` for all terms or in one of them.
-SCHEDULE_KEYS = ("start_epoch", "stop_epoch", "decay", "final_weight", "warmup_epochs")
+SCHEDULE_KEYS = ("start_epoch", "stop_epoch", "stop", "decay", "final_weight", "warmup_epochs")
 
 
 @dataclass
@@ -103,6 +103,9 @@ def schedule_of(options, epochs, where):
     for key, value in {**counts, "stop_epoch": 0 if stop is None else stop}.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise UserError(f"{where}.{key} has to be an epoch number from 0, found {value!r}")
+    auto = options.get("stop")
+    if auto not in (None, "auto"):
+        raise UserError(f"{where}.stop has to be auto, found {auto!r}; an epoch is stop_epoch")
     decay, final = options.get("decay", "constant"), options.get("final_weight")
     if decay not in DECAYS:
         raise UserError(f"{where}.decay has to be one of {', '.join(DECAYS)}; found {decay!r}")
@@ -111,7 +114,7 @@ def schedule_of(options, epochs, where):
     if final is not None and decay == "constant":
         raise UserError(f"{where}.final_weight needs {where.split(': ')[-1]}.decay: linear or cosine")
     final = (1.0 if decay == "constant" else 0.0) if final is None else float(final)
-    return Schedule(counts["start_epoch"], stop, decay, final, counts["warmup_epochs"], epochs)
+    return Schedule(counts["start_epoch"], stop, decay, final, counts["warmup_epochs"], epochs, auto is not None)
 
 
 def schedule_keys(schedule):
@@ -119,6 +122,8 @@ def schedule_keys(schedule):
     keys = {"start_epoch": schedule.start} if schedule.start else {}
     if schedule.stop is not None:
         keys["stop_epoch"] = schedule.stop
+    if schedule.auto:
+        keys["stop"] = "auto"
     if schedule.decay != "constant":
         keys |= {"decay": schedule.decay, "final_weight": schedule.final}
     if schedule.warmup:

@@ -17,6 +17,7 @@ class Schedule:
         final: the factor in the last epoch of a decay.
         warmup: epochs over which the factor rises linearly; the first has 1 / (warmup + 1).
         epochs: epochs of the run, where a decay without `stop` ends.
+        auto: whether the term also ends when it has stopped helping (see `entering.LettingGo`).
     """
 
     start: int = 0
@@ -25,6 +26,7 @@ class Schedule:
     final: float = 1.0
     warmup: int = 0
     epochs: int | None = None
+    auto: bool = False
 
     def factor(self, epoch):
         """The factor in `epoch` (from 0)."""

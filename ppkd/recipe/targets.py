@@ -4,7 +4,9 @@ import re
 from dataclasses import dataclass
 
 STEPS = 50
-_SHARE = re.compile(r"^\s*((\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?)\s*%\s*$")
+_SHARE = re.compile(
+    r"^\s*((?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?)\s*%(\s+of\s+gradient(\s+every\s+epoch)?)?\s*$"
+)
 
 
 @dataclass(frozen=True)
@@ -15,30 +17,39 @@ class Target:
         value: of the weighted term, all its levels and parts together; a share of the student's own loss if `relative`.
         relative: whether `value` is such a share.
         steps: how many steps the average is taken over; then the factor stays as it is.
+        gradient: whether it is a share of the detection loss's gradient instead, where the term enters the student.
+        every_epoch: whether that goes on being measured, once an epoch.
     """
 
     value: float
     relative: bool = False
     steps: int = STEPS
+    gradient: bool = False
+    every_epoch: bool = False
 
     @classmethod
     def parse(cls, text, steps=STEPS):
-        """Read ``0.5`` or ``20%``.
+        """Read ``0.5``, ``20%``, ``10% of gradient`` or ``10% of gradient every epoch``.
 
         Raises:
             ValueError: it is neither, or not above 0.
         """
+        gradient = every_epoch = False
         if isinstance(text, str) and (match := _SHARE.match(text)):
             value, relative = float(match[1]) / 100, True
+            gradient, every_epoch = bool(match[2]), bool(match[3])
         elif isinstance(text, (int, float)) and not isinstance(text, bool):
             value, relative = float(text), False
         else:
-            raise ValueError(f"{text!r} is neither a number nor a share such as 20%")
+            raise ValueError(f"{text!r} is neither a number nor a share such as 20% or 10% of gradient")
         if not 0 < value < float("inf"):
             raise ValueError(f"{text!r} is not above 0")
-        return cls(value, relative, steps)
+        return cls(value, relative, steps, gradient, every_epoch)
 
     @property
     def text(self):
         """What `parse` reads."""
-        return f"{100 * self.value:.12g}%" if self.relative else self.value
+        if not self.relative:
+            return self.value
+        of = " of gradient" * self.gradient + " every epoch" * self.every_epoch
+        return f"{100 * self.value:.12g}%{of}"

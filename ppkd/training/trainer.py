@@ -1,6 +1,7 @@
 """The training loop: ppdet's readers, optimizers and metrics around a plain or a distilled student."""
 
 import contextlib
+import math
 import operator
 import os
 
@@ -206,7 +207,9 @@ class Trainer:
             seed_step(self.seed, at.epoch, at.batch, self.rank)
             if self.distill is not None:
                 self.distill.timed, self.distill.batch = meters.due(ahead=1), at.batch
+                self.distill.watched = at.batch == 0
             losses, whole = self._train_batch(batch), at.ends_step
+            self._report_pulls()
             at.advance()
             meters.add(losses, self.distill and self.distill.teacher_seconds, whole)
             if whole and self._after_step(meters, epochs):
@@ -236,6 +239,16 @@ class Trainer:
                 logger().info(line)
         self._log.add(record)
         self.numerics.check()
+
+    def _report_pulls(self):
+        """Record what the terms' gradients are beside the detection loss's, where it was measured."""
+        pulls, numbers = (self.distill and self.distill.pulls) or {}, {}
+        for name, values in pulls.items():
+            for what, value in zip(("share", "cosine"), map(float, values)):
+                numbers[f"{name}.{what}"] = value if math.isfinite(value) else None
+        if pulls:
+            self.distill.pulls = {}
+            self._log.add({"kind": "gradients", "epoch": self.epoch, "step": self.step, **numbers})
 
     def reload(self, epoch, batch):
         """A batch once more."""
