@@ -215,6 +215,9 @@ def check_files(section, config):
     given = config.get(section)
     if not isinstance(given, dict):
         raise UserError(f"the config has no {section}; a _BASE_ such as configs/datasets/coco_detection.yml gives one")
+    for key in ("dataset_dir", "image_dir", "anno_path"):
+        if not isinstance(given.get(key), str | None):
+            raise UserError(f"{section}.{key} has to be a path, found {given[key]!r}")
     folder = str(given.get("dataset_dir") or ".")
     wanted = {"data set folder": folder}
     for what, key in (("annotation file", "anno_path"), ("image folder", "image_dir")):

@@ -100,17 +100,28 @@ def create(name, *args):
     workspace = import_ppdet()
     if name not in workspace.global_config:
         raise _not_there(name)
-    try:
+    with built_from_config(name):
         made = workspace.create(name)
         return made(*args) if args else made
-    except (TypeError, AttributeError, KeyError, AssertionError) as error:
-        reason = f"{type(error).__name__}: {error}{_nearest_to(error)}"
-        raise UserError(f"{name} cannot be built from this config: {reason}") from error
-    except ValueError as error:
-        wrong = _unknown_class(error, workspace.global_config)
-        if wrong is None:
-            raise
-        raise _not_there(wrong, f"{name}: ") from error
+
+
+@contextlib.contextmanager
+def built_from_config(name):
+    """A block in which ppdet makes `name` of a config's values, whose errors are told as those of the config.
+
+    Raises:
+        UserError: for any error but those of the disk: values go through all of ppdet, Paddle and NumPy.
+    """
+    try:
+        yield
+    except (UserError, OSError):
+        raise
+    except Exception as error:
+        wrong = _unknown_class(error, import_ppdet().global_config) if isinstance(error, ValueError) else None
+        if wrong is not None:
+            raise _not_there(wrong, f"{name}: ") from error
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"{name} cannot be built from this config: {reason[:300]}{_nearest_to(error)}") from error
 
 
 def _not_there(name, where=""):
@@ -136,7 +147,8 @@ def _unknown_class(error, table):
         return match[1] or match[2]
     match = re.search(r"Missing injection name (\S+)", text)  # names the field, not the class
     values = [v.get(match[1]) for v in table.values() if isinstance(v, dict)] if match else []
-    return next((v["name"] for v in values if isinstance(v, dict) and v.get("name") not in table), None)
+    names = [v.get("name") for v in values if isinstance(v, dict)]
+    return next((name for name in names if isinstance(name, str) and name not in table), None)
 
 
 def build_detector(config):
@@ -155,9 +167,10 @@ def build_detector(config):
             for layer in model.sublayers():
                 if isinstance(layer, nn.BatchNorm2D):
                     layer._epsilon, layer._momentum = 1e-3, 0.97
-        transforms = (config.get("TestReader") or {}).get("sample_transforms")
-        if transforms and hasattr(model, "load_meanstd"):
-            model.load_meanstd(transforms)
+        with built_from_config("TestReader"):
+            transforms = (config.get("TestReader") or {}).get("sample_transforms")
+            if transforms and hasattr(model, "load_meanstd"):
+                model.load_meanstd(transforms)
     return model
 
 

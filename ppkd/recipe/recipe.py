@@ -16,6 +16,8 @@ from ppkd.recipe.keys import METHOD_KEYS, RUN_KEYS, check_top_level
 from ppkd.recipe.plan import SCHEDULE_KEYS
 from ppkd.recipe.teachers import check_fields, read_teachers, resolve_paths
 
+_SECTIONS = ("TrainReader", "EvalReader", "TestReader", "TrainDataset", "EvalDataset", "TestDataset", "LearningRate",
+             "OptimizerBuilder")  # fmt: skip
 # What a recipe's method is called that has none but its own terms.
 TERMS = "terms"
 
@@ -136,7 +138,7 @@ def load_recipe(config, slim_config=None, overrides=()):
         _complete(recipe.method, student, slim.own)
     if "architecture" not in student:
         raise UserError(f"{config}: no `architecture`, so there is no detector to build (is a _BASE_ missing?)")
-    _check_counts(recipe)
+    check_counts(recipe)
     expand_own_data(student)
     if slim_config is not None:
         named = recipe.method.options.get("teachers")
@@ -310,7 +312,12 @@ def _override(recipe, values, source):
     recipe.origin.update(dict.fromkeys(values, source))
 
 
-def _check_counts(recipe):
+def check_counts(recipe):
+    """Refuse counts of the run that are none, and sections that are no mappings."""
+    for key in _SECTIONS:
+        value = recipe.student.get(key)
+        if not isinstance(value, dict | None):
+            raise UserError(f"{recipe.origin[key]}: {key} has to be a mapping, found {value!r}")
     for key in ("epoch", "snapshot_epoch", "log_iter", "worker_num", "seed"):
         value = recipe.student.get(key)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):

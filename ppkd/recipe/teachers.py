@@ -119,7 +119,7 @@ def _named(name, entry, student, path, found):
     _check_keys(own, config, where)
     # A detector's file names the weights that its training began with, which are no trained detector's.
     config["pretrain_weights"] = None
-    numbers = {key: _positive(entry.get(key, 1.0), f"{where}.{key}") for key in ("weight", "input_scale")}
+    numbers = {key: positive(entry.get(key, 1.0), f"{where}.{key}") for key in ("weight", "input_scale")}
     return _spec(config, own, own, student, path, **numbers)
 
 
@@ -144,7 +144,8 @@ def _spec(config, values, own, student, path, **more):
     return TeacherSpec(config, None if weights is None else str(weights), path, **more)
 
 
-def _positive(value, where):
+def positive(value, where):
+    """A number above 0 as float; anything else is refused with the place where it stands."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
         raise UserError(f"{where} has to be a number above 0, found {value!r}")
     return float(value)

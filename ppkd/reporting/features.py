@@ -96,7 +96,10 @@ class Pair:
         path = os.path.join(self._run.folder, name + checkpoint.RESUME_SUFFIX)
         if not os.path.exists(path):
             raise UserError(f"{path} is not there any more; what the distillation learned beside the student is in it")
-        self.model.distillation.set_state_dict(checkpoint.load(path)["terms"])
+        try:
+            self.model.distillation.set_state_dict(checkpoint.load(path)["terms"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"{path}: terms in it are none of this run's ({type(error).__name__})") from error
 
     def student(self, batch, paths):
         """A `Recorder` of the student's modules at `paths` in eval mode."""

@@ -1,15 +1,14 @@
 """A folder that training has left, read back: its recipe, its records and its weights."""
 
-import json
 import os
 
 from ppkd.errors import UserError, nearest
-from ppkd.files.regular import open_file
 from ppkd.files.yaml_io import merge
 from ppkd.recipe.recipe import parse_overrides
 from ppkd.recipe.teachers import check_fields
 from ppkd.training.digest import digest
 from ppkd.training.record import FILE, read_record
+from ppkd.training.records import read_records
 
 WEIGHTS = ("model_final", "best_model", "last")
 
@@ -45,7 +44,8 @@ class Run:
             there = [name for name in WEIGHTS if os.path.isfile(os.path.join(folder, f"{name}.pdparams"))]
             hint = f"there is {', '.join(there)} (--weights)" if there else "has it ended? `ppkd train -r auto` goes on"
             raise UserError(f"{self.weights}: no such weights; {hint}")
-        self.records = _records(os.path.join(folder, "metrics.jsonl"))
+        records = os.path.join(folder, "metrics.jsonl")
+        self.records = read_records(records) if os.path.exists(records) else []
 
     @property
     def distilled(self):
@@ -110,16 +110,6 @@ def _override(recipe, overrides):
             raise UserError(f"-o {key}: the run's recipe.yml has no such key{nearest(key, names)}")
     check_fields(recipe.student, given, "-o")
     merge(recipe.student, given)
-
-
-def _records(path):
-    if not os.path.exists(path):
-        return []
-    try:
-        with open_file(path, encoding="utf-8") as file:
-            return [json.loads(line) for line in file if line.endswith("\n")]
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
 
 
 def _found_below(folder):

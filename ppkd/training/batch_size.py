@@ -25,7 +25,10 @@ class BatchSize:
 
     def __init__(self, config, ranks):
         self.accumulate = accumulate = count(config, "accumulate", 1, least=1)
-        self.real = int(config["TrainReader"].get("batch_size", 1)) * ranks * accumulate
+        images = config["TrainReader"].get("batch_size", 1)
+        if isinstance(images, bool) or not isinstance(images, int) or images < 1:
+            raise UserError(f"TrainReader.batch_size has to be a number of images, found {images!r}")
+        self.real = images * ranks * accumulate
         wanted, scale = config.get("total_batch_size"), config.get("scale_lr", False)
         if wanted is not None and (isinstance(wanted, bool) or not isinstance(wanted, int) or wanted < 1):
             raise UserError(f"total_batch_size has to be a number of images, found {wanted!r}")

@@ -5,6 +5,7 @@ import os
 
 from ppkd.errors import UserError
 from ppkd.files.class_names import SUFFIX, write_names
+from ppkd.files.paths import safe_name
 from ppkd.files.tensor_files import read_tensors, write_tensors
 from ppkd.files.write import replacing
 from ppkd.terminal.log import logger
@@ -13,6 +14,11 @@ RESUME_SUFFIX = ".resume"
 # The checkpoint that is written again and again, inside of epochs and when a run is stopped.
 LAST = "last"
 _FORMAT = 2
+# What every resume file has, of whatever version; parts that may be missing are told of by who restores them.
+_KINDS = {
+    "epoch": int, "batch": int, "step": int, "best": int | float, "digest": dict, "student": dict, "optimizer": dict,
+    "terms": dict | None, "moving": list, "ema": dict | None,
+}  # fmt: skip
 
 
 def write(path, content):
@@ -71,9 +77,35 @@ def load(path):
     if not os.path.isfile(file):
         raise UserError(f"-r {path}: no resume file {file}")
     state = read_tensors(file, keep_tensors=True)
-    if not isinstance(state, dict) or state.get("format") != _FORMAT:
+    if not isinstance(state, dict) or type(state.get("format")) is not int or state["format"] != _FORMAT:
         raise UserError(f"{file}: not a resume file that this version of ppkd wrote")
     return state
+
+
+def admitted(state, file):
+    """`state`, if it has what a run goes on from.
+
+    Args:
+        file: it was read from, for messages.
+
+    Raises:
+        UserError: it is none of this format, or a part is of another kind than was ever written.
+    """
+    for key, kind in _KINDS.items():
+        if not isinstance(state.get(key), kind) or isinstance(state.get(key), bool):
+            raise UserError(f"{file}: {key} in it is no {key} of a run: {_shown(state.get(key))}")
+    if min(state[key] for key in ("epoch", "batch", "step")) < 0:
+        raise UserError(f"{file}: a run does not stand before its beginning")
+    if not all(isinstance(key, str) for key in state["digest"]):
+        raise UserError(f"{file}: digest in it is no digest of a run")
+    name = state.get("to_evaluate", "")
+    if name is not None and (name == "" or not isinstance(name, str) or safe_name(name) != name):
+        raise UserError(f"{file}: to_evaluate in it is no name of a snapshot: {_shown(name)}")
+    return state
+
+
+def _shown(value):
+    return repr(value)[:80] if isinstance(value, (str, int, float, bool, type(None))) else f"a {type(value).__name__}"
 
 
 def load_newest(folder):

@@ -12,8 +12,8 @@ from ppkd.bridge.host import record_of_host
 from ppkd.errors import UserError
 from ppkd.files.class_names import KEY
 from ppkd.files.yaml_io import clone, dump, read_yaml
-from ppkd.recipe.recipe import MethodSpec, Recipe
-from ppkd.recipe.teachers import RESERVED, TeacherSpec
+from ppkd.recipe.recipe import MethodSpec, Recipe, check_counts
+from ppkd.recipe.teachers import RESERVED, TeacherSpec, positive
 
 FILE = "recipe.yml"
 RUN, DISTILL, VERSIONS = "run", "distill", "versions"
@@ -52,8 +52,11 @@ def read_record(folder):
     content = read_yaml(path)
     if not isinstance(content.get(RUN), dict):
         raise UserError(f"{path}: not the record of a run: no `{RUN}:` in it")
+    _check_run(content[RUN], path)
     configs = {name: value for name, value in content.items() if name not in RESERVED}
-    recipe = Recipe(os.path.basename(os.path.abspath(folder)), content[RUN])
+    run = content[RUN]
+    recipe = Recipe(os.path.basename(os.path.abspath(folder)), run, origin=dict.fromkeys(run, f"{path}: {RUN}"))
+    check_counts(recipe)
     method = content.get(DISTILL)
     if configs and method is None:
         raise UserError(
@@ -61,9 +64,63 @@ def read_record(folder):
             "method; train it again"
         )
     if method is not None:
-        recipe.method = MethodSpec(**{key: clone(method[key]) for key in _METHOD if key in method})
+        recipe.method = _method(method, f"{path}: {DISTILL}")
         for name, config in configs.items():
-            own = (method.get("teachers") or {}).get(name) or {}
-            weights = config.get("pretrain_weights")
-            recipe.teachers[name] = TeacherSpec(config, weights, path, own.get("weight", 1), own.get("input_scale", 1))
-    return recipe, content.get(VERSIONS) or {}
+            recipe.teachers[name] = _teacher(name, config, method.get("teachers") or {}, path)
+        if not configs:
+            raise UserError(f"{path}: has `{DISTILL}:` and no teacher")
+    found = content.get(VERSIONS) or {}
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: {VERSIONS} has to be a mapping, found {found!r}")
+    return recipe, {str(name): str(value) for name, value in found.items()}
+
+
+def _check_run(run, where):
+    _check_config(run, f"{where}: {RUN}")
+    for key in ("save_dir", "dataset_dir"):
+        if not isinstance(run.get(key), str | None):
+            raise UserError(f"{where}: {RUN}.{key} has to be a path, found {run[key]!r}")
+
+
+def _check_config(config, where):
+    if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
+        raise UserError(f"{where} describes no detector: no `architecture` in it")
+    odd = [key for key in config if not isinstance(key, str)]
+    if odd:
+        raise UserError(f"{where}: a key has to be a name, found {odd[0]!r}")
+
+
+# Fields of a `MethodSpec` and what they are.
+_KINDS = {
+    "name": str, "params": dict, "levels": int | None, "options": dict, "file": str, "architecture": str,
+    "epochs": int | None,
+}  # fmt: skip
+
+
+def _method(method, where):
+    if not isinstance(method, dict) or "name" not in method:
+        raise UserError(f"{where} has to be a mapping with the name of a method, found {method!r}")
+    for key in _METHOD:
+        if key in method and (not isinstance(method[key], _KINDS[key]) or isinstance(method[key], bool)):
+            raise UserError(f"{where}.{key} is of another kind than a run records: {method[key]!r}")
+        for inner in method[key] if isinstance(method.get(key), dict) else ():
+            if not isinstance(inner, str):
+                raise UserError(f"{where}.{key}: a key has to be a name, found {inner!r}")
+    plugins = method.get("options", {}).get("plugins") or []
+    if not isinstance(plugins, list) or not all(isinstance(item, str) for item in plugins):
+        raise UserError(f"{where}.options.plugins has to be a list of paths, found {plugins!r}")
+    return MethodSpec(**{key: clone(method[key]) for key in _METHOD if key in method})
+
+
+def _teacher(name, config, noted, path):
+    if not isinstance(name, str):
+        raise UserError(f"{path}: a key has to be a name, found {name!r}")
+    _check_config(config, f"{path}: {name}")
+    weights, own = config.get("pretrain_weights"), noted.get(name) or {} if isinstance(noted, dict) else None
+    if not isinstance(own, dict):
+        raise UserError(f"{path}: {DISTILL}.teachers has to be a mapping of mappings, found {noted!r}")
+    if not isinstance(weights, str | None):
+        raise UserError(f"{path}: {name}.pretrain_weights has to be a path or a URL, found {weights!r}")
+    where = f"{path}: {DISTILL}.teachers.{name}"
+    numbers = [positive(own.get(key, 1), f"{where}.{key}") for key in ("weight", "input_scale")]
+    return TeacherSpec(config, weights, path, *numbers)

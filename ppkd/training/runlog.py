@@ -7,6 +7,7 @@ from ppkd.errors import UserError
 from ppkd.files.regular import open_file
 from ppkd.files.write import append, remove_leftovers, write_text
 from ppkd.training.record import FILE, record
+from ppkd.training.records import readable
 
 
 class RunLog:
@@ -70,8 +71,7 @@ class RunLog:
 
 
 def _belongs(line, step):
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return False
-    return record["step"] < step or (record["step"] == step and record["kind"] == "train")
+    record = readable(line, whole=False)
+    return record is not None and (
+        record["step"] < step or (record["step"] == step and record["kind"] == "train")
+    )

@@ -2,7 +2,7 @@
 
 from ppkd.bridge.bad_images import BadImages
 from ppkd.bridge.datasets import open_dataset
-from ppkd.bridge.workspace import create, scope
+from ppkd.bridge.workspace import built_from_config, create, scope
 from ppkd.errors import UserError, nearest
 from ppkd.files.yaml_io import clone, merge
 from ppkd.training.loader import TrainLoader
@@ -45,7 +45,9 @@ class Stages:
         with scope(config):
             dataset = open_dataset("TrainDataset", config)
             workers = int(config.get("worker_num") or 0)
-            return TrainLoader(create("TrainReader"), dataset, workers, self._seed, self.bad)
+            reader = create("TrainReader")
+            with built_from_config("TrainReader"):
+                return TrainLoader(reader, dataset, workers, self._seed, self.bad)
 
 
 def _checked(config):

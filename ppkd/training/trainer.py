@@ -139,6 +139,7 @@ class Trainer:
         if state is None:
             logger().info("--resume auto: no checkpoint in %s yet, so this is a new run", self.output_dir)
             return None
+        checkpoint.admitted(state, f"-r {resume}")
         if (state["terms"] is None) != (self.recipe.method is None):
             raise UserError("-r: the checkpoint is of a run with another --slim_config (or none)")
         for line in check_same(state["digest"], self.digest, force):
@@ -312,7 +313,15 @@ class Trainer:
     def restore(self, state):
         """Go on as `state` was; a part that it has nothing of, since it is older than the part, gets None."""
         for name, part in self._parts.items():
-            part.restore(state.get(name))
+            try:
+                part.restore(state.get(name))
+            except (UserError, OSError):
+                raise
+            except Exception as error:  # a part of another kind than was ever written
+                reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+                raise UserError(f"-r: {name} in the resume file is none of this run's ({reason})") from error
+        if state["batch"] > self.standing.batches:
+            raise UserError(f"-r: the resume file stands at batch {state['batch']} of {self.standing.batches}")
         self.standing.restore(state)
         logger().info("resumed after epoch %d, batch %d, step %d", self.epoch, self.batch, self.step)
 
