@@ -5,8 +5,10 @@ from ppkd.detectors.fcos import FCOS
 from ppkd.detectors.gfl import GFL, PicoDet
 from ppkd.detectors.ppyoloe import PPYOLOE
 from ppkd.detectors.rcnn import RCNN
+from ppkd.detectors.reppoints import RepPoints
 from ppkd.detectors.retinanet import RetinaNet
 from ppkd.detectors.rtmdet import RTMDet
+from ppkd.detectors.solo import SOLO
 from ppkd.detectors.solov2 import SOLOv2
 from ppkd.detectors.tood import TOOD
 from ppkd.detectors.yolov3 import YOLOv3
@@ -14,7 +16,7 @@ from ppkd.detectors.yolox import YOLOX
 
 __all__ = ["ANCHORS", "TARGETS", "Detector", "Level", "Tap", "detector_for"]
 
-_ADAPTERS = (FCOS, GFL, PicoDet, PPYOLOE, RCNN, RetinaNet, RTMDet, SOLOv2, TOOD, YOLOv3, YOLOX)
+_ADAPTERS = (FCOS, GFL, PicoDet, PPYOLOE, RCNN, RepPoints, RetinaNet, RTMDet, SOLO, SOLOv2, TOOD, YOLOv3, YOLOX)
 
 
 def detector_for(model):

@@ -17,15 +17,18 @@ from ppkd.exporting.static import image_shape, write_static
 _RELEASE = "1.3.1" if int(paddle.__version__.split(".")[0]) < 3 else "2.1.0"
 _NO_PROPOSALS = "it knows neither generate_proposals nor distribute_fpn_proposals"
 _RCNN = dict.fromkeys(("FasterRCNN", "MaskRCNN", "CascadeRCNN"), _NO_PROPOSALS)
+_DEFORMABLE = "it does not know deformable convolutions (deformable_conv_v1)"
 # What paddle2onnx does not convert, or into a file that does not run: architecture -> why.
 _UNCONVERTED = {
     "1.3.1": _RCNN | {
         "RetinaNet": "it loses the size of a slice that goes backwards",
         "TOOD": "it does not set values along two axes",
-        "SOLOv2": "it makes a list where a number is wanted (ConstantOfShape)",
+        **dict.fromkeys(("SOLO", "SOLOv2"), "it makes a list where a number is wanted (ConstantOfShape)"),
+        "RepPoints": _DEFORMABLE,
     },
     "2.1.0": _RCNN | {
         "RetinaNet": "it loses the size of a slice that goes backwards",
+        "RepPoints": _DEFORMABLE,
         "FCOS": "it slices the list of locations along an axis too many",
     },
 }  # fmt: skip

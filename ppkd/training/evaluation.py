@@ -165,7 +165,7 @@ class _Watch:
 
 def _found_by(architecture, found):
     """What a detector finds, the main thing first, and the prefix of its figures: SOLOv2 finds masks without boxes."""
-    kinds = {"SOLOv2": ("mask",), "MaskRCNN": ("bbox", "mask")}.get(architecture, ("bbox",))
+    kinds = {"SOLO": ("mask",), "SOLOv2": ("mask",), "MaskRCNN": ("bbox", "mask")}.get(architecture, ("bbox",))
     if "mask" in found and "mask" not in kinds:
         kinds = (*kinds, "mask")  # a Cascade R-CNN with a mask head
     return [(kind, "mask_" if kind == "mask" else "") for kind in kinds]

@@ -13,8 +13,10 @@ from ppkd.detectors.gfl import GFL, PicoDet
 from ppkd.detectors.ppyoloe import PPYOLOE
 from ppkd.detectors.rcnn import RCNN
 from ppkd.detectors.recorders import Recorder
+from ppkd.detectors.reppoints import RepPoints
 from ppkd.detectors.retinanet import RetinaNet
 from ppkd.detectors.rtmdet import RTMDet
+from ppkd.detectors.solo import SOLO
 from ppkd.detectors.solov2 import SOLOv2
 from ppkd.detectors.tood import TOOD
 from ppkd.detectors.yolov3 import YOLOv3
@@ -27,17 +29,20 @@ from tests.helpers_training import count_calls, differing, everything_in, fail, 
 KINDS = {
     "retinanet": RetinaNet, "ppyoloe": PPYOLOE, "gfl": GFL, "picodet": PicoDet, "yolov3": YOLOv3, "fcos": FCOS,
     "tood": TOOD, "yolox": YOLOX, "faster_rcnn": RCNN, "mask_rcnn": RCNN, "cascade_rcnn": RCNN, "solov2": SOLOv2,
-    "rtmdet": RTMDet,
+    "rtmdet": RTMDet, "reppoints": RepPoints, "solo": SOLO,
 }  # fmt: skip
+SOLO_HEAD = "feat_channels: 16, stacked_convs: 2, norm_groups: 4, num_grids: [10, 8, 6, 4, 3]"
 # Variants of a family: overrides of its tiny config.
 VARIANTS = {
     "picodet apart": ("picodet", ["PicoHead.conv_feat.share_cls_reg=false"]),
     "ppyolo": ("yolov3", ["YOLOv3Head.iou_aware=true", "YOLOv3Loss.iou_aware_loss={name: IouAwareLoss}"]),
+    "solo decoupled": ("solo", ["SOLO.head=DecoupledSOLOHead", f"DecoupledSOLOHead={{{SOLO_HEAD}}}"]),
 }
 RCNNS = ("faster_rcnn", "mask_rcnn", "cascade_rcnn")
-FROM_STRIDE_4 = (*RCNNS, "solov2")
+FROM_STRIDE_4 = (*RCNNS, "solov2", "solo")
 STRIDES = {
-    "retinanet": [8, 16, 32, 64, 128], "ppyoloe": [32, 16, 8], "yolov3": [32, 16, 8],
+    **dict.fromkeys(("retinanet", "reppoints"), [8, 16, 32, 64, 128]),
+    "ppyoloe": [32, 16, 8], "yolov3": [32, 16, 8],
     **dict.fromkeys(("picodet", "yolox", "rtmdet"), [8, 16, 32]),
     **dict.fromkeys(("gfl", "fcos", "tood"), [8, 16, 32, 64]),
     **dict.fromkeys(FROM_STRIDE_4, [4, 8, 16, 32, 64]),
@@ -45,6 +50,10 @@ STRIDES = {
 # Where a head's levels lie, if not where the neck's do: grids of so many cells, or strides.
 GRIDS = [(n, n) for n in (10, 8, 6, 4, 3)]
 PLACES = {("solov2", "head.cls"): GRIDS, ("solov2", "head.kernel"): GRIDS, ("solov2", "head.mask"): [4]}
+# SOLO's masks are of half its maps' strides; the first map is the second's size, and the last one the last but one's.
+SOLO_MASKS = [4, 4, 8, 16, 16]
+PLACES |= {("solo", "head.cls"): GRIDS, ("solo", "head.mask"): SOLO_MASKS, ("solo decoupled", "head.cls"): GRIDS}
+PLACES |= {("solo decoupled", f"head.mask_{axis}"): SOLO_MASKS for axis in "xy"}
 NECK = {family: [16] * len(STRIDES[family]) for family in KINDS}
 NECK |= {"ppyoloe": [96, 48, 24], "yolov3": [16, 12, 8], "yolox": [32, 64, 128], "rtmdet": [32, 32, 32]}
 BODY = dict.fromkeys(KINDS, [(8, 16), (16, 32), (32, 32)])
@@ -79,6 +88,8 @@ HEADS = {
         "head.objectness": lambda classes: 1,
     },
     "rtmdet": {"head.cls": lambda classes: classes, "head.box": lambda classes: 4},
+    "reppoints": {"head.cls": lambda classes: classes, "head.points": lambda classes: 18},
+    "solo": {"head.cls": lambda classes: classes},
     **dict.fromkeys(RCNNS, {"head.objectness": lambda classes: 3, "head.box": lambda classes: 3 * 4}),
     "solov2": {
         "head.cls": lambda classes: classes,
@@ -270,10 +281,10 @@ def of_the_loss(adapter, batch, monkeypatch):
         patch.setattr(head, "get_loss", lambda *args: given.append(args) or original(*args))
         adapter.model(batch)
     (outputs,) = given
-    if not isinstance(adapter, (RCNN, SOLOv2)):
+    if not isinstance(adapter, (RCNN, SOLO, SOLOv2)):
         outputs = outputs[0]
     found = dict(zip(HEADS_IN_ORDER[type(adapter)], outputs))
-    return {source: value if isinstance(value, list) else [value] for source, value in found.items()}
+    return {source: value if isinstance(value, list) else [value] for source, value in found.items() if source}
 
 
 HEADS_IN_ORDER = {
@@ -287,6 +298,8 @@ HEADS_IN_ORDER = {
     RTMDet: ("head.cls", "head.box"),
     RCNN: ("head.objectness", "head.box"),
     SOLOv2: ("head.cls", "head.kernel", "head.mask"),
+    SOLO: (None, "head.cls"),  # masks of different numbers of channels are not compared here
+    RepPoints: ("head.cls", "head.points"),
 }
 
 

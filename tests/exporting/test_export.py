@@ -28,7 +28,7 @@ from tests.helpers_training import PADDLE, fit
 
 DETECTORS = (
     "retinanet", "fcos", "gfl", "picodet", "tood", "ppyoloe", "yolov3", "yolox", "faster_rcnn", "mask_rcnn",
-    "cascade_rcnn", "solov2", "rtmdet",
+    "cascade_rcnn", "solov2", "rtmdet", "reppoints", "solo",
 )  # fmt: skip
 GRAPH = "model.json" if PADDLE >= 3 else "model.pdmodel"
 

@@ -21,7 +21,8 @@ def moment_boxes(points, moment, gradient):
     sets = points.reshape([batch, count, 2, height, width])
     middle = sets.mean(axis=1)
     variance = (sets - middle.unsqueeze(1)).square().sum(axis=1) / (count - 1)
-    factor = (moment * gradient + moment.detach() * (1 - gradient)).exp().flip(0).reshape([1, 2, 1, 1])
+    # What is detached is a product: of a parameter itself a static graph would save the copy too.
+    factor = (moment * gradient + (moment * (1 - gradient)).detach()).exp().flip(0).reshape([1, 2, 1, 1])
     half = safe_sqrt(variance) * factor
     return paddle.concat([middle - half, middle + half], axis=1)[:, [1, 0, 3, 2]]
 

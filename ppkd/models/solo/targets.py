@@ -2,31 +2,28 @@
 
 import cv2
 import numpy as np
+from ppdet.data import transform
+from ppdet.data.transform.operators import BaseOperator, register_op
 
 
 def register():
-    """Make ``Gt2SOLOTarget`` a batch transform that readers can name."""
-    from ppdet.data.transform import batch_operators
-    from ppdet.data.transform.operators import BaseOperator, register_op
+    """ppdet looks transforms up in its package by name; nothing but importing this module is needed otherwise."""
+    transform.Gt2SOLOTarget = Gt2SOLOTarget
 
-    if hasattr(batch_operators, "Gt2SOLOTarget"):
-        return
 
-    @register_op
-    class Gt2SOLOTarget(BaseOperator):
-        """Replaces an image's boxes, classes and masks by what the cells of all grids learn.
+@register_op
+class Gt2SOLOTarget(BaseOperator):
+    """Replaces the boxes, classes and masks of a batch by what the cells of all grids learn.
 
-        Args: see `targets`.
-        """
+    Args: see `targets`.
+    """
 
-        def __init__(self, num_grids, scale_ranges, strides=(8, 8, 16, 32, 32), pos_scale=0.2):
-            super().__init__()
-            self.settings = tuple(num_grids), tuple(map(tuple, scale_ranges)), tuple(strides), pos_scale
+    def __init__(self, num_grids, scale_ranges, strides=(8, 8, 16, 32, 32), pos_scale=0.2):
+        super().__init__()
+        self._settings = tuple(num_grids), tuple(map(tuple, scale_ranges)), tuple(strides), pos_scale
 
-        def __call__(self, samples, context=None):
-            return batch_targets(samples, *self.settings)
-
-    batch_operators.Gt2SOLOTarget = Gt2SOLOTarget
+    def __call__(self, samples, context=None):
+        return batch_targets(samples, *self._settings)
 
 
 def batch_targets(samples, num_grids, scale_ranges, strides, pos_scale):
