@@ -88,7 +88,9 @@ def _section(config, name, tag, split):
 def finds_masks(config):
     """Whether the detector of `config` finds masks: its training needs polygons in the annotations."""
     name = config.get("architecture")
-    return name in ("MaskRCNN", "SOLO", "SOLOv2") or bool(name == "CascadeRCNN" and (config.get(name) or {}).get("mask_head"))
+    if name == "CascadeRCNN":
+        return bool((config.get(name) or {}).get("mask_head"))
+    return name in ("MaskRCNN", "SOLO", "SOLOv2")
 
 
 def read_categories(path):
