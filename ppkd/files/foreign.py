@@ -6,15 +6,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from ppkd.errors import UserError
+from ppkd.files import mmdet
 from ppkd.files.convert import compare, misfit
+from ppkd.files.resnet_names import STATISTICS, blocks_of, resnet_name
 from ppkd.files.torch_files import Tensor, read_torch
 from ppkd.terminal.log import logger
 
 STUDENT, TEACHER = "student", "teacher"
-# MMRazor's names of the two detectors, and of what it trains beside them.
-_PARTS = {STUDENT: "architecture.", TEACHER: "teacher."}
-_DISTILLER = "distiller."
-_STATISTICS = {"running_mean": "_mean", "running_var": "_variance"}
+# What distillers call the two detectors, and what they train beside them. FGD's has maps that it recorded, too: their
+# names begin like a part's, but with no dot.
+_DISTILLERS = (
+    ("MMRazor", {STUDENT: "architecture.", TEACHER: "teacher."}, "distiller."),
+    ("FGD or MGD", {STUDENT: "student.", TEACHER: "teacher."}, "distill_losses."),
+)
 _UNUSED = ("num_batches_tracked", "data_preprocessor", "priors_base_sizes", "grid_offset", "prior_inds")
 
 # MMDetection's names of RTMDet's neck and head as MMYOLO has them.
@@ -82,7 +86,7 @@ def take_weights(path, model, part=STUDENT, num_classes=None):
     fit = compare(found.arrays, own)
     if not fit.complete:
         raise UserError(f"{path}: {found.what}, which does not fit the detector of -c: {misfit(fit, num_classes)}")
-    if found.what.endswith(_MMDET):
+    if found.what.endswith(f"RTMDet of {_MMDET}"):
         _check_distances(path, found.what, tree, model)
     left = ", ".join(f"{count} of {name}" for name, count in found.left.items() if count)
     logger().info("%s: %s, %d tensors; left out: %s", path, found.what, len(found.arrays), left or "none")
@@ -107,22 +111,40 @@ def _tensors(state):
 def _recognise(state, part, model):
     left = {}
     what = ""
-    if any(name.startswith(_PARTS[STUDENT]) for name in state):
-        prefix, whole = _PARTS[part], state
-        state = {name.removeprefix(prefix): tensor for name, tensor in whole.items() if name.startswith(prefix)}
-        if not state:
-            raise UserError(f"of MMRazor's, but no {prefix}* in it; it holds {_names(whole)}")
-        others = [*_PARTS.values(), _DISTILLER]
-        left = {other[:-1]: sum(name.startswith(other) for name in whole) for other in others if other != prefix}
-        what = f"the {part} of a distillation by MMRazor: "
-    elif part == TEACHER:
-        raise UserError("--part teacher is for a distillation by MMRazor, which this is not")
+    for maker, parts, others in _DISTILLERS:
+        if any(name.startswith(parts[STUDENT]) for name in state):
+            state, left = _part_of(state, maker, parts, others, part)
+            what = f"the {part} of a distillation by {maker}: "
+            break
+    else:
+        if part == TEACHER:
+            raise UserError("--part teacher is for a distillation by MMRazor, FGD or MGD, which this is not")
+    if mmdet.architecture_of(state):
+        arrays = {name: tensor.numpy() for name, tensor in state.items()}
+        found, arrays, unused = mmdet.take(arrays, model)
+        return Found(what + found, arrays, "", {**left, **unused})
     if "backbone.stage4.2.final_conv.conv.weight" in state:
         return _rtmdet(what, state, left)
     if not what and {"conv1.weight", "layer1.0.conv1.weight", "layer4.0.bn1.weight"} <= state.keys():
         return _resnet(state, model)
-    known = "RTMDet of MMYOLO or MMDetection, its distillation by MMRazor, CSPNeXt, and torchvision's ResNet"
+    known = (
+        "RTMDet of MMYOLO or MMDetection; RetinaNet, FCOS, GFL, RepPoints, SOLO, Faster, Mask and Cascade R-CNN of "
+        "MMDetection; distillations of these by MMRazor, FGD or MGD; CSPNeXt, and torchvision's ResNet"
+    )
     raise UserError(f"{what}not one of the weights that are known ({known}); it holds {_names(state)}")
+
+
+def _part_of(whole, maker, parts, others, part):
+    """The tensors of one detector of a distillation, and what is left out -> number of tensors."""
+    prefix = parts[part]
+    state = {name.removeprefix(prefix): tensor for name, tensor in whole.items() if name.startswith(prefix)}
+    if not state:
+        raise UserError(f"of {maker}'s, but no {prefix}* in it; it holds {_names(whole)}")
+    rest = [name for name in whole if not name.startswith(prefix)]
+    known = [other for other in (*parts.values(), others) if other != prefix]
+    left = {other[:-1]: sum(name.startswith(other) for name in rest) for other in known}
+    left["other tensors"] = len(rest) - sum(left.values())
+    return state, left
 
 
 def _rtmdet(what, state, left):
@@ -192,7 +214,7 @@ def _renamed(name, rules):
     for old, new in rules:
         name = re.sub(old, new, name)
     stem, _, last = name.rpartition(".")
-    return f"{stem}.{_STATISTICS.get(last, last)}"
+    return f"{stem}.{STATISTICS.get(last, last)}"
 
 
 def _resnet(state, model):
@@ -203,52 +225,19 @@ def _resnet(state, model):
             f"a ResNet of torchvision, but the backbone of -c is {type(own).__name__}; -c has to be a detector "
             "with the ResNet that it is for"
         )
-    blocks = _blocks(own)
+    blocks = blocks_of(own)
     arrays, left = {}, {}
     for name, tensor in state.items():
         if any(word in name for word in _UNUSED):
             continue
         if name.startswith("fc."):
             left["fc"] = left.get("fc", 0) + 1
-        elif (new := _resnet_name(name, blocks)) is None:
+        elif (new := resnet_name(name, blocks)) is None:
             # A stage that the detector does not have.
             left[name.split(".")[0]] = left.get(name.split(".")[0], 0) + 1
         else:
             arrays[new] = tensor.numpy()
     return Found("a ResNet of torchvision", arrays, "backbone", left)
-
-
-def _blocks(backbone):
-    """Stage (from 1) -> names of its blocks in ppdet's ResNet, such as ``res4.res4b1``."""
-    stages = {}
-    for name in backbone.state_dict():
-        if match := re.match(r"res(\d)\.\w+(?=\.)", name):
-            blocks = stages.setdefault(int(match[1]) - 1, [])
-            if match[0] not in blocks:
-                blocks.append(match[0])
-    return stages
-
-
-def _resnet_name(name, blocks):
-    """ppdet's name of a tensor of torchvision's ResNet, or None for one of a stage that is not there.
-
-    A block that is not there keeps its name, and is told as unexpected.
-    """
-    stem, _, last = name.rpartition(".")
-    last = _STATISTICS.get(last, last)
-    if stem in ("conv1", "bn1"):
-        return f"conv1.conv1.{'conv' if stem == 'conv1' else 'norm'}.{last}"
-    match = re.fullmatch(r"layer(\d)\.(\d+)\.(?:(conv|bn)(\d)|downsample\.([01]))", stem)
-    if match is None:
-        return name
-    stage, block = int(match[1]), int(match[2])
-    if stage not in blocks:
-        return None
-    if block >= len(blocks[stage]):
-        return name
-    kind = match[3] or ("conv" if match[5] == "0" else "bn")
-    place = f"branch2{'abc'[int(match[4]) - 1]}" if match[4] else "short"
-    return f"{blocks[stage][block]}.{place}.{'conv' if kind == 'conv' else 'norm'}.{last}"
 
 
 def _names(tree):

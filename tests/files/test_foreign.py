@@ -263,7 +263,10 @@ def test_a_hostile_file_is_refused_and_runs_nothing(arrays, refused, tmp_path):
 
 
 def test_files_that_are_none_of_these_say_what_they_are(refused):
-    known = "RTMDet of MMYOLO or MMDetection, its distillation by MMRazor, CSPNeXt, and torchvision's ResNet"
+    known = (
+        "RTMDet of MMYOLO or MMDetection; RetinaNet, FCOS, GFL, RepPoints, SOLO, Faster, Mask and Cascade R-CNN of "
+        "MMDetection; distillations of these by MMRazor, FGD or MGD; CSPNeXt, and torchvision's ResNet"
+    )
     message = refused({"features.0.weight": np.ones(2, "f4"), "features.3.weight": np.ones(2, "f4")})
     holds = "it holds 2 entries: features.0.weight, features.3.weight"
     assert message == f"model.pth: not one of the weights that are known ({known}); {holds}"
@@ -292,7 +295,7 @@ def test_a_damaged_file_is_told_by_its_name(refused, arrays):
 def test_the_teacher_is_asked_for_where_there_is_none(arrays, refused):
     state = as_tensors(of_mmyolo(arrays("rtmdet_tiny")))
     message = refused({"state_dict": state}, "rtmdet_tiny", "--part", "teacher")
-    assert message == "model.pth: --part teacher is for a distillation by MMRazor, which this is not"
+    assert message == "model.pth: --part teacher is for a distillation by MMRazor, FGD or MGD, which this is not"
     alone = {k: v for k, v in razor(arrays).items() if k.startswith("architecture.")}
     message = refused({"state_dict": alone}, "rtmdet_tiny", "--part", "teacher")
     assert message.startswith("model.pth: of MMRazor's, but no teacher.* in it; it holds ")

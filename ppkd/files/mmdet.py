@@ -1,0 +1,216 @@
+"""Detectors of MMDetection: their tensors under ppdet's names, in ppdet's order."""
+
+import re
+
+import numpy as np
+
+from ppkd.errors import UserError
+from ppkd.files.resnet_names import STATISTICS, blocks_of, resnet_name
+
+# A name that only this detector has -> architecture here, and a config of ours to begin with.
+_KNOWN = (
+    ("bbox_head.retina_cls.weight", "RetinaNet", "retinanet/retinanet_r50_fpn_1x_coco"),
+    ("bbox_head.conv_centerness.weight", "FCOS", "fcos/fcos_r50_fpn_1x_coco"),
+    ("bbox_head.gfl_cls.weight", "GFL", "gfl/gfl_r50_fpn_1x_coco"),
+    ("bbox_head.reppoints_cls_out.weight", "RepPoints", "reppoints/reppoints_r50_fpn_gn_1x_coco"),
+    ("mask_head.conv_cls.weight", "SOLO", "solo/solo_r50_fpn_1x_coco"),
+    ("roi_head.bbox_head.0.fc_cls.weight", "CascadeRCNN", "cascade_rcnn/cascade_rcnn_r50_fpn_1x_coco"),
+    ("roi_head.mask_head.conv_logits.weight", "MaskRCNN", "mask_rcnn/mask_rcnn_r50_fpn_1x_coco"),
+    ("roi_head.bbox_head.fc_cls.weight", "FasterRCNN", "faster_rcnn/faster_rcnn_r50_fpn_1x_coco"),
+)
+_TOWER = r"^bbox_head\.(cls|reg)_convs\.(\d+)\."
+_RULES = {
+    "RetinaNet": (
+        (_TOWER, r"head.conv_feat.fcos_head_\1_tower_conv_\2."),
+        (r"^bbox_head\.", "head."),
+    ),
+    "FCOS": (
+        (_TOWER + r"gn\.", r"fcos_head.fcos_feat.fcos_head_\1_tower_conv_\2.norm."),
+        (_TOWER, r"fcos_head.fcos_feat.fcos_head_\1_tower_conv_\2."),
+        (r"^bbox_head\.conv_(cls|reg|centerness)\.", r"fcos_head.fcos_head_\1."),
+    ),
+    "GFL": (
+        (_TOWER + r"gn\.", r"head.conv_feat.fcos_head_\1_tower_conv_\2.norm."),
+        (_TOWER, r"head.conv_feat.fcos_head_\1_tower_conv_\2."),
+        (r"^bbox_head\.gfl_(cls|reg)\.", r"head.gfl_head_\1."),
+        (r"^bbox_head\.integral\.project", "head.distribution_project.project"),
+    ),
+    "RepPoints": ((r"^bbox_head\.", "head."),),
+    "SOLO": ((r"^mask_head\.", "head."),),
+}
+_RPN = (
+    (r"^rpn_head\.rpn_conv\.", "rpn_head.rpn_feat.rpn_conv."),
+    (r"^rpn_head\.rpn_cls\.", "rpn_head.rpn_rois_score."),
+    (r"^rpn_head\.rpn_reg\.", "rpn_head.rpn_rois_delta."),
+)
+_MASK = (
+    (r"^roi_head\.mask_head\.upsample\.", "mask_head.head.upsample.conv5_mask."),
+    (r"^roi_head\.mask_head\.conv_logits\.", "mask_head.mask_fcn_logits."),
+)
+_BOX = (
+    (r"^roi_head\.bbox_head\.shared_fcs\.0\.", "bbox_head.head.fc6."),
+    (r"^roi_head\.bbox_head\.shared_fcs\.1\.", "bbox_head.head.fc7."),
+    (r"^roi_head\.bbox_head\.fc_cls\.", "bbox_head.bbox_score."),
+    (r"^roi_head\.bbox_head\.fc_reg\.", "bbox_head.bbox_delta."),
+)
+_CASCADE = (
+    (r"^roi_head\.bbox_head\.(\d)\.shared_fcs\.0\.", r"bbox_head.head.\1.fc6."),
+    (r"^roi_head\.bbox_head\.(\d)\.shared_fcs\.1\.", r"bbox_head.head.\1.fc7."),
+    (r"^roi_head\.bbox_head\.(\d)\.fc_cls\.", r"bbox_head.bbox_score_stage\1."),
+    (r"^roi_head\.bbox_head\.(\d)\.fc_reg\.", r"bbox_head.bbox_delta_stage\1."),
+    # ppdet has one mask head behind the last stage.
+    (r"^roi_head\.mask_head\.2\.", "roi_head.mask_head."),
+    *_MASK,
+)
+_RULES |= {"FasterRCNN": (*_RPN, *_BOX), "MaskRCNN": (*_RPN, *_BOX, *_MASK), "CascadeRCNN": (*_RPN, *_CASCADE)}
+_EARLIER_MASKS = re.compile(r"roi_head\.mask_head\.[01]\.")
+_FC = re.compile(r"\.(fc6|fc7|bbox_score(_stage\d)?|bbox_delta(_stage\d)?)\.weight$")
+_RATIOS = _SCALES = 3
+# The sigmoid of it is 1 in float32: a deformable convolution that does not modulate.
+_OPEN = 100.0
+
+
+def architecture_of(state):
+    """The architecture here of MMDetection's tensors, or None if they are not one of those that are known."""
+    return next((kind for name, kind, _ in _KNOWN if name in state), None)
+
+
+def take(state, model):
+    """The tensors of a detector of MMDetection for one of ppdet.
+
+    Args:
+        state: name -> array.
+        model: the ppdet model that they are for.
+
+    Returns:
+        What they are, in words; name -> array; and what is left out -> number of tensors.
+
+    Raises:
+        UserError: the model is of another architecture, depth or kind of backbone; the message says which would fit.
+    """
+    kind = architecture_of(state)
+    what = describe(state)
+    if type(model).__name__ != kind:
+        config = next(config for _, known, config in _KNOWN if known == kind)
+        raise UserError(f"{what}, but -c is {type(model).__name__}; begin with configs/{config}.yml")
+    own = model.state_dict()
+    blocks = blocks_of(model.backbone)
+    deep, there = _blocks_in(state), [len(names) for _, names in sorted(blocks.items())]
+    if deep != there:
+        raise UserError(f"{what} with {deep} blocks in its stages, but -c has {there}: set ResNet.depth")
+    arrays, left = {}, {}
+    for name, array in state.items():
+        if name.endswith("num_batches_tracked"):
+            continue
+        array = array.astype("float32")  # ppdet has nothing else, and files may be of half precision
+        if unused := _unused(name, model):
+            left[unused] = left.get(unused, 0) + 1
+            continue
+        new = _name(name, kind, blocks, own)
+        if _FC.search(new):
+            array = np.ascontiguousarray(array.T)
+        if new in own and list(own[new].shape) == [1] and array.shape == ():
+            array = array.reshape(1)
+        arrays[new] = array
+    if kind == "RetinaNet":
+        _by_size_first(arrays)
+    _modulate(arrays, own)
+    _add_biases(arrays, own)
+    return what, arrays, left
+
+
+def _unused(name, model):
+    """What a tensor belongs to that the model has no place for; empty for the others."""
+    if name.startswith("roi_head.mask_head.") and not getattr(model, "with_mask", True):
+        return "masks, which -c does not find"
+    return "mask heads before the last" if _EARLIER_MASKS.match(name) else ""
+
+
+def describe(state):
+    """``RetinaNet of MMDetection with 80 classes``."""
+    kind = architecture_of(state)
+    name = next(name for name, known, _ in _KNOWN if known == kind)
+    name = {"FCOS": "bbox_head.conv_cls.weight", "MaskRCNN": "roi_head.bbox_head.fc_cls.weight"}.get(kind, name)
+    count = len(state[name])
+    count = count // (_RATIOS * _SCALES) if kind == "RetinaNet" else count - 1 if "RCNN" in kind else count
+    depth = {(3, 4, 6, 3): "50", (3, 4, 23, 3): "101", (3, 8, 36, 3): "152"}.get(tuple(_blocks_in(state)))
+    body = f" on a ResNet or ResNeXt of {depth} layers" if depth else ""
+    return f"{kind} of MMDetection with {count} classes{body}"
+
+
+def _blocks_in(state):
+    """Number of blocks of each stage of the backbone."""
+    found = {}
+    for name in state:
+        if match := re.match(r"backbone\.layer(\d)\.(\d+)\.", name):
+            found[int(match[1])] = max(found.get(int(match[1]), 0), int(match[2]) + 1)
+    return [found[stage] for stage in sorted(found)]
+
+
+def _name(name, kind, blocks, own):
+    """The name here; one that is not known stays, and is told as unexpected."""
+    part, _, rest = name.partition(".")
+    if part == "backbone":
+        new = f"backbone.{_in_backbone(rest, blocks)}"
+        # So ppdet calls the stem of a ResNeXt.
+        stem = new.replace("conv1.conv1.", "conv1.res_conv1.")
+        return stem if stem in own else new
+    if part == "neck":
+        return _in_neck(name, own)
+    if match := re.match(r"^bbox_head\.scales\.(\d)\.scale$", name):
+        return f"{'fcos_head' if kind == 'FCOS' else 'head'}.p{int(match[1]) + 3}_feat.scale_reg"
+    for old, new in _RULES[kind]:
+        if re.search(old, name):
+            name = re.sub(old, new, name)
+    if match := re.match(r"^roi_head\.mask_head\.convs\.(\d)\.conv\.", name):
+        return name.replace(match[0], f"mask_head.head.upsample.mask_inter_feat_{int(match[1]) + 1}.")
+    return name
+
+
+def _in_backbone(rest, blocks):
+    offset = re.fullmatch(r"(layer\d\.\d+\.conv2)\.conv_offset\.(weight|bias)", rest)
+    if offset:
+        return resnet_name(f"{offset[1]}.weight", blocks).replace("conv.weight", f"conv_offset.{offset[2]}")
+    return resnet_name(rest, blocks) or f"{rest.rpartition('.')[0]}.{STATISTICS.get(rest.rpartition('.')[2])}"
+
+
+def _in_neck(name, own):
+    match = re.fullmatch(r"neck\.(lateral|fpn)_convs\.(\d)\.(conv|gn)\.(weight|bias)", name)
+    if match is None:
+        return name
+    laterals = sorted({key.split(".")[1] for key in own if key.startswith("neck.fpn_inner_")})
+    outputs = sorted({key.split(".")[1] for key in own if re.match(r"neck\.fpn_res\d_sum\.", key)})
+    outputs += sorted({key.split(".")[1] for key in own if re.match(r"neck\.fpn_\d\.", key)})
+    places, index = (laterals if match[1] == "lateral" else outputs), int(match[2])
+    if index >= len(places):
+        return name
+    stem = f"neck.{places[index]}"
+    inner = "norm." if match[3] == "gn" else "conv." if f"{stem}.conv.weight" in own else ""
+    return f"{stem}.{inner}{match[4]}"
+
+
+def _by_size_first(arrays):
+    """Anchors of a place: MMDetection goes through the sizes of each ratio, ppdet through the ratios of each size."""
+    for name in ("cls", "reg"):
+        for own in ("weight", "bias"):
+            array = arrays[f"head.retina_{name}.{own}"]
+            rows = array.reshape([_RATIOS, _SCALES, -1, *array.shape[1:]])
+            arrays[f"head.retina_{name}.{own}"] = np.ascontiguousarray(rows.swapaxes(0, 1).reshape(array.shape))
+
+
+def _modulate(arrays, own):
+    """ppdet's deformable convolutions weigh every place: those of the first kind get weights that are always 1."""
+    for name in [name for name in arrays if ".conv_offset." in name and name in own]:
+        array, wanted = arrays[name], own[name].shape[0]
+        if len(array) * 3 == wanted * 2:
+            fill = _OPEN if name.endswith("bias") else 0.0
+            more = np.full([wanted - len(array), *array.shape[1:]], fill, array.dtype)
+            arrays[name] = np.concatenate([array, more])
+
+
+def _add_biases(arrays, own):
+    """ppdet's towers have a bias before their norm, too: it is zero."""
+    for name in own:
+        norm = name.replace(".conv.bias", ".norm.weight")
+        if name not in arrays and name.endswith(".conv.bias") and norm in arrays:
+            arrays[name] = np.zeros_like(arrays[norm])

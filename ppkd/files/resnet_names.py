@@ -1,0 +1,38 @@
+"""Names of PyTorch's ResNets in ppdet's."""
+
+import re
+
+STATISTICS = {"running_mean": "_mean", "running_var": "_variance"}
+
+
+def blocks_of(backbone):
+    """Stage (from 1) -> names of its blocks in ppdet's ResNet, such as ``res4.res4b1``."""
+    stages = {}
+    for name in backbone.state_dict():
+        if match := re.match(r"res(\d)\.\w+(?=\.)", name):
+            blocks = stages.setdefault(int(match[1]) - 1, [])
+            if match[0] not in blocks:
+                blocks.append(match[0])
+    return stages
+
+
+def resnet_name(name, blocks):
+    """ppdet's name of a tensor of torchvision's ResNet, or None for one of a stage that is not there.
+
+    A block that is not there keeps its name, and is told as unexpected.
+    """
+    stem, _, last = name.rpartition(".")
+    last = STATISTICS.get(last, last)
+    if stem in ("conv1", "bn1"):
+        return f"conv1.conv1.{'conv' if stem == 'conv1' else 'norm'}.{last}"
+    match = re.fullmatch(r"layer(\d)\.(\d+)\.(?:(conv|bn)(\d)|downsample\.([01]))", stem)
+    if match is None:
+        return name
+    stage, block = int(match[1]), int(match[2])
+    if stage not in blocks:
+        return None
+    if block >= len(blocks[stage]):
+        return name
+    kind = match[3] or ("conv" if match[5] == "0" else "bn")
+    place = f"branch2{'abc'[int(match[4]) - 1]}" if match[4] else "short"
+    return f"{blocks[stage][block]}.{place}.{'conv' if kind == 'conv' else 'norm'}.{last}"
