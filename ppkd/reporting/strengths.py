@@ -20,13 +20,16 @@ def section(material):
         if not series:
             blocks.append(Missing(f"{subject.name}: its metrics.jsonl holds no distillation term.", _COMMAND))
             continue
-        images = [_total(subject), *(_one(title, lines) for title, lines in _grouped(series, names).items())]
+        images = [_total(subject), *gradients(subject.run)]
+        images += [_one(title, lines) for title, lines in _grouped(series, names).items()]
         blocks += [Gallery(images, subject.name if len(material.of("distilled")) > 1 else ""), _table(series)]
     if not blocks:
         blocks = [Missing("There is no run with a teacher.", _COMMAND)]
     lead = (
         "What each term added to the loss, weights included. A term that stays far above the detection loss drowns it; "
-        "one that begins near 0 teaches nothing. The authors of FGD keep each between 0.1 and 2 at the start."
+        "one that begins near 0 teaches nothing. The authors of FGD keep each between 0.1 and 2 at the start. Of "
+        "gradients, where a term enters the student, the share is of the detection loss's; a cosine below 0 says that "
+        "the term pulls against the labels."
     )
     return Section("Distillation terms", lead, blocks)
 
@@ -77,6 +80,34 @@ def _total(subject):
 
     alt = f"The detection loss falls from {own[0][1]:.3g} to {own[-1][1]:.3g}, the sum of all terms goes from "
     return plot(draw, f"{alt}{summed[0][1]:.3g} to {summed[-1][1]:.3g}.", size=(4.1, 2.6))
+
+
+def gradients(run):
+    """Plots of each term's share of the gradient and of its cosine over the epochs; none where it was not recorded."""
+    records, images = run.of_kind("gradients"), []
+    titles = {"share": "gradient, as a share of the detection loss's", "cosine": "cosine of the gradients"}
+    for what, title in titles.items():
+        lines = {}
+        for record in records:
+            for key, value in record.items():
+                if key.endswith(f".{what}") and value is not None:
+                    lines.setdefault(key[: -len(what) - 1], []).append((record["epoch"], value))
+        if lines:
+            images.append(_over_epochs(what, title, lines))
+    return images
+
+
+def _over_epochs(what, title, lines):
+    def draw(axes):
+        for (label, points), style in zip(lines.items(), STYLES * len(lines)):
+            line(axes, *zip(*points), style, label)
+        axes.set(title=title, xlabel="epoch", ylabel=what)
+        axes.axhline(0, color="#666666", linewidth=0.8)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        legend_below(axes)
+
+    ends = [f"{label} from {points[0][1]:.3g} to {points[-1][1]:.3g}" for label, points in lines.items()]
+    return plot(draw, f"{title[0].upper()}{title[1:]} over epochs: {'; '.join(ends)}.", size=(4.1, 2.6))
 
 
 def _table(series):
