@@ -1,0 +1,200 @@
+"""What ppdet keeps of an annotation file, what it loses and why; and what only all entries together show."""
+
+import json
+
+import pytest
+
+from ppkd.bridge.annotations import Found, weigh
+from ppkd.bridge.between import category_names, compare_categories, same_files
+from ppkd.bridge.coco import Tidied
+from ppkd.bridge.missing import cure_of
+
+SQUARE = [[10, 10, 30, 10, 30, 30]]
+
+
+def content(boxes, **more):
+    """A file of 64 x 48 pixels with such boxes in turn in its two images."""
+    made = {
+        "images": [{"id": i, "file_name": f"{i}.png", "width": 64, "height": 48} for i in (1, 2)],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [
+            {"id": n + 1, "image_id": n % 2 + 1, "category_id": 1, "bbox": list(box), "area": box[2] * box[3],
+             "iscrowd": 0, "segmentation": SQUARE}
+            for n, box in enumerate(boxes)
+        ],
+    }  # fmt: skip
+    return made | more
+
+
+TEN = [(n, n, 12, 9 + n) for n in range(10)]
+
+
+def judged(made, **options):
+    found = Found()
+    weigh(Tidied(made, found.note), found, **options)
+    return found
+
+
+LOSSES = {
+    "crowd": {"iscrowd": 1},
+    "ignored-box": {"ignore": True},
+    "empty-box": {"area": -1},
+    "negative-box": {"bbox": [20, 20, -5, 6]},
+    "box-outside": {"bbox": [5, 50, 5, 5]},
+    "no-bbox": {"bbox": []},
+    "unknown-image": {"image_id": 77},
+}
+
+
+@pytest.mark.parametrize("kind", LOSSES)
+@pytest.mark.parametrize("lost, level", [(1, None), (2, "boxes-lost"), (10, "nothing-kept")])
+def test_boxes_that_are_lost_are_counted_by_reason(kind, lost, level):
+    made = content(TEN)
+    for entry in made["annotations"][:lost]:
+        entry.update(LOSSES[kind])
+    found = judged(made)
+    assert (found.listed, found.kept, found.counts[kind]) == (10, 10 - lost, lost)
+    assert [x for x in ("boxes-lost", "nothing-kept") if found.counts[x]] == ([level] if level else [])
+    if level:
+        assert f"{lost} {kind}" in found.told(level)
+    assert bool(found.of("error")) == (level == "nothing-kept")
+
+
+@pytest.mark.parametrize("update", [{"bbox": [0, 0, 0, 0]}, {"bbox": [5, 5, 1e-6, 4]}, {"bbox": [1e30, 5, 4, 4]}])
+def test_boxes_too_small_for_ppdet(update):
+    made = content(TEN)
+    made["annotations"][0].update(update)
+    assert judged(made).counts["empty-box"] == 1
+
+
+def test_crowds_are_kept_where_they_are_asked_for():
+    made = content(TEN)
+    made["annotations"][0]["iscrowd"] = 1
+    assert judged(made, load_crowd=True).kept == 10
+
+
+RUNS = {"size": [48, 64], "counts": [48 * 64 - 7, 7]}
+MASKS = {
+    "polygon": (SQUARE, True), "run lengths": (RUNS, True), "two parts": (SQUARE + SQUARE, True),
+    "packed": ({"size": [48, 64], "counts": "abc"}, True), "unnested": (SQUARE[0], True), "empty": ([], False),
+    "missing": (None, False), "two points": ([[1, 1, 9, 9]], False), "odd": ([[1, 1, 9, 9, 5]], False),
+    "nothing in it": ([[]], False), "no counts": ({"size": [48, 64]}, False), "words": ([["a"] * 6], False),
+    "another size": ({"size": [64, 48], "counts": [48 * 64]}, False), "too short": (RUNS | {"counts": [7]}, False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", MASKS)
+def test_masks_are_judged_for_detectors_that_need_them(kind):
+    mask, good = MASKS[kind]
+    for masks, evaluated, told in ((False, False, None), (True, False, "mask-lost"), (True, True, "no-mask")):
+        made = content(TEN)
+        made["annotations"][3]["segmentation"] = mask
+        found = judged(made, masks=masks, evaluated=evaluated)
+        assert found.counts[told] == (told is not None and not good)
+        assert found.kept == 10 - found.counts[told]
+        assert bool(found.of("error")) == (found.counts["no-mask"] > 0), "evaluation would fail on it"
+        assert bool(made["annotations"][3].get("ignore")) == (found.counts[told] > 0), "so ppdet leaves it out"
+
+
+def test_shares_in_place_of_pixels():
+    shares = [(x / 64, y / 48, w / 64, h / 48) for x, y, w, h in TEN]
+    assert judged(content(shares)).of("error") == ["normalised-boxes"]
+    assert not judged(content([*TEN, (0, 0, 1, 1)])).of("error"), "a tiny box among others"
+
+
+def test_corners_in_place_of_width_and_height():
+    corners = [(x + 10, y + 10, x + w + 30, y + h + 15) for x, y, w, h in TEN]
+    found = judged(content(corners))
+    assert found.of("error") == ["corner-boxes"] and "none would as corners" in found.told("corner-boxes")
+    beyond = [(20, 20, 100, 20), *TEN]
+    assert not judged(content(beyond)).of("error"), "one that reaches beyond its image"
+
+
+def test_a_category_of_no_box_is_told_for_training():
+    made = content(TEN, categories=[{"id": 0, "name": "fish-aquarium"}, {"id": 1, "name": "fish"}])
+    found = judged(made)
+    assert found.of("warning") == ["unused-category"] and "fish-aquarium (id 0)" in found.told("unused-category")
+    assert not judged(made, evaluated=True).of("warning")
+
+
+def test_copies_and_names_twice():
+    made = content([*TEN, *TEN[:2]], categories=[{"id": 1, "name": "car"}, {"id": 2, "name": "car"}])
+    made["annotations"][0]["category_id"] = 2
+    found = judged(made)
+    assert found.counts["copied-box"] == 1, "one of the two is of another class"
+    assert found.counts["same-name"] == 1 and found.kept == 12
+
+
+def write(path, names, first=1, **more):
+    categories = [{"id": first + n, "name": name} for n, name in enumerate(names)]
+    path.write_text(json.dumps({"images": [], "annotations": [], "categories": categories} | more))
+    return {"dataset_dir": str(path.parent), "anno_path": path.name}
+
+
+@pytest.mark.parametrize(
+    "theirs, kind",
+    [
+        (["cat", "dog", "emu"], None),
+        (["Cat", " dog", "emu"], None),
+        (["cat", "dog"], None),
+        (["dog", "cat", "emu"], "category-order"),
+        (["dog", "emu"], "category-order"),  # an export of those that occur
+        (["all", "cat", "dog", "emu"], "category-order"),  # one of the two has a root
+        (["Katze", "Hund", "Emu"], "category-names"),
+        (["cat", "dog", "emu", "fox"], "category-names"),
+    ],
+)
+def test_classes_of_two_sets(theirs, kind, tmp_path):
+    config = {
+        "TrainDataset": write(tmp_path / "a.json", ["cat", "dog", "emu"]),
+        "EvalDataset": write(tmp_path / "b.json", theirs, first=5),
+    }
+    found = compare_categories(config)
+    assert (found and found[0]) == kind
+    if kind:
+        assert "do not list the same categories in the same order: " in found[1]
+
+
+def test_categories_are_found_wherever_they_stand(tmp_path):
+    path = tmp_path / "a.json"
+    write(path, ["x", "y"])
+    assert category_names(str(path)) == ["x", "y"]
+    info = {"info": {"categories": ["no", "list", "of", "these"]}}
+    write(path, ["x", "y"], **info)
+    assert category_names(str(path)) == ["x", "y"]
+    path.write_text(json.dumps({"categories": [{"id": "2", "name": 5}], "images": [], "annotations": []}, indent=1))
+    assert category_names(str(path)) == ["5"]
+
+
+def test_the_same_image_in_both_sets_is_known_by_its_content(tmp_path, monkeypatch):
+    for name, data in {"a": b"one", "b": b"two", "c": b"three", "d": b"two", "e": b"six", "f": b"longer"}.items():
+        (tmp_path / name).write_bytes(data)
+    first, second = ([str(tmp_path / name) for name in names] for names in ("abc", "defg"))
+    assert list(same_files(first, second)) == [(second[0], first[1])]
+    monkeypatch.setattr("ppkd.bridge.between.open_file", lambda *_: pytest.fail("read"))
+    assert not list(same_files(first[2:], second)), "sizes differ, so nothing is read"
+
+
+@pytest.mark.parametrize(
+    "name, told",
+    [
+        ("images/a.jpg", "is in {root}: set -o train_images=. (TrainDataset.image_dir=. in a config without"),
+        (r"deep\b.jpg", "it is there as deep/b.jpg: write `file_name` with / in place of"),
+        (r"C:\Users\me\a.jpg", "it is there as a.jpg: write the base name alone into `file_name`"),
+        ("https://example.com/data/a.jpg?width=3", "it is there as a.jpg: write the base name alone"),
+        ("/data/local-files/?d=some/a.jpg", "it is there as a.jpg: write the base name alone"),
+        ("/home/other/a.jpg", "it is there as a.jpg: write the base name alone"),
+        ("b.jpg", "is in {root}/images/deep: set -o train_images=images/deep"),
+        ("A.JPG", "there is a.jpg: write `file_name` so"),
+        ("a.png", "there is a.jpg: write `file_name` so"),
+        ("c.jpg", ""),
+    ],
+)
+def test_the_message_says_what_would_find_the_images(name, told, tmp_path):
+    root, folder = str(tmp_path), str(tmp_path / "images")
+    (tmp_path / "images" / "deep").mkdir(parents=True)
+    (tmp_path / "images" / "a.jpg").touch()
+    (tmp_path / "images" / "deep" / "b.jpg").touch()
+    path = name if name.startswith("/") else f"{folder}/{name}"
+    cure = cure_of([path], root, folder, "train")
+    assert told.format(root=root) in cure and bool(cure) == bool(told)
