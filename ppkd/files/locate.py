@@ -38,8 +38,24 @@ def find_weights(weights, what):
     )
 
 
+def local_file(weights):
+    """The local file that a path or a URL means, or None where there is none (yet); nothing is fetched or checked."""
+    if not weights or not isinstance(weights, str):
+        return None
+    address, _ = download.split_checksum(weights)
+    if "://" in address:
+        found = [download.place_of(_url(address), CACHE, shared=[UPSTREAM])]
+    else:
+        found = [address + suffix for suffix in ("", *SUFFIXES)]
+    return next((path for path in found if os.path.isfile(path)), None)
+
+
+def _url(address):
+    return address.replace("ppdet://", UPSTREAM, 1) if address.startswith("ppdet://") else address
+
+
 def _downloaded(address, checksum, what):
-    url = address.replace("ppdet://", UPSTREAM, 1) if address.startswith("ppdet://") else address
+    url = _url(address)
     path = download.place_of(url, CACHE, shared=[UPSTREAM])
     try:
         download.fetch(url, path, checksum)

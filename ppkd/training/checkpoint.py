@@ -1,11 +1,14 @@
 """Writes and reads checkpoints: the student's weights alone, and one resume file beside them."""
 
+import contextlib
 import glob
 import os
+import pickletools
 
 from ppkd.errors import UserError
 from ppkd.files.class_names import SUFFIX, write_names
 from ppkd.files.paths import safe_name
+from ppkd.files.regular import open_file
 from ppkd.files.tensor_files import read_tensors, write_tensors
 from ppkd.files.write import replacing
 from ppkd.terminal.log import logger
@@ -19,6 +22,9 @@ _KINDS = {
     "epoch": int, "batch": int, "step": int, "best": int | float, "digest": dict, "student": dict, "optimizer": dict,
     "terms": dict | None, "moving": list, "ema": dict | None,
 }  # fmt: skip
+# Where a run stands, what its files begin with.
+_PLACE = ("step", "epoch", "batch")
+_BEGIN = 4096
 
 
 def write(path, content):
@@ -46,7 +52,8 @@ def save(folder, name, student_state, resume_state, names=None):
     if names is not None:
         write_names(weights, names)
     if resume_state is not None:
-        write(os.path.join(folder, name + RESUME_SUFFIX), {"format": _FORMAT, **resume_state})
+        first = {key: resume_state[key] for key in _PLACE if key in resume_state}  # for `_place`
+        write(os.path.join(folder, name + RESUME_SUFFIX), {"format": _FORMAT, **first, **resume_state})
 
 
 def keep_newest(folder, count):
@@ -109,7 +116,7 @@ def _shown(value):
 
 
 def load_newest(folder):
-    """The state of the newest resume file of a folder that can be read, for ``--resume auto``.
+    """The state of the newest resume file of a folder that can be read, for ``--resume auto``: that of most steps.
 
     Returns:
         The state, or None if there is no resume file.
@@ -117,9 +124,8 @@ def load_newest(folder):
     Raises:
         UserError: there are resume files, and none can be read.
     """
-    files = glob.glob(os.path.join(glob.escape(folder), "*" + RESUME_SUFFIX))
-    files = sorted(files, key=lambda file: (os.stat(file).st_mtime_ns, file), reverse=True)
-    for file in files:
+    files = [path for path in glob.glob(os.path.join(glob.escape(folder), "*" + RESUME_SUFFIX)) if os.path.isfile(path)]
+    for file in sorted(files, key=_age, reverse=True):
         try:
             state = load(file)
         except UserError as error:
@@ -130,3 +136,24 @@ def load_newest(folder):
     if files:
         raise UserError(f"--resume auto: no resume file of {folder} can be read; a new run needs another save_dir")
     return None
+
+
+def _age(path):
+    """What sorts resume files by how far the run was; a clock may be put back, and copied files have other times."""
+    place = _place(path)
+    return *(place.get(key, -1) for key in _PLACE), os.stat(path).st_mtime_ns, path
+
+
+def _place(path):
+    """The numbers of `_PLACE` in a resume file, of which no more than the beginning is looked at, and nothing run."""
+    found, name = {}, None
+    with contextlib.suppress(OSError), open_file(path, "rb") as file:
+        begin = file.read(_BEGIN)
+        try:
+            for _, value, _ in pickletools.genops(begin):
+                if name in _PLACE and type(value) is int:
+                    found.setdefault(name, value)
+                name = value if isinstance(value, str) else None if value is not None else name
+        except ValueError:  # where the beginning ends
+            pass
+    return found

@@ -4,6 +4,7 @@ import os
 
 from ppkd.engine.plugins import fingerprint
 from ppkd.errors import UserError
+from ppkd.training.contents import PREFIX
 
 # Keys that change nothing about what is learned.
 _FREE = frozenset(
@@ -61,9 +62,9 @@ def check_same(stored, now, forced):
         UserError: there are differences and `forced` is false.
     """
     differing = [
-        f"{key}: {_shown(stored, key)} then, {_shown(now, key)} now"
+        _line(key, stored, now)
         for key in sorted(stored.keys() | now.keys())
-        if stored.get(key) != now.get(key)
+        if stored.get(key) != now.get(key) and _known(key, stored, now)
     ]
     if differing and not forced:
         more = f" and {len(differing) - 8} more" if len(differing) > 8 else ""
@@ -72,6 +73,18 @@ def check_same(stored, now, forced):
             "Add --force to go on with this one all the same"
         )
     return differing
+
+
+def _known(key, stored, now):
+    """Whether a difference says something: a file may not be needed any more, and was not looked at in former times."""
+    return not key.startswith(PREFIX) or (key in stored and key in now)
+
+
+def _line(key, stored, now):
+    if key.startswith(PREFIX):
+        then, other = (str(values[key])[:12] for values in (stored, now))
+        return f"{key[len(PREFIX) :]}: the file's content is another one (SHA-256 {then}... then, {other}... now)"
+    return f"{key}: {_shown(stored, key)} then, {_shown(now, key)} now"
 
 
 def _shown(values, key):

@@ -26,6 +26,7 @@ from ppkd.terminal.progress import follow
 from ppkd.training import checkpoint
 from ppkd.training.averaging import Averaging
 from ppkd.training.batch_size import BatchSize, count
+from ppkd.training.contents import contents
 from ppkd.training.digest import check_same, digest
 from ppkd.training.evaluation import check_reader, evaluate, summary
 from ppkd.training.learning_rate import learning_rate
@@ -89,6 +90,7 @@ class Trainer:
         # Initial weights are the first that is drawn.
         seed_everything(self.seed)
         model = build_model(recipe, load=state is None)
+        self.digest |= contents(recipe)  # now that weights of an address are here too
         tell_taught(recipe, self.names)
         self.distill = model if isinstance(model, DistillModel) else None
         self.student, self.distillation = (model.student, model.distillation) if self.distill else (model, None)
@@ -142,7 +144,7 @@ class Trainer:
         checkpoint.admitted(state, f"-r {resume}")
         if (state["terms"] is None) != (self.recipe.method is None):
             raise UserError("-r: the checkpoint is of a run with another --slim_config (or none)")
-        for line in check_same(state["digest"], self.digest, force):
+        for line in check_same(state["digest"], self.digest | contents(self.recipe), force):
             logger().warning("another recipe than the checkpoint's (--force): %s", line)
         other = difference(state.get("names"), "the checkpoint", self.names, "the training set")
         if other and not force:

@@ -73,6 +73,26 @@ def test_the_newest_that_can_be_read_is_resumed(tmp_path):
         checkpoint.load_newest(str(tmp_path))
 
 
+@pytest.mark.parametrize("big", [1, 70_000])
+def test_the_newest_is_that_of_most_steps_whatever_the_clock_says(big, tmp_path):
+    runs = {"model_final": (big, 1, 0), "0": (big * 2, 1, 0), "last": (big * 2, 0, 5), "1": (big * 2 + 1, 1, 1)}
+    for second, (name, (step, epoch, batch)) in enumerate(runs.items()):
+        state = {"student": {"step": paddle.ones([9])}, "epoch": epoch, "batch": batch, "step": step, "name": name}
+        checkpoint.save(str(tmp_path), name, {"w": paddle.ones([1])}, state)
+        stamp(tmp_path, name + ".resume", 2000 - second)
+    for name in ("1", "0", "last", "model_final"):
+        assert checkpoint.load_newest(str(tmp_path))["name"] == name
+        (tmp_path / f"{name}.resume").write_bytes(b"\x80\x04nothing")
+
+
+def test_a_file_of_a_former_version_tells_its_steps_too(tmp_path):
+    for second, step in enumerate((300, 7)):
+        state = {"format": 2, "epoch": 0, "batch": 1, "step": step, "best": -1.0, "student": {"w": paddle.ones([9])}}
+        checkpoint.write(str(tmp_path / f"{step}.resume"), state)
+        stamp(tmp_path, f"{step}.resume", 1000 + second)
+    assert checkpoint.load_newest(str(tmp_path))["step"] == 300
+
+
 def test_without_any_there_is_nothing_to_resume(tmp_path):
     assert checkpoint.load_newest(str(tmp_path)) is None
     assert checkpoint.load_newest(str(tmp_path / "nowhere")) is None
