@@ -9,7 +9,7 @@ from ppkd.terminal.log import duration
 
 _NO_LOSS = (
     "kind", "epoch", "step", "seconds_per_step", "data_seconds", "images_per_second", "seconds_left", "memory_gb",
-    "teacher_seconds", "student_seconds", "skipped_steps", "bad_images",
+    "memory_held_gb", "teacher_seconds", "student_seconds", "skipped_steps", "bad_images",
 )  # fmt: skip
 
 
@@ -73,6 +73,7 @@ class Meters:
             "images_per_second": round(self._batch_size / per_step, 2) if per_step else 0.0,
             "seconds_left": round(per_step * max(self._total - self._done, 0), 1),
             "memory_gb": round(memory_used() / 1e9, 3),
+            "memory_held_gb": round(memory_held() / 1e9, 3),
         }
         rest = per_step - self._data_time / steps
         if self._teacher_times:
@@ -101,7 +102,8 @@ class Meters:
         yield (
             f"{where}  {head}  lr {lr:.2e}  {record['seconds_per_step']:.2f} s/step (data {record['data_seconds']:.2f}"
             f"{teacher}, student {record['student_seconds']:.2f})  {record['images_per_second']:.1f} images/s  "
-            f"{record['memory_gb']:.1f} GB  {duration(record['seconds_left'])} left"
+            f"memory {record['memory_held_gb']:.1f}, at most {record['memory_gb']:.1f} GB  "
+            f"{duration(record['seconds_left'])} left"
         )
         terms = {}
         for key, value in record.items():
@@ -117,3 +119,14 @@ def memory_used():
     if paddle.get_device().startswith("gpu"):
         return paddle.device.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def memory_held():
+    """Bytes: as `memory_used`, but now; where the system does not tell what a process holds, the most."""
+    if paddle.get_device().startswith("gpu"):
+        return paddle.device.cuda.memory_allocated()
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except OSError:
+        return memory_used()

@@ -47,7 +47,7 @@ def contents(run):
 
 KILLED = {
     # family, method: kills, overrides
-    (QUICK, "fgd"): (10, []),
+    (QUICK, "fgd"): (10, ["worker_num=2"]),
     # Updates begin at steps 0, 5, 10 and 15 and look at three batches each.
     ("resnet", "matching"): (6, ["distill.update_every=5", "distill.update_until=20", "distill.track=3"]),
 }

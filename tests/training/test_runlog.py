@@ -83,6 +83,7 @@ def test_meters_count_steps_of_the_optimizer_and_average_over_batches():
     assert meters.due()
     record = meters.read()
     assert record["loss"] == 3.0 and record["teacher_seconds"] == 0.25 and record["memory_gb"] > 0.05
+    assert 0.05 < record["memory_held_gb"] <= record["memory_gb"] * 1.05
     assert not meters.due() and "teacher_seconds" not in meters.read()
     line = next(Meters.lines({**record, "kind": "train", "epoch": 0, "step": 2, "lr": 0.1}, "here"))
     assert line.startswith("here  loss 3.0000  lr 1.00e-01") and "teacher 0.25, student 0." in line and " GB  " in line
