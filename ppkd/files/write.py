@@ -10,6 +10,7 @@ import tempfile
 
 from ppkd.errors import UserError
 
+_ROOM = 1 << 16
 # What is being written bears such a name, which is nobody else's: what a killed process leaves is known by it.
 _UNFINISHED = re.compile(r"\..+\.ppkd-[0-9a-f]{12}")
 
@@ -118,6 +119,7 @@ def filling(folder):
     try:
         with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-", ignore_cleanup_errors=True) as scratch:
             yield scratch
+            _check_room(scratch)
             made = [name for name in sorted(os.listdir(scratch)) if os.path.isfile(os.path.join(scratch, name))]
             for name in made:
                 _check_place(os.path.join(folder, name))
@@ -165,6 +167,16 @@ def _check_place(path):
             raise OSError(0, "there is a folder of that name" if stat.S_ISDIR(mode) else "it is no file")
         if os.path.islink(path) and os.readlink(path).startswith("/proc/"):
             raise OSError(0, "it stands for an open file")
+
+
+def _check_room(folder):
+    """Paddle writes weights without looking whether the disk took them; one that could not will take no more either."""
+    path = os.path.join(folder, ".room")
+    with open(path, "wb") as file:
+        file.write(bytes(_ROOM))
+        file.flush()
+        os.fsync(file.fileno())
+    os.remove(path)
 
 
 def _sync_folder(folder):

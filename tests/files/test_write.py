@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -87,6 +88,22 @@ def test_files_of_others_move_when_all_are_written(tmp_path):
     assert (tmp_path / "mine").read_text() == "precious"
     with pytest.raises(FileNotFoundError, match="unread"), write.filling(out):
         open(tmp_path / "unread")  # noqa: SIM115
+
+
+def test_what_others_write_unchecked_onto_a_full_disk_is_not_taken(tmp_path):
+    """Whoever does not look at what ``write`` returns goes on with half a file."""
+    (tmp_path / "a").write_text("former")
+    with pytest.raises(UserError, match="cannot be written: File too large"), write.filling(tmp_path) as folder:
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+        try:
+            handle = os.open(os.path.join(folder, "a"), os.O_WRONLY | os.O_CREAT)
+            assert os.write(handle, b"0" * 300) == 100
+            os.close(handle)
+            write._check_room(folder)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (tmp_path / "a").read_text() == "former"
 
 
 OF_OTHERS = ("notes.tmp2024", "last.resume.tmp7", ".notes.ppkd-mine", "a.ppkd-0123456789ab", ".bashrc")
