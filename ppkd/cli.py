@@ -134,6 +134,21 @@ def convert_parser():
     return parser
 
 
+def data_parser():
+    """Arguments of ``ppkd data import``."""
+    parser = argparse.ArgumentParser(description="Turn a data set of another format into a folder in COCO's.")
+    parser.add_argument("action", choices=["import"], help="import: read SOURCE, write --output")
+    parser.add_argument("source", help="the data set's folder: images and annotations; stays as it is")
+    parser.add_argument("--output", required=True, help="the folder to make; must not be there yet")
+    parser.add_argument("--format", default="auto", help="coco, label-studio, labelme, cvat, voc, yolo (default auto)")
+    parser.add_argument("--val", help="share for validation, such as 20%%; without it the data set's splits, or 20%%")
+    parser.add_argument("--seed", type=int, default=0, help="of the random split (default 0)")
+    parser.add_argument("--names", help="classes in their order: a,b,c or a file with names")
+    parser.add_argument("--images", choices=["copy", "link", "leave"], default="copy",
+                        help="copy them into --output, link (hard links), or leave them in place")  # fmt: skip
+    return parser
+
+
 def demo_parser():
     """Arguments of ``tools/demo.py``."""
     parser = argparse.ArgumentParser(description="Train a student alone and with a teacher on generated images.")
@@ -192,6 +207,7 @@ COMMANDS = {
     "report": (report_parser, "report", "write a page about runs with and without a teacher"),
     "compare": (compare_parser, "compare", "tell methods apart over seeds and images, or say that they cannot be"),
     "hosts": (hosts_parser, "hosts", "print which Paddle and ppdet are used here, and what was cured of them"),
+    "data": (data_parser, "data", "make COCO of Pascal VOC, YOLO, LabelMe, CVAT, Label Studio"),
     "demo": (demo_parser, "demo", "train a student alone and with a teacher on generated images"),
 }
 

@@ -274,6 +274,13 @@ def hosts(args):
     print(host_text())
 
 
+def data(args):
+    """``ppkd data import``: a data set of another format as one in COCO's."""
+    from ppkd.importing.convert import convert
+
+    print(convert(args.source, args.output, args.format, args.val, args.seed, args.images, args.names))
+
+
 def demo(args):
     """``tools/demo.py``: the whole demo."""
     from ppkd.demo.demo import run

@@ -50,6 +50,7 @@ ELSEWHERE = {
     "convert": "tests/files/test_convert.py::test_a_whole_models_checkpoint_gives_the_student_that_detects_the_same",
     "doctor": "tests/diagnosis/test_command.py::test_errors_end_the_command_with_one",
     "explain": "tests/test_explain.py::test_the_command_prints_it_or_writes_it",
+    "data": "tests/importing/test_formats.py::test_the_same_scene_comes_out_of_each_format",
     "report": "tests/reporting/test_report.py::test_the_command_writes_it_where_it_says",
     "compare": "tests/study/test_compare.py::test_the_command_prints_the_table_and_writes_json",
     "make demo": "tests/e2e/test_demo.py::test_demo_ends_with_results_and_picture",
