@@ -113,11 +113,13 @@ class Images:
         return found[0] if found else None
 
     def _nearest(self, found, parts, where):
+        split = split_of(where, self.folder)
+
         def agreement(path):
             ends = zip(reversed(os.path.splitext(path)[0].split(os.sep)), reversed(_stem(parts)))
             same = [a == b for a, b in ends]
             shared = os.path.commonpath([os.path.abspath(path), os.path.abspath(where)])
-            return (same + [False]).index(False), len(shared)
+            return (same + [False]).index(False), split_of(path, self.folder) == split, len(shared)
 
         best = max(map(agreement, found))
         nearest = [path for path in found if agreement(path) == best]

@@ -160,6 +160,20 @@ def test_the_same_scene_comes_out_of_each_format(form, tmp_path):
     assert {path: path.read_bytes() for path in (tmp_path / "in").rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize("folders", [("train2017", "val2017"), ("images/train", "images/valid")])
+def test_images_of_the_same_names_are_told_apart_by_their_splits(folders, tmp_path):
+    for seed, (folder, split) in enumerate(zip(folders, ("train", "val"))):
+        picture(tmp_path / folder / "1.jpg", seed)
+        content = {
+            "images": [{"id": 1, "file_name": "1.jpg"}], "categories": [{"id": 1, "name": split}],
+            "annotations": [{"image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5]}],
+        }  # fmt: skip
+        write(tmp_path / "annotations" / f"instances_{split}2017.json", json.dumps(content))
+    source, _ = read(str(tmp_path))
+    found = {picture_.split: picture_.path for picture_ in source.pictures}
+    assert found == {split: str(tmp_path / folder / "1.jpg") for folder, split in zip(folders, ("train", "val"))}
+
+
 def test_what_is_turned_becomes_the_upright_box_around(tmp_path):
     picture(tmp_path / "t.jpg", 0)
     box = '<box label="car" xtl="30" ytl="15" xbr="50" ybr="25" rotation="90"/>'
