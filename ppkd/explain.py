@@ -12,6 +12,7 @@ from ppkd.errors import UserError
 from ppkd.files.yaml_io import BASE_KEY, Tagged, clone, flow, merge, read_yaml
 from ppkd.methods import plan
 from ppkd.methods.block import plan_block
+from ppkd.recipe.hand_over import KEYS as HAND_OVER_KEYS
 from ppkd.recipe.keys import METHOD_KEYS, RUN_KEYS
 from ppkd.recipe.plan import SCHEDULE_KEYS
 from ppkd.recipe.recipe import SECTIONS, TERMS, parse_overrides
@@ -134,8 +135,8 @@ def _origins(method, block):
         if first in ("terms", "teachers", "plugins", "upstream_merge"):
             continue
         shown = f"{os.path.basename(source)} ({path})" if source != "-o" else f"-o distill.{path}"
-        if first == "inherit":
-            found["inherit"] = shown
+        if first in ("inherit", *HAND_OVER_KEYS):
+            found[first] = shown
         elif first in SCHEDULE_KEYS:
             found |= {key: shown for key in before if key.startswith("terms.") and key.endswith(f".{path}")}
         else:

@@ -67,6 +67,7 @@ def test_the_parameters_of_a_connector_are_whose_they_are(recipe, tmp_path):
 
 def test_it_tells_who_set_what(recipe, tmp_path):
     overrides = ["distill.beta_fgd=2", "distill.terms.fgd.magnitude=20%", "distill.stop_epoch=4", "epoch=5"]
+    overrides.append("distill.hand_over=[average, first_moment]")
     lines = explained(recipe("retinanet", "fgd", overrides=overrides), overrides, str(tmp_path)).splitlines()
 
     def who(key):
@@ -81,6 +82,7 @@ def test_it_tells_who_set_what(recipe, tmp_path):
     assert who("magnitude") == ("20%", "-o")
     assert who("stop_epoch") == ("4", "-o distill.stop_epoch")
     assert who("epoch") == ("5", "-o")
+    assert who("hand_over") == ("[first_moment, average]", "-o distill.hand_over")
     assert any(re.fullmatch(r"# fgd\.s8 +neck\[0\] +\d+ +stride 8 +neck\[0\] +\d+ +stride 8", line) for line in lines)
 
 

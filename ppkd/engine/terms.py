@@ -114,6 +114,10 @@ class Term(nn.Layer):
         """`weight` of a term that a `magnitude.Magnitude` brings to size: without the spec's own weight."""
         return self.weight(epoch) / self.spec.weight
 
+    def turns(self, epoch):
+        """Whether the weight changes by much as `epoch` begins."""
+        return bool(self.spec.weight * self._factor) and self.spec.schedule.turns(epoch)
+
     def over(self, epoch):
         """Whether the weight is 0 from `epoch` on, for good."""
         return not self.spec.weight * self._factor or self.spec.schedule.over(epoch)

@@ -19,6 +19,7 @@ RUN_KEYS = frozenset(
         "eval_height", "eval_width", "eval_size",
         # ppkd's own
         "keep", "snapshot_steps", "accumulate", "total_batch_size", "scale_lr", "stages", "amp_dtype",
+        "restart_epochs", "restart_what", "restart_warmup",
         "max_bad_images", "on_nonfinite", "max_nonfinite"
     ]
 )

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from ppkd.errors import UserError
+from ppkd.recipe.hand_over import HandOver, hand_over_of
 from ppkd.recipe.schedules import DECAYS, Schedule
 from ppkd.recipe.targets import Target
 
@@ -56,6 +57,7 @@ class Plan:
         assigner: ``student``, or the name of the teacher whose predictions assign the student's targets; ``teacher``
             is the first of them, whatever its name.
         inherit_from: the teacher that `inherit` means; None for the first.
+        hand_over: what training forgets when terms begin or end, or None.
     """
 
     terms: list
@@ -63,10 +65,11 @@ class Plan:
     alpha: float = 1.0
     assigner: str = "student"
     inherit_from: str | None = None
+    hand_over: HandOver | None = None
 
     @classmethod
     def of(cls, terms, method, inherit=False, **more):
-        """Apply the ``distill:`` options that every method has: `schedule_of`'s and ``inherit``.
+        """Apply the ``distill:`` options that every method has: `schedule_of`'s, `hand_over_of`'s and ``inherit``.
 
         Args:
             terms: list of `TermSpec`.
@@ -80,11 +83,12 @@ class Plan:
             raise UserError(
                 f"{method.file}: distill.inherit has to be true, false or the name of a teacher, found {wanted!r}"
             )
-        schedule = schedule_of(method.options, method.epochs, f"{method.file}: distill")
+        where = f"{method.file}: distill"
+        schedule, hand_over = schedule_of(method.options, method.epochs, where), hand_over_of(method.options, where)
         for term in terms:
             term.schedule = schedule
         source = wanted if isinstance(wanted, str) else None
-        return cls(terms, ("neck", "head") if wanted else (), inherit_from=source, **more)
+        return cls(terms, ("neck", "head") if wanted else (), inherit_from=source, hand_over=hand_over, **more)
 
 
 def schedule_of(options, epochs, where):

@@ -12,6 +12,7 @@ from ppkd.bridge.own_data import expand_own_data
 from ppkd.errors import UserError
 from ppkd.files.paths import safe_name
 from ppkd.files.yaml_io import clone, merge, parse_value, read_with_bases
+from ppkd.recipe.hand_over import KEYS as HAND_OVER_KEYS
 from ppkd.recipe.keys import METHOD_KEYS, RUN_KEYS, check_top_level
 from ppkd.recipe.plan import SCHEDULE_KEYS
 from ppkd.recipe.teachers import check_fields, read_teachers, resolve_paths
@@ -75,7 +76,9 @@ class Recipe:
         return os.path.join(str(self.student.get("save_dir") or "output"), self.name)
 
 
-ENGINE_OPTIONS = ("inherit", "numerics", "upstream_merge", "terms", "teachers", "plugins", *SCHEDULE_KEYS)
+ENGINE_OPTIONS = (
+    "inherit", "numerics", "upstream_merge", "terms", "teachers", "plugins", *SCHEDULE_KEYS, *HAND_OVER_KEYS,
+)  # fmt: skip
 # Methods whose parameters stand in a class of ppdet's that is no loss: in PaddleDetection's files the student's head.
 SECTIONS = {"LD": ("LDGFLHead", ("loss_ld", "loss_ld_vlr", "loss_kd"))}
 

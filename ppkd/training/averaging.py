@@ -45,7 +45,7 @@ class Averaging:
         Args:
             counts: whether this is one of the snapshots after ``cycle_epoch`` of which ppdet begins the average anew.
         """
-        if self.ema is None:
+        if not self._begun():
             yield
             return
         self._own = {k: v.clone() for k, v in self._student.state_dict().items()}
@@ -55,6 +55,16 @@ class Averaging:
         finally:
             self._student.set_state_dict(self._own)
             self._own = None
+
+    def _begun(self):
+        """Whether there is an average: before its first step it is all zeros."""
+        return self.ema is not None and self.ema.step > 0
+
+    def begin_anew(self):
+        """The student goes on from the averaged weights, and the average begins anew."""
+        if self._begun():
+            self._student.set_state_dict({**self._student.state_dict(), **self._average(counts=False)})
+            self.ema.reset()
 
     def own(self):
         """The student's own tensors by name, also while the averaged ones are applied."""

@@ -12,12 +12,13 @@ class Step:
         precision: `precision.Precision`.
         averaging: `averaging.Averaging`.
         numerics: `numerics.Numerics`.
+        restart: `restart.Restart`, for the learning rate after one.
         standing: `standing.Standing`; only read.
     """
 
-    def __init__(self, model, optimizing, precision, averaging, numerics, standing):
+    def __init__(self, model, optimizing, precision, averaging, numerics, restart, standing):
         self._model, self._optimizing, self._precision = model, optimizing, precision
-        self._averaging, self._numerics, self._standing = averaging, numerics, standing
+        self._averaging, self._numerics, self._restart, self._standing = averaging, numerics, restart, standing
 
     def train(self, batch):
         """Train on the batch at which the run stands.
@@ -53,7 +54,7 @@ class Step:
     def _end(self):
         good = self._numerics.good()
         if good or self._precision.scales:  # a scaler skips by itself, and has to see what it skips
-            self._optimizing.step(self._precision)
+            self._optimizing.step(self._precision, self._restart.factor())
         self._optimizing.end()
         if good:
             self._averaging.update()

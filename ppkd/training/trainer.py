@@ -35,6 +35,7 @@ from ppkd.training.meters import Meters
 from ppkd.training.numerics import Numerics
 from ppkd.training.optimizing import Moving, Optimizing
 from ppkd.training.precision import Precision
+from ppkd.training.restart import Restart
 from ppkd.training.runlog import RunLog
 from ppkd.training.stages import Stages
 from ppkd.training.standing import Standing
@@ -102,17 +103,19 @@ class Trainer:
         # Changes the types of weights, which all that follows holds.
         self.precision.prepare(self.student, self.optimizer, self.distill.teachers.values() if self.distill else ())
         self.averaging = Averaging(self.student, self.config)
-        detector, optimizing = detector_for(self.student), Optimizing(self.optimizer, self.lr)
+        detector, optimizing = detector_for(self.student), Optimizing(self.optimizer, self.lr, model.parameters())
         self.numerics = Numerics(
             self.config, model, detector, self.output_dir, self.seed, self.rank, self.reload, self.precision.scales
         )
         # By their names in a resume file; none of them needs another to be restored before it.
+        self._restart = Restart(self.config, self.distill, optimizing, self.averaging, self.standing)
         self._parts = {
             "student": Weights(self.student, "student (-c)", self.averaging.own),
             "terms": Weights(self.distillation, "method or teacher (--slim_config)"),
             "optimizer": optimizing,
             "moving": Moving(model.parameters()),
             "ema": self.averaging,
+            "restart": self._restart,
             "detector": detector,
             "scaler": self.precision,
             "numerics": self.numerics,
@@ -128,7 +131,9 @@ class Trainer:
         if self._uses_sync_bn():
             paddle.nn.SyncBatchNorm.convert_sync_batchnorm(self.student)
         self.model = distribute(model)
-        self._step = Step(self.model, optimizing, self.precision, self.averaging, self.numerics, self.standing)
+        self._step = Step(
+            self.model, optimizing, self.precision, self.averaging, self.numerics, self._restart, self.standing
+        )
         self._stop = StopRequest(self.ranks == 1)
 
     epoch, batch, step = (property(operator.attrgetter(f"standing.{name}")) for name in ("epoch", "batch", "step"))
@@ -203,6 +208,8 @@ class Trainer:
                 paddle.device.cuda.empty_cache()
         meters.start()
         at = self.standing
+        if at.batch == 0 and (restarted := self._restart.begin_epoch()):
+            self._log.add({"epoch": at.epoch, "step": at.step, **restarted})
         batches = self.loader.epoch(at.epoch, at.batch)
         for batch in follow(batches, f"epoch {at.epoch + 1}/{epochs}", at.batches, at.batch):
             meters.data_ready()
@@ -232,7 +239,8 @@ class Trainer:
         return self._step.train(batch)
 
     def _report(self, meters, epochs):
-        record = {"kind": "train", "epoch": self.epoch, "step": self.step, "lr": float(self.optimizer.get_lr())}
+        rate = float(self.lr()) * self._restart.factor()
+        record = {"kind": "train", "epoch": self.epoch, "step": self.step, "lr": rate}
         record |= meters.read()
         counts = {"skipped_steps": self.numerics.skipped, "bad_images": len(self._stages.bad.found)}
         record |= {name: number for name, number in counts.items() if number}
