@@ -135,7 +135,7 @@ def _origins(method, block):
         if first in ("terms", "teachers", "plugins", "upstream_merge"):
             continue
         shown = f"{os.path.basename(source)} ({path})" if source != "-o" else f"-o distill.{path}"
-        if first in ("inherit", *HAND_OVER_KEYS):
+        if first in ("inherit", "clip", *HAND_OVER_KEYS):
             found[first] = shown
         elif first in SCHEDULE_KEYS:
             found |= {key: shown for key in before if key.startswith("terms.") and key.endswith(f".{path}")}

@@ -73,6 +73,13 @@ class Distillation(nn.Layer):
                     "%.3f on the mean of %d epochs", epoch + 1, name, float(ending.cosines.mean()), ending.WINDOW,
                 )  # fmt: skip
 
+    def turned(self, epoch):
+        """Names of the lines whose strength changes by much as `epoch`, which was entered, begins."""
+        ended = [name for name, number in self._ending_of.items() if int(self.endings[number].gone) == epoch]
+        lines = [(self._line_of[term.label], term) for term in self.terms]
+        turned = [name for name, term in lines if term.turns(epoch) and name not in self._ended]
+        return list(dict.fromkeys([*ended, *turned]))
+
     def over(self, term, epoch):
         """Whether the term's weight is 0 from `epoch` on, for good."""
         return self._line_of[term.label] in self._ended or term.over(epoch)

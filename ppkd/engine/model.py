@@ -42,7 +42,7 @@ class DistillModel(nn.Layer):
             an epoch, since ``stop: auto`` and ``magnitude: ... every epoch`` go by it.
         pulls: what the last such step found: name of a line -> ``(share, cosine)``, scalars: its weighted gradient's
             norm over the detection loss's, and the cosine between the two.
-        hand_over: the plan's.
+        hand_over, clip: the plan's.
         alpha: factor on the whole loss; 1 if no term of the plan ever has a weight.
 
     Raises:
@@ -57,7 +57,7 @@ class DistillModel(nn.Layer):
         self.timed, self.teacher_seconds = False, None
         self.watched, self.pulls = False, {}
         self.alpha = plan.alpha if any(spec.weight for spec in plan.terms) else 1.0
-        self.hand_over = plan.hand_over
+        self.hand_over, self.clip = plan.hand_over, plan.clip
         # A plain tuple hides the teachers from nn.Layer; a dict of layers would too, a Layer attribute would not.
         self._teachers = tuple((name, detector_for(freeze(model))) for name, model in teachers.items())
         # Neither is an adapter a layer: it holds the student without owning it.
@@ -116,8 +116,18 @@ class DistillModel(nn.Layer):
         return True
 
     def turned(self, epoch):
-        """Names of the plan's terms whose strength changes by much as `epoch` begins."""
-        return list(dict.fromkeys(term.spec.name for term in self.terms if term.turns(epoch)))
+        """Names of the lines whose strength changes by much as `epoch`, which was entered, begins."""
+        return self.distillation.turned(epoch)
+
+    def part(self, losses):
+        """What the terms added to ``loss``, or None if none is on.
+
+        Args:
+            losses: what `forward` returned.
+        """
+        labels = tuple(term.label for term, _ in self.active_terms())
+        found = [v for k, v in losses.items() if k in labels or k.startswith(tuple(f"{x}." for x in labels))]
+        return sum(found) * self.alpha if found else None
 
     def active_terms(self):
         """Terms whose weight is not zero in this epoch, with their weights."""

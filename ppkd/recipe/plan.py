@@ -12,6 +12,7 @@ TEACHER = "teacher"
 
 # The keys of a schedule, at the top of `distill:` for all terms or in one of them.
 SCHEDULE_KEYS = ("start_epoch", "stop_epoch", "stop", "decay", "final_weight", "warmup_epochs")
+CLIPS = ("together", "apart")
 
 
 @dataclass
@@ -58,6 +59,8 @@ class Plan:
             is the first of them, whatever its name.
         inherit_from: the teacher that `inherit` means; None for the first.
         hand_over: what training forgets when terms begin or end, or None.
+        clip: one of `CLIPS`: whether the distillation's gradient is clipped with the detection loss's, or each by
+            itself.
     """
 
     terms: list
@@ -66,6 +69,7 @@ class Plan:
     assigner: str = "student"
     inherit_from: str | None = None
     hand_over: HandOver | None = None
+    clip: str = "together"
 
     @classmethod
     def of(cls, terms, method, inherit=False, **more):
@@ -85,10 +89,14 @@ class Plan:
             )
         where = f"{method.file}: distill"
         schedule, hand_over = schedule_of(method.options, method.epochs, where), hand_over_of(method.options, where)
+        clip = method.options.get("clip", CLIPS[0])
+        if clip not in CLIPS:
+            raise UserError(f"{where}.clip has to be one of {', '.join(CLIPS)}; found {clip!r}")
         for term in terms:
             term.schedule = schedule
         source = wanted if isinstance(wanted, str) else None
-        return cls(terms, ("neck", "head") if wanted else (), inherit_from=source, hand_over=hand_over, **more)
+        parts = ("neck", "head") if wanted else ()
+        return cls(terms, parts, inherit_from=source, hand_over=hand_over, clip=clip, **more)
 
 
 def schedule_of(options, epochs, where):

@@ -77,7 +77,7 @@ class Recipe:
 
 
 ENGINE_OPTIONS = (
-    "inherit", "numerics", "upstream_merge", "terms", "teachers", "plugins", *SCHEDULE_KEYS, *HAND_OVER_KEYS,
+    "inherit", "numerics", "upstream_merge", "terms", "teachers", "plugins", "clip", *SCHEDULE_KEYS, *HAND_OVER_KEYS,
 )  # fmt: skip
 # Methods whose parameters stand in a class of ppdet's that is no loss: in PaddleDetection's files the student's head.
 SECTIONS = {"LD": ("LDGFLHead", ("loss_ld", "loss_ld_vlr", "loss_kd"))}

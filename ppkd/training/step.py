@@ -1,5 +1,6 @@
 """One step of the optimizer, of one or several batches."""
 
+from ppkd.bridge.bad_images import STAND_IN
 from ppkd.engine.parallel import without_exchange
 
 
@@ -10,14 +11,15 @@ class Step:
         model: what is trained, as `parallel.distribute` gives it.
         optimizing: `optimizing.Optimizing`.
         precision: `precision.Precision`.
+        clipping: `clipping.Clipping`.
         averaging: `averaging.Averaging`.
         numerics: `numerics.Numerics`.
         restart: `restart.Restart`, for the learning rate after one.
         standing: `standing.Standing`; only read.
     """
 
-    def __init__(self, model, optimizing, precision, averaging, numerics, restart, standing):
-        self._model, self._optimizing, self._precision = model, optimizing, precision
+    def __init__(self, model, optimizing, precision, clipping, averaging, numerics, restart, standing):
+        self._model, self._optimizing, self._precision, self._clipping = model, optimizing, precision, clipping
         self._averaging, self._numerics, self._restart, self._standing = averaging, numerics, restart, standing
 
     def train(self, batch):
@@ -37,11 +39,20 @@ class Step:
         with without_exchange(self._model, at.ends_step):
             losses = self._losses(batch, inputs) if "image" in batch else {}
             if losses:
-                self._precision.backward(losses["loss"] if at.parts == 1 else losses["loss"] / at.parts)
+                self._backward(losses, STAND_IN in inputs, at.parts)
                 self._numerics.add(at.place, inputs, losses)
         if at.ends_step:
             self._end()
         return self._numerics.take() if at.ends_step or not self._numerics.skips else []
+
+    def _backward(self, losses, nothing, parts):
+        part = None if nothing else self._clipping.separates(losses)
+        loss = losses["loss"]
+        if parts > 1:
+            loss, part = loss / parts, part if part is None else part / parts
+        if part is not None:
+            self._clipping.keep(part)
+        self._precision.backward(loss)
 
     def _losses(self, batch, inputs):
         try:
@@ -53,6 +64,10 @@ class Step:
 
     def _end(self):
         good = self._numerics.good()
+        if good:
+            self._clipping.split()
+        else:
+            self._clipping.forget()
         if good or self._precision.scales:  # a scaler skips by itself, and has to see what it skips
             self._optimizing.step(self._precision, self._restart.factor())
         self._optimizing.end()

@@ -26,6 +26,7 @@ from ppkd.terminal.progress import follow
 from ppkd.training import checkpoint
 from ppkd.training.averaging import Averaging
 from ppkd.training.batch_size import BatchSize, count
+from ppkd.training.clipping import Clipping
 from ppkd.training.contents import contents
 from ppkd.training.digest import check_same, digest
 from ppkd.training.evaluation import check_reader, evaluate, summary
@@ -102,6 +103,7 @@ class Trainer:
         self.precision = Precision(self.config, amp)
         # Changes the types of weights, which all that follows holds.
         self.precision.prepare(self.student, self.optimizer, self.distill.teachers.values() if self.distill else ())
+        self._clipping = Clipping(self.optimizer, model.parameters(), self.distill, self.precision.scales)
         self.averaging = Averaging(self.student, self.config)
         detector, optimizing = detector_for(self.student), Optimizing(self.optimizer, self.lr, model.parameters())
         self.numerics = Numerics(
@@ -127,12 +129,13 @@ class Trainer:
         self._log = RunLog(self.output_dir, recipe, self.rank == 0, vdl_dir, self.names)
         self._log.rewind(self.step if state is not None else -1)
         self._stages.bad.keep_in(self.output_dir if self.rank == 0 else None)
-        # Makes new layers around the same tensors, so it comes after what is restored by layers and their names.
+        # Makes new layers around the same tensors: after what is restored by layers and their names.
         if self._uses_sync_bn():
             paddle.nn.SyncBatchNorm.convert_sync_batchnorm(self.student)
         self.model = distribute(model)
         self._step = Step(
-            self.model, optimizing, self.precision, self.averaging, self.numerics, self._restart, self.standing
+            self.model, optimizing, self.precision, self._clipping, self.averaging, self.numerics, self._restart,
+            self.standing,
         )
         self._stop = StopRequest(self.ranks == 1)
 
@@ -241,7 +244,7 @@ class Trainer:
     def _report(self, meters, epochs):
         rate = float(self.lr()) * self._restart.factor()
         record = {"kind": "train", "epoch": self.epoch, "step": self.step, "lr": rate}
-        record |= meters.read()
+        record |= meters.read() | self._clipping.read()
         counts = {"skipped_steps": self.numerics.skipped, "bad_images": len(self._stages.bad.found)}
         record |= {name: number for name, number in counts.items() if number}
         if self.rank == 0:

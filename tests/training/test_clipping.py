@@ -1,0 +1,108 @@
+"""Clipping: together it is Paddle's own, and apart the distillation's gradient cannot shrink the detection loss's."""
+
+import json
+import os
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+
+from ppkd.errors import UserError
+from ppkd.methods import plan
+from ppkd.recipe.recipe import MethodSpec
+from ppkd.training.clipping import Clipping
+from tests.helpers_training import QUICK, differing, fit
+
+
+class Distilled:
+    """Stands for a DistillModel whose losses are a detection loss and one term."""
+
+    def __init__(self, clip):
+        self.clip = clip
+
+    def part(self, losses):
+        return losses.get("term")
+
+
+def steps(batches, clip="apart", norm=1.0):
+    """Take one step with losses that are linear in two parameters; the step, and the shares that were clipped.
+
+    Args:
+        batches: list of gradients ``(detection's, distillation's)``, each of the two parameters.
+    """
+    zeros = nn.initializer.Constant(0.0)
+    w, adapter = (paddle.create_parameter([2], "float32", default_initializer=zeros) for _ in "ab")
+    optimizer = paddle.optimizer.SGD(1.0, parameters=[w, adapter], grad_clip=nn.ClipGradByGlobalNorm(norm))
+    clipping = Clipping(optimizer, [w, adapter], Distilled(clip), scales=False)
+    for own, theirs in batches:
+        losses = {"own": (w * paddle.to_tensor(own[0])).sum() + (adapter * paddle.to_tensor(own[1])).sum()}
+        if theirs is not None:
+            losses["term"] = (w * paddle.to_tensor(theirs[0])).sum() + (adapter * paddle.to_tensor(theirs[1])).sum()
+        part = clipping.separates(losses)
+        if part is not None:
+            clipping.keep(part)
+        sum(losses.values()).backward()
+    clipping.split()
+    optimizer.step()
+    return -np.stack([w.numpy(), adapter.numpy()]), clipping.read()
+
+
+NOTHING = [0.0, 0.0]
+
+
+def test_a_strong_term_does_not_shrink_the_detection_loss():
+    """Not by what it does to adapters either, which are in the common norm."""
+    own, theirs = ([0.3, 0.4], NOTHING), ([0.0, 30.0], [40.0, 0.0])
+    moved, clipped = steps([(own, theirs)])
+    np.testing.assert_allclose(moved, [[0.3, 0.4 + 0.6], [0.8, 0.0]], rtol=1e-5)
+    assert clipped == {"clipped_distillation": 1.0}
+    together, clipped = steps([(own, theirs)], clip="together")
+    assert np.linalg.norm(together) == pytest.approx(1) and together[0, 0] < 0.01 and clipped == {"clipped": 1.0}
+
+
+def test_either_is_clipped_by_itself():
+    moved, clipped = steps([(([3.0, 4.0], NOTHING), ([0.0, 0.1], NOTHING))])
+    np.testing.assert_allclose(moved, [[0.6, 0.8 + 0.1], NOTHING], rtol=1e-5)
+    assert clipped == {"clipped_detection": 1.0}
+    assert steps([(([0.3, 0.4], NOTHING), ([0.0, 0.1], NOTHING))])[1] == {}
+
+
+def test_the_batches_of_a_step_are_clipped_together():
+    batches = [(([0.3, 0.0], NOTHING), ([0.0, 3.0], NOTHING)), (([0.3, 0.0], NOTHING), ([0.0, 1.0], NOTHING))]
+    np.testing.assert_allclose(steps(batches)[0], [[0.6, 1.0], NOTHING], rtol=1e-5)
+    # One of them had no image, or no term that is on.
+    batches[1] = (([0.3, 0.0], NOTHING), None)
+    np.testing.assert_allclose(steps(batches)[0], [[0.6, 1.0], NOTHING], rtol=1e-5)
+
+
+def test_without_any_term_it_is_paddles_own():
+    own = [3.0, 4.0], [1.0, 2.0]
+    assert (steps([(own, None)])[0] == steps([(own, None)], clip="together")[0]).all()
+
+
+def test_a_run_is_clipped_apart_and_resumed_to_the_bit(recipe, tmp_path):
+    given = ["TrainReader.batch_size=2", "accumulate=2", "epoch=1", "distill.clip=apart", "distill.alpha_fgd=1"]
+    given += ["OptimizerBuilder.clip_grad_by_norm=2"]
+    states = []
+    for first in (None, 1):
+        loaded = recipe(QUICK, overrides=[*given, f"save_dir={tmp_path}/{first}"])
+        if first:
+            fit(loaded, max_steps=first)
+        states.append(fit(loaded, resume="auto" if first else None).state())
+        del states[-1]["ema"]["epoch"]  # counts snapshots
+    assert differing(*states) == []
+    with open(os.path.join(loaded.output_dir, "metrics.jsonl"), encoding="utf-8") as file:
+        found = [json.loads(line) for line in file]
+    assert all(record["clipped_distillation"] == 1 and "clipped" not in record for record in found)
+
+
+def test_what_cannot_be_clipped_apart():
+    sgd = paddle.optimizer.SGD(1.0, parameters=nn.Linear(1, 1).parameters())
+    with pytest.raises(UserError, match="needs a norm to clip by: set OptimizerBuilder.clip_grad_by_norm"):
+        Clipping(sgd, [], Distilled("apart"), scales=False)
+    sgd = paddle.optimizer.SGD(1.0, parameters=nn.Linear(1, 1).parameters(), grad_clip=nn.ClipGradByGlobalNorm(1.0))
+    with pytest.raises(UserError, match="is not for float16"):
+        Clipping(sgd, [], Distilled("apart"), scales=True)
+    with pytest.raises(UserError, match="f: distill.clip has to be one of together, apart; found 'part'"):
+        plan(MethodSpec("FGD", options={"clip": "part"}, file="f"))
