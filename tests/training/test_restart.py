@@ -67,8 +67,9 @@ def test_an_optimizer_that_forgot_is_a_new_one(name, resumed):
         layer.set_state_dict(tensors)
         optimizing.restore(state)
     optimizing.forget(squares=True)
-    fresh_layer, _, fresh_step = made(name)
+    fresh_layer, fresh, fresh_step = made(name)
     fresh_layer.set_state_dict(layer.state_dict())
+    fresh.rate.set_state_dict(optimizing.rate.state_dict())
     for gradient in (1.0, 2.0):
         step(gradient)
         fresh_step(gradient)
