@@ -119,7 +119,7 @@ def _recognise(state, part, model):
     else:
         if part == TEACHER:
             raise UserError("--part teacher is for a distillation by MMRazor, FGD or MGD, which this is not")
-    if mmdet.architecture_of(state):
+    if mmdet.architecture_of(state):  # before RTMDet: YOLOX has a backbone of the same names
         arrays = {name: tensor.numpy() for name, tensor in state.items()}
         found, arrays, unused = mmdet.take(arrays, model)
         return Found(what + found, arrays, "", {**left, **unused})
@@ -128,8 +128,8 @@ def _recognise(state, part, model):
     if not what and {"conv1.weight", "layer1.0.conv1.weight", "layer4.0.bn1.weight"} <= state.keys():
         return _resnet(state, model)
     known = (
-        "RTMDet of MMYOLO or MMDetection; RetinaNet, FCOS, GFL, RepPoints, SOLO, Faster, Mask and Cascade R-CNN of "
-        "MMDetection; distillations of these by MMRazor, FGD or MGD; CSPNeXt, and torchvision's ResNet"
+        "RTMDet of MMYOLO or MMDetection; RetinaNet, FCOS, GFL, YOLOX, RepPoints, SOLO, Faster, Mask and Cascade R-CNN "
+        "of MMDetection; distillations of these by MMRazor, FGD or MGD; CSPNeXt, and torchvision's ResNet"
     )
     raise UserError(f"{what}not one of the weights that are known ({known}); it holds {_names(state)}")
 

@@ -13,6 +13,7 @@ _KNOWN = (
     ("bbox_head.conv_centerness.weight", "FCOS", "fcos/fcos_r50_fpn_1x_coco"),
     ("bbox_head.gfl_cls.weight", "GFL", "gfl/gfl_r50_fpn_1x_coco"),
     ("bbox_head.reppoints_cls_out.weight", "RepPoints", "reppoints/reppoints_r50_fpn_gn_1x_coco"),
+    ("bbox_head.multi_level_conv_cls.0.weight", "YOLOX", "yolox/yolox_s_300e_coco"),
     ("mask_head.conv_cls.weight", "SOLO", "solo/solo_r50_fpn_1x_coco"),
     ("roi_head.bbox_head.0.fc_cls.weight", "CascadeRCNN", "cascade_rcnn/cascade_rcnn_r50_fpn_1x_coco"),
     ("roi_head.mask_head.conv_logits.weight", "MaskRCNN", "mask_rcnn/mask_rcnn_r50_fpn_1x_coco"),
@@ -38,6 +39,28 @@ _RULES = {
     "RepPoints": ((r"^bbox_head\.", "head."),),
     "SOLO": ((r"^mask_head\.", "head."),),
 }
+_CSP = (
+    (r"\.main_conv\.", ".conv1."),
+    (r"\.short_conv\.", ".conv2."),
+    (r"\.final_conv\.", ".conv3."),
+    (r"\.blocks\.", ".bottlenecks."),
+)
+_RULES["YOLOX"] = (
+    *_CSP,
+    (r"^backbone\.stage([1-4])\.0\.", lambda m: f"backbone.layers{2 * int(m[1]) - 1}.stage{m[1]}.conv_layer."),
+    (r"^backbone\.stage([1-3])\.1\.", lambda m: f"backbone.layers{2 * int(m[1])}.stage{m[1]}.csp_layer."),
+    (r"^backbone\.stage4\.1\.", "backbone.layers8.stage4.spp_layer."),
+    (r"^backbone\.stage4\.2\.", "backbone.layers9.stage4.csp_layer."),
+    (r"^neck\.reduce_layers\.", "neck.lateral_convs."),
+    (r"^neck\.top_down_blocks\.", "neck.fpn_blocks."),
+    (r"^neck\.downsamples\.", "neck.downsample_convs."),
+    (r"^neck\.bottom_up_blocks\.", "neck.pan_blocks."),
+    # In ppdet the neck's last convolutions are the head's first.
+    (r"^neck\.out_convs\.", "head.stem_conv."),
+    (r"^bbox_head\.multi_level_(cls|reg)_convs\.", r"head.conv_\1."),
+    (r"^bbox_head\.multi_level_conv_(cls|reg)\.(\d)\.", r"head.conv_\1.\2.2."),
+)
+_STEM = "backbone.stem.conv.conv.weight"
 _RPN = (
     (r"^rpn_head\.rpn_conv\.", "rpn_head.rpn_feat.rpn_conv."),
     (r"^rpn_head\.rpn_cls\.", "rpn_head.rpn_rois_score."),
@@ -94,6 +117,8 @@ def take(state, model):
         config = next(config for _, known, config in _KNOWN if known == kind)
         raise UserError(f"{what}, but -c is {type(model).__name__}; begin with configs/{config}.yml")
     own = model.state_dict()
+    if kind == "YOLOX":
+        return what, _yolox(state), {}
     blocks = blocks_of(model.backbone)
     deep, there = _blocks_in(state), [len(names) for _, names in sorted(blocks.items())]
     if deep != there:
@@ -117,6 +142,30 @@ def take(state, model):
     _modulate(arrays, own)
     _add_biases(arrays, own)
     return what, arrays, left
+
+
+def _yolox(state):
+    arrays = {}
+    for name, array in state.items():
+        stem, _, last = name.rpartition(".")
+        if last != "num_batches_tracked" and "multi_level_conv_obj" not in name:
+            new = _renamed(f"{stem}.{STATISTICS.get(last, last)}", _RULES["YOLOX"])
+            arrays[new] = array.astype("float32")
+    for name, array in state.items():
+        # Objectness is the fifth output of ppdet's boxes.
+        if match := re.match(r"bbox_head\.multi_level_conv_obj\.(\d)\.(weight|bias)", name):
+            box = f"head.conv_reg.{match[1]}.2.{match[2]}"
+            arrays[box] = np.concatenate([arrays[box], array.astype("float32")])
+    # MMDetection's images are blue, green, red, and there are four of them side by side.
+    rows = arrays[_STEM]
+    colours = rows.reshape([len(rows), 4, 3, *rows.shape[2:]])[:, :, ::-1]
+    return {**arrays, _STEM: np.ascontiguousarray(colours.reshape(rows.shape))}
+
+
+def _renamed(name, rules):
+    for old, new in rules:
+        name = re.sub(old, new, name)
+    return name
 
 
 def _unused(name, model):
@@ -159,9 +208,7 @@ def _name(name, kind, blocks, own):
         return _in_neck(name, own)
     if match := re.match(r"^bbox_head\.scales\.(\d)\.scale$", name):
         return f"{'fcos_head' if kind == 'FCOS' else 'head'}.p{int(match[1]) + 3}_feat.scale_reg"
-    for old, new in _RULES[kind]:
-        if re.search(old, name):
-            name = re.sub(old, new, name)
+    name = _renamed(name, _RULES[kind])
     if match := re.match(r"^roi_head\.mask_head\.convs\.(\d)\.conv\.", name):
         return name.replace(match[0], f"mask_head.head.upsample.mask_inter_feat_{int(match[1]) + 1}.")
     return name

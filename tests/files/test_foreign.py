@@ -264,8 +264,8 @@ def test_a_hostile_file_is_refused_and_runs_nothing(arrays, refused, tmp_path):
 
 def test_files_that_are_none_of_these_say_what_they_are(refused):
     known = (
-        "RTMDet of MMYOLO or MMDetection; RetinaNet, FCOS, GFL, RepPoints, SOLO, Faster, Mask and Cascade R-CNN of "
-        "MMDetection; distillations of these by MMRazor, FGD or MGD; CSPNeXt, and torchvision's ResNet"
+        "RTMDet of MMYOLO or MMDetection; RetinaNet, FCOS, GFL, YOLOX, RepPoints, SOLO, Faster, Mask and Cascade R-CNN "
+        "of MMDetection; distillations of these by MMRazor, FGD or MGD; CSPNeXt, and torchvision's ResNet"
     )
     message = refused({"features.0.weight": np.ones(2, "f4"), "features.3.weight": np.ones(2, "f4")})
     holds = "it holds 2 entries: features.0.weight, features.3.weight"

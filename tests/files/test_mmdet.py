@@ -15,7 +15,7 @@ from tests.golden.check.mmdet import mmdet as runner
 FOLDER = SHARED / "golden" / "mmdet"
 DETECTORS = (
     "retinanet_r50", "retinanet_x101", "fcos_r50_caffe", "gfl_r50", "faster_rcnn_r50", "mask_rcnn_r50",
-    "cascade_mask_rcnn_r50", "reppoints_r50_gn", "solo_r50",
+    "cascade_mask_rcnn_r50", "reppoints_r50_gn", "solo_r50", "yolox_s",
 )  # fmt: skip
 there = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"{FOLDER} is not there")
 

@@ -164,10 +164,12 @@ def transforms(config):
 def test_what_the_reader_prepares_is_what_the_detector_takes(name):
     config = load(name).student
     used = transforms(config)
-    outlines = config["architecture"] in ("MaskRCNN", "SOLOv2")
+    outlines = config["architecture"] in ("MaskRCNN", "SOLO", "SOLOv2")
     assert ("gt_poly" in config["TrainDataset"].get("data_fields", ())) == outlines
     if "Gt2Solov2Target" in used:
         assert used["Gt2Solov2Target"]["num_grids"] == config["SOLOv2Head"]["num_grids"]
+    if "Gt2SOLOTarget" in used:
+        assert used["Gt2SOLOTarget"]["num_grids"] == config["SOLOHead"]["num_grids"]
     if "Gt2FCOSTarget" in used:
         target, head = used["Gt2FCOSTarget"], config["FCOSHead"]
         assert target["downsample_ratios"] == head["fpn_stride"]

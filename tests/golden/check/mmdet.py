@@ -6,6 +6,7 @@ replaced by those of the file, of whatever size they are.
 
 import contextlib
 
+import numpy as np
 import paddle
 
 from ppkd.bridge.workspace import build_detector, import_ppdet
@@ -22,7 +23,8 @@ _CONFIGS = {
     "retinanet": "retinanet/retinanet_r50_fpn_1x_coco", "fcos": "fcos/fcos_r50_fpn_1x_coco",
     "gfl": "gfl/gfl_r50_fpn_1x_coco", "faster": "faster_rcnn/faster_rcnn_r50_fpn_1x_coco",
     "mask": "mask_rcnn/mask_rcnn_r50_fpn_1x_coco", "cascade": "cascade_rcnn/cascade_rcnn_r50_fpn_1x_coco",
-    "reppoints": "reppoints/reppoints_r50_fpn_gn_1x_coco", "solo": "solo/solo_r50_fpn_1x_coco",
+    "yolox": "yolox/yolox_s_300e_coco", "reppoints": "reppoints/reppoints_r50_fpn_gn_1x_coco",
+    "solo": "solo/solo_r50_fpn_1x_coco",
 }  # fmt: skip
 
 
@@ -39,18 +41,23 @@ def mmdet(case):
     for name in case.meta["checkpoints"]:
         state = {k: v.numpy() for k, v in read_torch(str(case.path.with_name(name)))["state_dict"].items()}
         model = _filled(case, kind, state)
-    images = paddle.to_tensor(case["in_images"])
+    # MMDetection's YOLOX sees blue, green, red; what is converted sees red, green, blue.
+    images = case["in_images"][:, ::-1] if kind == "yolox" else case["in_images"]
+    images = paddle.to_tensor(np.ascontiguousarray(images))
     with paddle.no_grad():
         body = model.backbone({"image": images})
         yield from _levels(case, "backbone", body, len(case.numbered("out_backbone_")) - len(body))
         neck = model.neck(body)
-        yield from _levels(case, "neck", neck)
+        if kind == "yolox":  # its last convolutions are the head's
+            yield from _levels(case, "neck", [conv(x) for conv, x in zip(model.head.stem_conv, neck)])
+        else:
+            yield from _levels(case, "neck", neck)
         yield from _HEADS[kind](case, model, neck)
 
 
 def _filled(case, kind, state):
     hyper = case.hyper
-    with _stages(hyper["stage_blocks"]):
+    with _stages(hyper["stage_blocks"] or [3, 4, 6, 3]):
         recipe = load_recipe(str(ROOT / "configs" / f"{_CONFIGS[kind]}.yml"), overrides=_overrides(kind, hyper))
         model = build_detector(recipe.student)
     _, arrays, _ = take(state, model)
@@ -63,6 +70,8 @@ def _filled(case, kind, state):
 
 
 def _overrides(kind, hyper):
+    if kind == "yolox":
+        return [f"num_classes={hyper['num_classes']}", "pretrain_weights=null"]
     backbone, neck, test = hyper["backbone"], hyper["neck"], hyper["test_cfg"]
     ours = {"num_classes": hyper["num_classes"], "pretrain_weights": "null"}
     ours["ResNet.variant"] = "a" if backbone["style"] == "caffe" else "b"
@@ -146,6 +155,15 @@ def _gfl(case, model, neck):
         yield "value", f"reg_{k}", scale(head.gfl_head_reg(boxes)), case[f"out_reg_{k}"], OUTPUT
 
 
+def _yolox(case, model, neck):
+    head = model.head
+    for k, x in enumerate(neck):
+        x = head.stem_conv[k](x)
+        boxes = head.conv_reg[k](x)
+        for name, own in (("cls", head.conv_cls[k](x)), ("reg", boxes[:, :4]), ("obj", boxes[:, 4:])):
+            yield "value", f"{name}_{k}", own, case[f"out_{name}_{k}"], OUTPUT
+
+
 def _reppoints(case, model, neck):
     outputs = model.head(neck)
     yield from _levels(case, "cls", outputs[0])
@@ -190,5 +208,5 @@ def _rpn(case, model, neck):
 
 _HEADS = {
     "retinanet": _retina, "fcos": _fcos, "gfl": _gfl, "reppoints": _reppoints, "solo": _solo, "faster": _rpn,
-    "mask": _rpn, "cascade": _rpn,
+    "mask": _rpn, "cascade": _rpn, "yolox": _yolox,
 }  # fmt: skip
