@@ -175,6 +175,15 @@ def _unused(name, model):
     return "mask heads before the last" if _EARLIER_MASKS.match(name) else ""
 
 
+def backbone_arrays(state, model):
+    """The tensors of a ResNet or ResNeXt alone, ``backbone.*``, for a model with such a backbone."""
+    own, blocks = model.state_dict(), blocks_of(model.backbone)
+    known = {name: array for name, array in state.items() if not name.endswith("num_batches_tracked")}
+    arrays = {_name(name, None, blocks, own): array.astype("float32") for name, array in known.items()}
+    _modulate(arrays, own)
+    return arrays
+
+
 def describe(state):
     """``RetinaNet of MMDetection with 80 classes``."""
     kind = architecture_of(state)

@@ -39,7 +39,8 @@ def test_reference_implementation_is_met(path):
 
 
 def test_every_runner_has_a_fixture_of_our_own():
-    assert {path.parent.name for path in OWN.glob("*/*.npz")} == set(RUNNERS)
+    # Whole checkpoints are too large to stand here.
+    assert {path.parent.name for path in OWN.glob("*/*.npz")} == set(RUNNERS) - {"mmdet"}
 
 
 def test_own_fixtures_are_what_their_script_makes(tmp_path):

@@ -11,7 +11,7 @@ import paddle
 
 from ppkd.bridge.workspace import build_detector, import_ppdet
 from ppkd.files.convert import compare
-from ppkd.files.mmdet import take
+from ppkd.files.mmdet import backbone_arrays, take
 from ppkd.files.torch_files import read_torch
 from ppkd.recipe.recipe import load_recipe
 from tests.conftest import ROOT
@@ -35,12 +35,15 @@ def mmdet(case):
         GoldenError: a kind that is not converted.
     """
     kind = case.path.stem.split("_")[0]
+    if kind in ("backbone", "fgd"):
+        yield from (_backbone if kind == "backbone" else _distiller)(case)
+        return
     if kind not in _CONFIGS:
         raise GoldenError(f"{case.path}: {kind} is not converted")
     model = None
     for name in case.meta["checkpoints"]:
         state = {k: v.numpy() for k, v in read_torch(str(case.path.with_name(name)))["state_dict"].items()}
-        model = _filled(case, kind, state)
+        model = _filled(case.hyper, kind, state)
     # MMDetection's YOLOX sees blue, green, red; what is converted sees red, green, blue.
     images = case["in_images"][:, ::-1] if kind == "yolox" else case["in_images"]
     images = paddle.to_tensor(np.ascontiguousarray(images))
@@ -55,18 +58,64 @@ def mmdet(case):
         yield from _HEADS[kind](case, model, neck)
 
 
-def _filled(case, kind, state):
+def _backbone(case):
+    """A ResNeXt with deformable convolutions."""
     hyper = case.hyper
+    import_ppdet()
+    from ppdet.modeling.backbones.resnet import ResNet
+
+    stages = [k for k, has in enumerate(hyper["stage_with_dcn"]) if has]
+    with _stages(hyper["stage_blocks"]):
+        model = paddle.nn.Layer()
+        model.backbone = ResNet(groups=hyper["groups"], base_width=4, dcn_v2_stages=stages)
+    (name,) = case.meta["checkpoints"]
+    state = {k: v.numpy() for k, v in read_torch(str(case.path.with_name(name)))["state_dict"].items()}
+    _fill(model, backbone_arrays(state, model))
+    with paddle.no_grad():
+        yield from _levels(case, "backbone", model.backbone({"image": paddle.to_tensor(case["in_images"])}))
+
+
+def _distiller(case):
+    """Both detectors of FGD's checkpoint."""
+    for part in ("student", "teacher"):
+        hyper = {"num_classes": case.hyper["num_classes"], "test_cfg": None, **case.hyper[part]}
+        groups = hyper.get("groups")
+        hyper["backbone"] = {"style": "pytorch", "groups": groups}
+        hyper["neck"] = {"add_extra_convs": "on_input"}
+        whole = read_torch(str(case.path.with_suffix(".pth")))["state_dict"]
+        state = {k.removeprefix(f"{part}."): v.numpy() for k, v in whole.items() if k.startswith(f"{part}.")}
+        model = _filled(hyper, "retinanet", state)
+        if part == "student":
+            for key, total, size in zip(*(case[f"out_student_{x}"] for x in ("keys", "sum", "abs_sum"))):
+                array = state[str(key)].astype("float64")
+                yield "extra", f"{key} (sum)", (array.sum(), np.abs(array).sum()), (total, size), 1e-9
+        with paddle.no_grad():
+            outputs = model.head(model.neck(model.backbone({"image": paddle.to_tensor(case["in_images"])})))
+        for name, maps, each in (("cls", outputs[0], case.hyper["num_classes"]), ("reg", outputs[1], 4)):
+            for k, x in enumerate(maps):
+                yield "value", f"{part}_{name}_{k}", _by_ratio(x, each), case[f"out_{part}_{name}_{k}"], OUTPUT
+
+
+def _by_ratio(x, each):
+    """A map in MMDetection's order of anchors; each has so many channels."""
+    batch, _, *size = x.shape
+    return x.reshape([batch, 3, 3, each, *size]).transpose([0, 2, 1, 3, 4, 5]).reshape([batch, -1, *size])
+
+
+def _filled(hyper, kind, state):
     with _stages(hyper["stage_blocks"] or [3, 4, 6, 3]):
         recipe = load_recipe(str(ROOT / "configs" / f"{_CONFIGS[kind]}.yml"), overrides=_overrides(kind, hyper))
         model = build_detector(recipe.student)
-    _, arrays, _ = take(state, model)
+    _fill(model, take(state, model)[1])
+    return model
+
+
+def _fill(model, arrays):
     _resize(model, arrays)
     fit = compare(arrays, model)
     assert fit.complete, fit
     model.set_state_dict(arrays)
     model.eval()
-    return model
 
 
 def _overrides(kind, hyper):
@@ -130,10 +179,7 @@ def _retina(case, model, neck):
     classes, boxes = model.head(neck)
     for name, maps, each in (("cls", classes, case.hyper["num_classes"]), ("reg", boxes, 4)):
         for k, x in enumerate(maps):
-            batch, _, *size = x.shape
-            # Back to MMDetection's order of anchors.
-            x = x.reshape([batch, 3, 3, each, *size]).transpose([0, 2, 1, 3, 4, 5]).reshape([batch, -1, *size])
-            yield "value", f"{name}_{k}", x, case[f"out_{name}_{k}"], OUTPUT
+            yield "value", f"{name}_{k}", _by_ratio(x, each), case[f"out_{name}_{k}"], OUTPUT
     anchors = model.head.anchor_generator(classes)
     for k, own in enumerate(anchors):
         own = own.reshape([-1, 3, 3, 4]).transpose([0, 2, 1, 3]).reshape([-1, 4])

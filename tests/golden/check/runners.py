@@ -24,6 +24,7 @@ from ppkd.losses.normalise import batch_standardise, pkd_standardise
 from ppkd.losses.pkd import PKDLoss
 from ppkd.losses.score_l2 import ScoreL2Loss
 from tests.golden.check.channel_matching import mgd_matching
+from tests.golden.check.mmdet import mmdet
 from tests.golden.check.reppoints import reppoints
 from tests.golden.check.rtmdet import rtmdet
 from tests.golden.check.solo import solo
@@ -372,6 +373,7 @@ RUNNERS = {
         ld_vlr,
         mgd_masked,
         mgd_matching,
+        mmdet,
         pkd,
         reppoints,
         rtmdet,
