@@ -164,12 +164,13 @@ def test_a_call_of_what_was_created_is_checked_too():
 
 
 def test_other_errors_of_a_class_are_not_hidden(student, monkeypatch):
-    """A ValueError that is not about names comes through with its traceback."""
+    """A ValueError that is not about names is told as it is, and stays the cause for who looks for it."""
     from ppdet.core import workspace
 
     def fail(name):
         raise ValueError("math domain error")
 
     monkeypatch.setattr(workspace, "create", fail)
-    with scope(student), pytest.raises(ValueError, match="math domain error"):
+    with scope(student), pytest.raises(UserError, match="RetinaNet cannot be built .*ValueError: math domain") as caught:
         create("RetinaNet")
+    assert isinstance(caught.value.__cause__, ValueError)
