@@ -265,6 +265,23 @@ def _opened(args):
     return runs
 
 
+def configs(args):
+    """``ppkd configs``: the configs that come with ppkd, a line each."""
+    from ppkd.files.shipped import folder, listing
+
+    if folder() is None:
+        raise UserError("this ppkd was installed without its configs; install its wheel, or its repository with pip")
+    found = [(heading, name, line) for heading, lines in listing() for name, line in lines if args.word in name]
+    if not found:
+        raise UserError(f"no config has {args.word!r} in its name")
+    width, shown = max(len(name) for _, name, _ in found), None
+    for heading, name, line in found:
+        if heading != shown:
+            print(("\n" if shown else "") + heading)
+            shown = heading
+        print(f"  {name:<{width}}  {line}")
+
+
 def hosts(args):
     """``ppkd hosts``: Paddle, ppdet, Python and numpy as they are used here, and what was cured of them."""
     from ppkd.bridge.host import host_text

@@ -9,7 +9,7 @@ import os
 from ppkd.build import build_student, build_teacher, wrap
 from ppkd.engine.loss_layers import own_parameters
 from ppkd.errors import UserError
-from ppkd.files.yaml_io import BASE_KEY, Tagged, clone, flow, merge, read_yaml
+from ppkd.files.yaml_io import BASE_KEY, Tagged, clone, flow, merge, path_of_base, read_yaml
 from ppkd.methods import plan
 from ppkd.methods.block import plan_block
 from ppkd.recipe.hand_over import KEYS as HAND_OVER_KEYS
@@ -87,7 +87,7 @@ def _teacher_files(path):
     bases = read_yaml(path).get(BASE_KEY) or []
     found = []
     for base in bases if isinstance(bases, list) else [bases]:
-        file = os.path.normpath(os.path.join(os.path.dirname(path), os.path.expanduser(str(base))))
+        file = path_of_base(path, str(base))
         found += _teacher_files(file) if METHOD_KEYS & read_yaml(file).keys() else [file]
     return found
 

@@ -19,6 +19,7 @@ TOOLS = {
     "layers": (cli.layers_parser, commands.layers),
     "report": (cli.report_parser, commands.report),
     "compare": (cli.compare_parser, commands.compare),
+    "configs": (cli.configs_parser, "configs"),
     "hosts": (cli.hosts_parser, commands.hosts),
 }
 

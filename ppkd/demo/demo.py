@@ -9,21 +9,24 @@ import sys
 import time
 
 from ppkd.errors import UserError
+from ppkd.files.shipped import shipped
 from ppkd.files.write import write_text
 from ppkd.terminal.log import duration, logger
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-TEACHER_CONFIG = "configs/demo/ppyoloe_plus_teacher_shapes.yml"
-STUDENT_CONFIG = "configs/demo/ppyoloe_plus_student_shapes.yml"
-SLIM_CONFIG = "configs/slim/distill/ppyoloe_plus_shapes_fgd.yml"
-SHIPPED_TEACHER = "ppkd/data/teacher_shapes.pdparams"
+# By name, as part of the package: the demo runs in any folder.
+TEACHER_CONFIG = "ppyoloe_plus_teacher_shapes"
+STUDENT_CONFIG = "ppyoloe_plus_student_shapes"
+SLIM_CONFIG = "ppyoloe_plus_shapes_fgd"
+SHIPPED_TEACHER = os.path.join(
+    os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "data/teacher_shapes.pdparams"
+)
 DATA = {"train": 1200, "val": 200, "size": 224, "seed": 0}
 INPUT_SIZE = (192, 192)
 RESULT_KEYS = ("AP", "AP50", "APs", "APm", "APl", "params", "gflops", "ms_per_image", "train_seconds")
 
 
 def run(teacher="shipped", output="output/demo", seed=0, data_dir="dataset/shapes", data=None, max_steps=None):
-    """Run the whole demo from the repository's root.
+    """Run the whole demo.
 
     Args:
         teacher: ``shipped``, ``train``, or the path of its weights.
@@ -74,11 +77,11 @@ class Run:
         for old in (self._metrics, self.weights):
             if os.path.exists(old):
                 os.remove(old)
-        command = ["tools/train.py", "-c", STUDENT_CONFIG, "--eval"]
+        command = ["train", "-c", shipped(STUDENT_CONFIG), "--eval"]
         command += ["--max_steps", str(max_steps)] if max_steps else []
         options = [*options, f"save_dir={os.path.abspath(folder)}", f"seed={seed}"]
         if name == "distilled":
-            command += ["--slim_config", SLIM_CONFIG]
+            command += ["--slim_config", shipped(SLIM_CONFIG)]
             options += [f"teacher.pretrain_weights={os.path.abspath(teacher)}"]
         self._begin = time.time()
         self._process = _start([*command, "-o", *options], os.path.join(folder, "log.txt"))
@@ -124,10 +127,18 @@ class Run:
 def _start(command, log):
     os.makedirs(os.path.dirname(log), exist_ok=True)
     with open(log, "w", encoding="utf-8") as file:
-        return subprocess.Popen(
-            [sys.executable, *command], cwd=ROOT, stdout=file, stderr=subprocess.STDOUT,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
+        environment = {**_environment(), "OMP_NUM_THREADS": "1"}
+        return subprocess.Popen(_ppkd(*command), stdout=file, stderr=subprocess.STDOUT, env=environment)
+
+
+def _ppkd(*command):
+    return [sys.executable, "-m", "ppkd", *command]
+
+
+def _environment():
+    """In which a child imports what this process imports, from the same places in the same order."""
+    places = os.pathsep.join(place or os.getcwd() for place in sys.path)
+    return {**os.environ, "PYTHONPATH": places, "PYTHONSAFEPATH": "1"}
 
 
 def _tail(path, lines=15):
@@ -182,7 +193,7 @@ def _make_data(folder, data):
 
 def _teacher_weights(teacher, output, options):
     if teacher == "shipped":
-        return os.path.join(ROOT, SHIPPED_TEACHER)
+        return SHIPPED_TEACHER
     if teacher != "train":
         if not os.path.isfile(teacher):
             raise UserError(f"--teacher {teacher}: give shipped, train, or the path of the teacher's weights")
@@ -193,8 +204,8 @@ def _teacher_weights(teacher, output, options):
         logger().info("teacher: %s is there already", weights)
         return weights
     logger().info("teacher: training it, which takes longer than the rest of the demo")
-    command = [sys.executable, "tools/train.py", "-c", TEACHER_CONFIG, "--eval", "-o", *options]
-    if subprocess.call([*command, f"save_dir={os.path.abspath(folder)}"], cwd=ROOT):
+    command = _ppkd("train", "-c", shipped(TEACHER_CONFIG), "--eval", "-o", *options)
+    if subprocess.call([*command, f"save_dir={os.path.abspath(folder)}"], env=_environment()):
         raise UserError("the teacher's training failed; its messages stand above")
     return weights
 
@@ -202,7 +213,7 @@ def _teacher_weights(teacher, output, options):
 def _teacher_seconds(teacher, output):
     """Seconds that training the teacher took, on one thread; None for a teacher that came from elsewhere."""
     if teacher == "shipped":
-        with open(os.path.join(ROOT, os.path.splitext(SHIPPED_TEACHER)[0] + ".json"), encoding="utf-8") as file:
+        with open(os.path.splitext(SHIPPED_TEACHER)[0] + ".json", encoding="utf-8") as file:
             return json.load(file)["train_seconds"]
     path = os.path.join(output, "teacher", "ppyoloe_plus_teacher_shapes", "metrics.jsonl")
     if teacher != "train" or not os.path.exists(path):
@@ -214,7 +225,7 @@ def _teacher_seconds(teacher, output):
 
 
 def _config(name):
-    return TEACHER_CONFIG if name == "teacher" else STUDENT_CONFIG
+    return shipped(TEACHER_CONFIG if name == "teacher" else STUDENT_CONFIG)
 
 
 def _evaluate(name, weights, output, options):
@@ -223,7 +234,7 @@ def _evaluate(name, weights, output, options):
     shutil.rmtree(folder, ignore_errors=True)  # detections of an earlier run are not this one's
     os.makedirs(folder)
     results, log = os.path.join(folder, "results.json"), os.path.join(folder, "log.txt")
-    command = ["tools/eval.py", "-c", _config(name), "--output_eval", os.path.abspath(folder)]
+    command = ["eval", "-c", _config(name), "--output_eval", os.path.abspath(folder)]
     command += ["--json", os.path.abspath(results), "-o", *options, f"weights={os.path.abspath(weights)}"]
     if _start(command, log).wait():
         raise UserError(f"evaluating {name} failed:\n{_tail(log)}")
@@ -239,7 +250,7 @@ def _measure(results, weights, options):
 
     models = {}
     for name in weights:
-        models[name] = build_student(load_recipe(os.path.join(ROOT, _config(name)), None, options), load=False)
+        models[name] = build_student(load_recipe(_config(name), None, options), load=False)
         load_exactly(models[name], weights[name], name)
     for name, ms in milliseconds(models, INPUT_SIZE).items():
         results[name]["ms_per_image"] = round(ms, 2)

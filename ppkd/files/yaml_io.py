@@ -11,6 +11,7 @@ import yaml
 
 from ppkd.errors import UserError, nearest
 from ppkd.files.regular import open_file
+from ppkd.files.shipped import shipped
 from ppkd.files.yaml_loader import EXPONENT, Loader, Tagged, line_of, reason_of
 
 BASE_KEY = "_BASE_"
@@ -75,11 +76,11 @@ def read_with_bases(path, _chain=()):
     for base in bases if isinstance(bases, list) else [bases]:
         if not isinstance(base, str):
             raise UserError(f"{_place(path, base)}: _BASE_ lists paths of config files, this is {base!r}")
-        base_path = os.path.normpath(os.path.join(os.path.dirname(path), os.path.expanduser(base)))
+        base_path = path_of_base(path, base)
         if not os.path.isfile(base_path):
             raise UserError(
-                f"{_place(path, base)}: its _BASE_ {base!r} does not exist (looked for {base_path})"
-                + _siblings(base_path)
+                f"{_place(path, base)}: its _BASE_ {base!r} does not exist (looked for {base_path}"
+                f" and among ppkd's own){_siblings(base_path)}"
             )
         chain = (*_chain, real)
         if os.path.realpath(base_path) in chain:
@@ -89,6 +90,12 @@ def read_with_bases(path, _chain=()):
         if len(layers) > _MOST_LAYERS:
             raise UserError(f"{path}: its _BASE_ files, and theirs, come to more than {_MOST_LAYERS}")
     return own, [*layers, (path, own)]
+
+
+def path_of_base(path, base):
+    """The file that a value of ``_BASE_`` in the file `path` means: beside it, or one that comes with ppkd."""
+    beside = os.path.normpath(os.path.join(os.path.dirname(path), os.path.expanduser(base)))
+    return beside if os.path.isfile(beside) else shipped(base) or beside
 
 
 def _place(path, base):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from ppkd.bridge.own_data import expand_own_data
 from ppkd.errors import UserError
 from ppkd.files.paths import safe_name
+from ppkd.files.shipped import find_config
 from ppkd.files.yaml_io import clone, merge, parse_value, read_with_bases
 from ppkd.recipe.hand_over import KEYS as HAND_OVER_KEYS
 from ppkd.recipe.keys import METHOD_KEYS, RUN_KEYS, check_top_level
@@ -108,13 +109,15 @@ def load_recipe(config, slim_config=None, overrides=()):
     """Build the recipe from ``-c``, ``--slim_config`` and ``-o``.
 
     Args:
-        config: path of the student's file.
-        slim_config: path of the slim file, or None for plain training.
+        config: path of the student's file, or the name of one that comes with ppkd.
+        slim_config: path or name of the slim file, or None for plain training.
         overrides: ``key=value`` strings.
 
     Raises:
         UserError: anything wrong in the files or the overrides.
     """
+    config = find_config(config, "-c")
+    slim_config = slim_config and find_config(slim_config, "--slim_config")
     given = parse_overrides(overrides)
     for_teacher, for_method = _fields(given, "teacher"), _fields(given, "distill")
     _, layers = read_with_bases(config)

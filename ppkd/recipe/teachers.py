@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 
 from ppkd.errors import UserError, nearest
-from ppkd.files.yaml_io import Tagged, clone, merge, read_with_bases
+from ppkd.files.yaml_io import Tagged, clone, merge, path_of_base, read_with_bases
 from ppkd.recipe.keys import RUN_KEYS, check_top_level
 from ppkd.recipe.plan import TEACHER
 
@@ -48,7 +48,7 @@ def resolve_paths(own, path):
     teachers = block.get("teachers")
     for entry in teachers.values() if isinstance(teachers, dict) else ():
         if isinstance(entry, dict) and isinstance(entry.get("config"), str):
-            entry["config"] = _beside(path, entry["config"])
+            entry["config"] = path_of_base(path, entry["config"])
     if isinstance(block.get("plugins"), str):
         block["plugins"] = [block["plugins"]]
     if isinstance(block.get("plugins"), list):

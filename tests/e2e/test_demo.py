@@ -11,9 +11,10 @@ from ppkd.errors import UserError
 TINY = {"train": 16, "val": 8, "size": 192, "seed": 0}
 
 
-def test_demo_ends_with_results_and_picture(tmp_path, capsys):
+def test_demo_ends_with_results_and_picture_in_any_folder(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     output = tmp_path / "demo"
-    path = pathlib.Path(demo.run(output=str(output), data_dir=str(tmp_path / "shapes"), data=TINY, max_steps=2))
+    path = pathlib.Path(demo.run(output="demo", data_dir="shapes", data=TINY, max_steps=2))
     results = json.loads(path.read_text())
     assert set(results) == {"teacher", "plain", "distilled"}
     for row in results.values():
