@@ -1,29 +1,50 @@
-# make install | test | demo        PADDLE=3.3.1 takes another Paddle, in an environment of its own
+# make install | test | demo        the newest Python of this machine that serves, and the Paddle that goes with it
+#                                    PYTHON=python3.11 takes another Python, PADDLE=3.3.1 another Paddle: each
+#                                    combination has an environment of its own
+# make test-host PPDET=path          the tests against a clone of PaddleDetection
 # make support                       tries every detector on both versions and writes docs/support.md
 # make docs                          builds the documentation as a site, without a warning, into site/
-PADDLE ?= 2.6.2
-PYTHON ?= python3.11
-PADDLE2ONNX := $(if $(filter 2.%,$(PADDLE)),1.3.1,2.1.0)
-VENV := $(if $(filter 2.6.2,$(PADDLE)),.venv,.venv-$(PADDLE))
+PYENV := $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions
+ifndef PYTHON
+PYTHON := $(shell for v in 3.13 3.12 3.11 3.10; do for p in python$$v $(PYENV)/$$v*/bin/python$$v; do \
+	$$p -c "" 2>/dev/null && echo $$p && exit; done; done)
+endif
+MINOR := $(shell $(PYTHON) -c "import sys; print('%d%d' % sys.version_info[:2])" 2>/dev/null)
+OLD := $(filter 310 311,$(MINOR))
+PADDLE ?= $(if $(OLD),2.6.2,3.3.1)
+CONSTRAINTS := $(if $(OLD),constraints.txt,constraints-py313.txt)
+# None of Paddle 3 is made for Python 3.13.
+PADDLE2ONNX := $(if $(filter 313,$(MINOR)),,paddle2onnx==$(if $(filter 2.%,$(PADDLE)),1.3.1,2.1.0))
+VENV := .venv$(if $(filter 311,$(MINOR)),,-py$(MINOR))$(if $(filter 311-2.6.2 310-2.6.2 312-3.3.1 313-3.3.1,$(MINOR)-$(PADDLE)),,-$(PADDLE))
 PY := $(VENV)/bin/python
 JOBS ?= 2
 READY := $(VENV)/installed-$(PADDLE)
 
-.PHONY: install test demo docs support support-here clean
+.PHONY: install test test-host demo docs support support-here clean python
 
 install: $(READY)
+	@echo "ppkd: ready in $(VENV): $$($(PY) --version), Paddle $(PADDLE); for example $(VENV)/bin/ppkd demo"
 
-$(READY): constraints.txt setup.py
+python:
+	@case "$(MINOR)" in 310|311|312|313) ;; "") echo "ppkd: needs Python 3.10, 3.11, 3.12 or 3.13, and found none" \
+		"$(if $(PYTHON),(PYTHON=$(PYTHON) does not run),)" >&2; exit 1 ;; *) echo "ppkd: $(PYTHON) is $(shell $(PYTHON) -V 2>&1);" \
+		"needs 3.10, 3.11, 3.12 or 3.13: make install PYTHON=python3.11, say" >&2; exit 1 ;; esac
+
+$(READY): $(CONSTRAINTS) setup.py | python
 	@echo "ppkd: installing Paddle $(PADDLE) and what it needs into $(VENV) (about a minute)"
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --disable-pip-version-check --no-deps -r constraints.txt paddlepaddle==$(PADDLE) \
-		paddle2onnx==$(PADDLE2ONNX)
+	$(PY) -m pip install --disable-pip-version-check --no-deps -r $(CONSTRAINTS) paddlepaddle==$(PADDLE) $(PADDLE2ONNX)
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 # Tests in JOBS processes, each on one core; a file's tests stay together and share what they have built.
 test: $(READY)
 	$(PY) -m pytest -n $(JOBS) --dist loadfile
+
+test-host: $(READY)
+	@test -f "$(PPDET)/ppdet/__init__.py" || { echo "make test-host PPDET=path/to/PaddleDetection: no ppdet in" \
+		"'$(PPDET)'" >&2; exit 1; }
+	PYTHONPATH=$(abspath $(PPDET)) $(PY) -m pytest -n $(JOBS) --dist loadfile
 
 demo: $(READY)
 	$(PY) tools/demo.py --teacher $(or $(TEACHER),shipped)
@@ -32,8 +53,8 @@ docs: $(READY)
 	$(PY) -m mkdocs build --strict
 
 support:
-	$(MAKE) support-here PADDLE=2.6.2
-	$(MAKE) support-here PADDLE=3.3.1
+	$(MAKE) support-here PYTHON=python3.11 PADDLE=2.6.2
+	$(MAKE) support-here PYTHON=python3.11 PADDLE=3.3.1
 
 support-here: $(READY)
 	$(PY) tools/support_table.py
