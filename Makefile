@@ -6,16 +6,16 @@
 # make docs                          builds the documentation as a site, without a warning, into site/
 PYENV := $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions
 ifndef PYTHON
-PYTHON := $(shell for v in 3.13 3.12 3.11 3.10; do for p in python$$v $(PYENV)/$$v*/bin/python$$v; do \
+PYTHON := $(shell for v in 3.13 3.12 3.11; do for p in python$$v $(PYENV)/$$v*/bin/python$$v; do \
 	$$p -c "" 2>/dev/null && echo $$p && exit; done; done)
 endif
 MINOR := $(shell $(PYTHON) -c "import sys; print('%d%d' % sys.version_info[:2])" 2>/dev/null)
-OLD := $(filter 310 311,$(MINOR))
+OLD := $(filter 311,$(MINOR))
 PADDLE ?= $(if $(OLD),2.6.2,3.3.1)
 CONSTRAINTS := $(if $(OLD),constraints.txt,constraints-py313.txt)
 # None of Paddle 3 is made for Python 3.13.
 PADDLE2ONNX := $(if $(filter 313,$(MINOR)),,paddle2onnx==$(if $(filter 2.%,$(PADDLE)),1.3.1,2.1.0))
-VENV := .venv$(if $(filter 311,$(MINOR)),,-py$(MINOR))$(if $(filter 311-2.6.2 310-2.6.2 312-3.3.1 313-3.3.1,$(MINOR)-$(PADDLE)),,-$(PADDLE))
+VENV := .venv$(if $(filter 311,$(MINOR)),,-py$(MINOR))$(if $(filter 311-2.6.2 312-3.3.1 313-3.3.1,$(MINOR)-$(PADDLE)),,-$(PADDLE))
 PY := $(VENV)/bin/python
 JOBS ?= 2
 READY := $(VENV)/installed-$(PADDLE)
@@ -26,9 +26,9 @@ install: $(READY)
 	@echo "ppkd: ready in $(VENV): $$($(PY) --version), Paddle $(PADDLE); for example $(VENV)/bin/ppkd demo"
 
 python:
-	@case "$(MINOR)" in 310|311|312|313) ;; "") echo "ppkd: needs Python 3.10, 3.11, 3.12 or 3.13, and found none" \
+	@case "$(MINOR)" in 311|312|313) ;; "") echo "ppkd: needs Python 3.11, 3.12 or 3.13, and found none" \
 		"$(if $(PYTHON),(PYTHON=$(PYTHON) does not run),)" >&2; exit 1 ;; *) echo "ppkd: $(PYTHON) is $(shell $(PYTHON) -V 2>&1);" \
-		"needs 3.10, 3.11, 3.12 or 3.13: make install PYTHON=python3.11, say" >&2; exit 1 ;; esac
+		"needs 3.11, 3.12 or 3.13 (with 3.10: pip install \".[paddledet,cpu]\")" >&2; exit 1 ;; esac
 
 $(READY): $(CONSTRAINTS) setup.py | python
 	@echo "ppkd: installing Paddle $(PADDLE) and what it needs into $(VENV) (about a minute)"

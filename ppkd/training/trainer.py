@@ -12,6 +12,7 @@ from ppkd.bridge.bad_images import BadImages
 from ppkd.bridge.class_names import difference, names_of_training, tell_taught
 from ppkd.bridge.compat.loader_processes import lost_processes_are_told
 from ppkd.bridge.datasets import check_sets
+from ppkd.bridge.operators import check_operators
 from ppkd.bridge.sizes import EVAL_SIZE, check_sizes, reader_size
 from ppkd.bridge.workspace import create, scope
 from ppkd.build import build_model
@@ -96,6 +97,7 @@ class Trainer:
         tell_taught(recipe, self.names)
         self.distill = model if isinstance(model, DistillModel) else None
         self.student, self.distillation = (model.student, model.distillation) if self.distill else (model, None)
+        check_operators(self.student)
         if self.distill is not None:
             self.distill.batches = self.standing.batches
         self.lr = learning_rate(self.config, self.standing.steps)

@@ -82,6 +82,7 @@ ONCE = list({shlex.join(command.words): command for command in SHOWN}.values())
 
 def script_of(words):
     """The script, or ``ppkd`` and its subcommand, that a command runs, and its arguments; None for other programs."""
+    words = words[2:] if words[:3] == ["python", "-m", "ppkd"] else words
     if words[0] == "ppkd":
         return f"ppkd {words[1]}", words[2:]
     scripts = [place for place, word in enumerate(words) if word.endswith(".py")]

@@ -28,9 +28,10 @@ class StandIns:
     """
 
     def __enter__(self):
+        self._reasons = {}
         for name in PACKAGES:
             if reason := _why_not(name):
-                MISSING[name] = reason
+                self._reasons[name] = reason
                 for made in [each for each in sys.modules if each.partition(".")[0] == name]:
                     del sys.modules[made]  # the half of it that was imported
         sys.meta_path.insert(0, self)
@@ -41,8 +42,11 @@ class StandIns:
             del sys.modules[name]
 
     def find_spec(self, name, path=None, target=None):
-        wanted = name.partition(".")[0] in MISSING and _asked_by_ppdet()
-        return importlib.machinery.ModuleSpec(name, self, is_package=True) if wanted else None
+        package = name.partition(".")[0]
+        if package not in self._reasons or not _asked_by_ppdet():
+            return None
+        MISSING[package] = self._reasons[package]
+        return importlib.machinery.ModuleSpec(name, self, is_package=True)
 
     def create_module(self, spec):
         return _StandIn(spec.name)
