@@ -96,7 +96,13 @@ def read(folder, form="auto"):
     elif form != "yolo" and not FORMATS[form].finds(folder):
         raise UserError(f"{folder}: no file in the format {form} in it")
     source = Source(folder, images)
-    FORMATS[form].read(source)
+    try:
+        FORMATS[form].read(source)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder}: not as {form} writes it: {type(error).__name__}: {error}") from error
+    if form != "yolo":  # where it is background
+        named = {picture.path for picture in source.pictures}
+        source.dropped["images that no annotation names"] += len(set(images.paths) - named)
     source.dropped = +source.dropped
     if not source.pictures:
         why = "; ".join(f"{count} {what}" for what, count in source.dropped.items())

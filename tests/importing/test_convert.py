@@ -54,6 +54,8 @@ BAD = {
     "a label beside the list": (bad("cvat", "annotations.xml", "<annotations><meta><labels><label><name>van</name>"
         '</label></labels></meta><image name="a.jpg"><box label="car" xtl="1" ytl="1" xbr="3" ybr="3"/></image>'
         "</annotations>"), "label 'car' is none of"),
+    "an annotation that is a number": (bad("label-studio", "export.json", json.dumps(
+        [{"id": 1, "data": {"image": "a.jpg"}, "annotations": [7]}])), "not as label-studio writes it: AttributeError"),
     "no annotations": (lambda folder: picture(folder / "a.jpg", 0), "in none of the formats"),
     "no images": (lambda folder: write(folder / "a.xml", "<annotation/>"), "no image in it or below"),
     "only missing ones": (lambda folder: (picture(folder / "z.jpg", 0), write(folder / "a.xml",
@@ -124,6 +126,13 @@ def test_copies_of_an_image_are_on_one_side_of_the_split(seed, tmp_path):
     assert all((f"{n}a.png" in val) == (f"{n}b.png" in val) for n in range(4))
     assert len({f"x.rf.{n}.png" in val for n in range(3)}) == 1
     assert of_split(tmp_path / "two", "val") == val and f"drawn with seed {seed}" in text
+
+
+def test_images_that_no_annotation_names_are_counted(tmp_path):
+    voc(tmp_path / "in")
+    for name in ("new1.png", "new2.png"):
+        picture(tmp_path / "in" / name, 7)
+    assert "2 x images that no annotation names" in convert(str(tmp_path / "in"), str(tmp_path / "out"))
 
 
 def test_a_share_replaces_the_splits_of_the_data_set(tmp_path):
