@@ -62,6 +62,7 @@ def evaluate(model, table, output_dir=None, bad=None):
     with filling(output_dir) if output_dir is not None else tempfile.TemporaryDirectory() as folder:
         config = table.copy()
         config["model"], config["output_eval"] = model, folder
+        count_parameters(model, config)
         with checked_readers(), missing_images() as missing:
             engine = _engine(config)
         batches = _Readable(engine, missing, BadImages(table, "validation") if bad is None else bad)
@@ -74,6 +75,13 @@ def evaluate(model, table, output_dir=None, bad=None):
     if training:
         model.train()
     return watch.results
+
+
+def count_parameters(model, config):
+    """Do what ``print_params: true`` asks for, at which ppdet's trainer fails, and take it out of `config`."""
+    if config.pop("print_params", None):
+        count = sum(p.size for name, p in model.named_parameters() if not name.endswith(("_mean", "_variance")))
+        logger().info("%.2f million parameters", float(count) / 1e6)
 
 
 class _Readable:

@@ -15,6 +15,7 @@ from ppkd.errors import UserError
 from ppkd.files.write import filling, make_folder, write_bytes
 from ppkd.terminal.log import logger
 from ppkd.terminal.progress import follow
+from ppkd.training.evaluation import count_parameters
 
 _NAMED = 4
 
@@ -67,6 +68,7 @@ def infer(model, table, images, threshold, output_dir, save_results=False, visua
 
     settings = table.copy()
     settings["model"] = model
+    count_parameters(model, settings)
     engine = Trainer(settings, "test")
     categories, names = get_categories(table["metric"], engine.dataset.get_anno())
     make_folder(output_dir)

@@ -75,6 +75,11 @@ def test_too_many_end_an_evaluation_and_not_a_training(detector, copied, tmp_pat
     assert evaluated(detector, config, tmp_path / "out", bad=bad) and list(bad.found) == [str(images[2])]
 
 
+def test_parameters_are_counted_where_that_is_asked_for(detector, shapes, tmp_path):
+    config = config_of(shapes, "print_params=true")
+    assert evaluated(detector, config, tmp_path / "out")
+
+
 def test_a_set_of_which_nothing_can_be_read(detector, copied, tmp_path):
     folder, images = copied
     for path in images:
