@@ -89,11 +89,11 @@ class Clipping:
         if self._clipped:
             self._clipped = False
             return params_grads
+        # All are scaled alike, so one tells of all; a copy, for Paddle 3.3 scales in place.
+        before = next((g.clone() for _, g in params_grads if g is not None), None)
         clipped = self._clip(params_grads)
-        # All are scaled alike, so one tells of all.
-        before, after = next(((g, c) for (_, g), (_, c) in zip(params_grads, clipped) if g is not None), (None, None))
         if before is not None:
-            self._count("clipped", (before != after).any())
+            self._count("clipped", (before != clipped[0][1]).any())  # those without a gradient are left out
         self._steps += 1
         return clipped
 

@@ -87,7 +87,7 @@ def weights(recipe, tmp_path, name, *overrides):
 def test_gradients_of_two_batches_are_those_of_one_of_twice_the_size(recipe, tmp_path):
     one, expected = weights(recipe, tmp_path, "one", "TrainReader.batch_size=4")
     two, found = weights(recipe, tmp_path, "two", "TrainReader.batch_size=2", "accumulate=2")
-    assert (one.step, two.step, two.batches) == (3, 3, 6)
+    assert (one.step, two.step, two.standing.batches) == (3, 3, 6)
     assert one.optimizer.get_lr() == two.optimizer.get_lr()
     _, other = weights(recipe, tmp_path, "other", "TrainReader.batch_size=2")
     moved = {k for k in expected if np.abs(other[k] - expected[k]).max() > 1e-4}
