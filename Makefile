@@ -1,4 +1,4 @@
-# make install | test | demo        the newest Python of this machine that serves, and the Paddle that goes with it
+# make install | test | demo        the first of Python 3.11, 3.13, 3.12 on this machine, and the Paddle that goes with it
 #                                    PYTHON=python3.11 takes another Python, PADDLE=3.3.1 another Paddle: each
 #                                    combination has an environment of its own
 # make test-host PPDET=path          the tests against a clone of PaddleDetection
@@ -6,7 +6,7 @@
 # make docs                          builds the documentation as a site, without a warning, into site/
 PYENV := $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions
 ifndef PYTHON
-PYTHON := $(shell for v in 3.13 3.12 3.11; do for p in python$$v $(PYENV)/$$v*/bin/python$$v; do \
+PYTHON := $(shell for v in 3.11 3.13 3.12; do for p in python$$v $(PYENV)/$$v*/bin/python$$v; do \
 	$$p -c "" 2>/dev/null && echo $$p && exit; done; done)
 endif
 MINOR := $(shell $(PYTHON) -c "import sys; print('%d%d' % sys.version_info[:2])" 2>/dev/null)
