@@ -5,7 +5,7 @@ import os
 import sys
 
 from ppkd.errors import UserError
-from ppkd.files.write import write_text
+from ppkd.files.write import check_writable, write_text
 from ppkd.recipe.recipe import load_recipe
 from ppkd.terminal.log import logger, quiet
 from ppkd.terminal.text import printable
@@ -45,7 +45,7 @@ def _show(text):
 def explain(args):
     """``ppkd explain``: what a slim file comes to, as a slim file."""
     recipe = load_recipe(args.config, args.slim_config, args.opt)
-    _check_writable("--output", args.output and (os.path.dirname(args.output) or "."))
+    check_writable("--output", args.output and (os.path.dirname(args.output) or "."))
     # What building the models logs would stand in the middle of the file.
     with quiet(to=sys.stderr):
         start_device(recipe.student)
@@ -64,7 +64,7 @@ def doctor(args):
     if not args.slim_config and not args.data:
         raise UserError("doctor: give --slim_config FILE, or --data to look at images and annotations alone")
     recipe = load_recipe(args.config, args.slim_config, args.opt)
-    _check_writable("--json", args.json and (os.path.dirname(args.json) or "."))
+    check_writable("--json", args.json and (os.path.dirname(args.json) or "."))
     if args.data:
         return _doctor_data(args, recipe)
     for key in ("epoch", "TrainReader", "EvalReader", "LearningRate", "OptimizerBuilder"):
@@ -109,8 +109,8 @@ def evaluate(args):
     recipe = load_recipe(args.config, None, args.opt)
     start_device(recipe.student)
     config = recipe.student | {"classwise": False, "save_prediction_only": args.save_prediction_only}
-    _check_writable("--output_eval", args.output_eval)
-    _check_writable("--json", args.json and os.path.dirname(args.json))
+    check_writable("--output_eval", args.output_eval)
+    check_writable("--json", args.json and os.path.dirname(args.json))
     from ppkd.bridge.class_names import tell_difference
     from ppkd.bridge.coco import restore_ids
     from ppkd.bridge.datasets import open_dataset, tell_categories
@@ -151,15 +151,15 @@ def infer(args):
     from ppkd.bridge.sizes import TEST_SIZE, check_sizes, reader_size
     from ppkd.bridge.workspace import scope
     from ppkd.build import build_student
-    from ppkd.training.inference import find_images
+    from ppkd.training.inference import check_not_over, find_images
     from ppkd.training.inference import infer as run
 
     images = find_images(args.infer_img, args.infer_dir)
     if args.infer_img and (reason := fault(args.infer_img)):
         raise UserError(f"{args.infer_img}: {reason}")
     start_device(recipe.student)
-    _check_writable("--output_dir", args.output_dir)
-    _check_not_over(images, args.output_dir)
+    check_writable("--output_dir", args.output_dir)
+    check_not_over(images, args.output_dir)
     config = recipe.student | {"use_vdl": args.use_vdl, "vdl_log_dir": args.vdl_log_dir}
     check_sizes(recipe, reader_size(config, "TestReader"), TEST_SIZE)
     model, weights = _with_weights(build_student(recipe, load=False), config)
@@ -175,7 +175,7 @@ def infer(args):
 def export(args):
     """``tools/export_model.py``: the detector of ``-c`` for Paddle Inference and, with ``--onnx``, as ONNX."""
     recipe = load_recipe(args.config, None, args.opt)
-    _check_writable("--output_dir", args.output_dir)
+    check_writable("--output_dir", args.output_dir)
     start_device(recipe.student)
     from ppkd.bridge.class_names import called, names_of
     from ppkd.bridge.workspace import build_detector
@@ -210,7 +210,7 @@ def convert(args):
 
     if not args.output.endswith(SUFFIXES):
         raise UserError(f"--output {args.output}: has to end in .pdparams, or ppdet does not find it, or .safetensors")
-    _check_writable("--output", os.path.dirname(args.output) or ".")
+    check_writable("--output", os.path.dirname(args.output) or ".")
     from ppkd.build import build_student
     from ppkd.files.class_names import carry
     from ppkd.files.convert import take_student
@@ -247,7 +247,7 @@ def report(args):
 
 def compare(args):
     """``ppkd compare``: methods and seeds with intervals."""
-    _check_writable("--json", args.json and os.path.dirname(args.json))
+    check_writable("--json", args.json and os.path.dirname(args.json))
     runs = _opened(args)
     from ppkd.study.compare import compare, comparison_table
 
@@ -347,21 +347,3 @@ def _with_weights(model, config):
     match = load_exactly(model, weights, "weights", config.get("num_classes"))
     logger().info("%s", match)
     return model, match.path
-
-
-def _check_not_over(images, folder):
-    """Check that no image is drawn over itself: results have their images' names."""
-    for path in images:
-        if os.path.realpath(os.path.join(folder, os.path.basename(path))) == os.path.realpath(path):
-            raise UserError(f"--output_dir {folder}: {path} lies there and would be overwritten; give another folder")
-
-
-def _check_writable(option, folder):
-    """Check that `folder` can be made or written to, before the work whose result goes there; None is no folder."""
-    existing = os.path.abspath(folder or ".")
-    while not os.path.exists(existing):
-        existing = os.path.dirname(existing)
-    if not os.path.isdir(existing):
-        raise UserError(f"{option} {folder}: {existing} is a file, so there can be no folder of that name")
-    if not os.access(existing, os.W_OK):
-        raise UserError(f"{option} {folder}: {existing} is not writable")

@@ -6,7 +6,7 @@ import json
 import mmap
 import os
 
-from ppkd.bridge.coco import read_tidied
+from ppkd.bridge.coco_reading import read_tidied
 from ppkd.errors import UserError
 from ppkd.files.regular import open_file
 

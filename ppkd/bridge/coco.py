@@ -4,13 +4,10 @@ What is harmless is taken: ids as text or floats, sizes and boxes as text, a boo
 or twice. What is not is noted, by kinds of `kinds.ANNOTATIONS`.
 """
 
-import contextlib
-import gc
 import json
 import math
 import os
 
-from ppkd.bridge.own_data import read_annotations
 from ppkd.files.write import write_text
 
 _LARGEST = 2**63 - 1  # of a tensor's whole numbers
@@ -275,92 +272,3 @@ def restore_ids(folder, original):
         for result in results:
             result.update({key: numbers.get(result[key], result[key]) for key, numbers in original.items()})
         write_text(path, json.dumps(results))
-
-
-# ---- what ppdet and pycocotools read --------------------------------------------------------------------------------
-
-_handed, _seen = {}, []
-
-
-def read_tidied(path, keys=(), note=None):
-    """`Tidied` of a file.
-
-    Args:
-        path: the file.
-        keys: top-level keys that have to be there.
-        note: as `Tidied` takes it.
-
-    Raises:
-        UserError: the file is missing, is not JSON, or lacks a key.
-    """
-    collects = gc.isenabled()
-    gc.disable()  # millions of new objects, none of them garbage: looking for it takes longer than reading
-    try:
-        return Tidied(read_annotations(path, keys), note)
-    finally:
-        if collects:
-            gc.enable()
-
-
-def coco_class():
-    """pycocotools' ``COCO`` of `read_tidied`."""
-    from pycocotools import coco
-
-    global _class
-    if _class is None:
-
-        class Coco(coco.COCO):
-            def __init__(self, annotation_file=None):
-                super().__init__()
-                if annotation_file is not None:
-                    self.dataset = _content(annotation_file)
-                    self.createIndex()
-
-        _class = Coco
-    return _class
-
-
-_class = None
-
-
-def _content(path):
-    content = _handed.pop(path, None)
-    if content is None:
-        content = read_tidied(path).content
-    if _seen:
-        content["images"] = [image for image in content.get("images", ()) if image["id"] in _seen[-1]]
-        if "annotations" in content:
-            content["annotations"] = [entry for entry in content["annotations"] if entry["image_id"] in _seen[-1]]
-    return content
-
-
-@contextlib.contextmanager
-def reading():
-    """A block in which ppdet reads annotations by `coco_class`."""
-    from pycocotools import coco
-
-    former, coco.COCO = coco.COCO, coco_class()
-    try:
-        yield
-    finally:
-        coco.COCO = former
-
-
-@contextlib.contextmanager
-def handed_over(path, content):
-    """A block in which the next to read `path` gets `content`, which has been read already."""
-    _handed[path] = content
-    try:
-        yield
-    finally:
-        _handed.pop(path, None)
-
-
-@contextlib.contextmanager
-def only(images):
-    """A block in which annotation files have no other images than those whose ids are in the set `images`."""
-    _seen.append(images)
-    try:
-        yield
-    finally:
-        _seen.pop()

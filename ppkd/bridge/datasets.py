@@ -6,7 +6,7 @@ import os
 from ppkd.bridge.annotations import LOSSES, Found, weigh
 from ppkd.bridge.bad_images import missing_images
 from ppkd.bridge.between import compare_categories
-from ppkd.bridge.coco import handed_over, read_tidied
+from ppkd.bridge.coco_reading import handed_over, read_tidied
 from ppkd.bridge.kinds import ANNOTATIONS, ERROR, WARNING
 from ppkd.bridge.missing import cure_of
 from ppkd.bridge.own_data import finds_masks, read_annotations

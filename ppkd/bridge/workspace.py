@@ -7,7 +7,7 @@ import contextlib
 import io
 import re
 
-from ppkd.bridge import coco, gate
+from ppkd.bridge import coco_reading, gate
 from ppkd.bridge.compat.safe_load import restricted
 from ppkd.bridge.compat.twin_config import without_twin
 from ppkd.bridge.host import why_not_imported
@@ -56,7 +56,7 @@ def scope(config):
     _reset(table, {name: schema for name, schema in _classes.items() if gate.admits(name, _class_of(schema))}, {})
     try:
         workspace.merge_config(_materialise(config))
-        with restricted(), coco.reading():
+        with restricted(), coco_reading.reading():
             yield table
     finally:
         _remember_classes(table)

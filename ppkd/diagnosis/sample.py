@@ -7,7 +7,7 @@ import os
 
 import paddle
 
-from ppkd.bridge.coco import coco_class, read_tidied
+from ppkd.bridge.coco_reading import coco_class, read_tidied
 from ppkd.bridge.datasets import open_dataset
 from ppkd.bridge.own_data import finds_masks
 from ppkd.bridge.workspace import scope

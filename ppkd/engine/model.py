@@ -1,5 +1,6 @@
 """DistillModel: a plain student, frozen teachers beside it, and the terms between them."""
 
+import math
 import time
 
 import paddle
@@ -40,8 +41,6 @@ class DistillModel(nn.Layer):
         teacher_seconds: time of all teachers in the last step that was measured, or None if none ran.
         watched: whether the next step measures every term's gradient beside the detection loss's (see `entering`); once
             an epoch, since ``stop: auto`` and ``magnitude: ... every epoch`` go by it.
-        pulls: what the last such step found: name of a line -> ``(share, cosine)``, scalars: its weighted gradient's
-            norm over the detection loss's, and the cosine between the two.
         hand_over, clip: the plan's.
         alpha: factor on the whole loss; 1 if no term of the plan ever has a weight.
 
@@ -55,7 +54,7 @@ class DistillModel(nn.Layer):
         self.views = dict(views or {})
         self.epoch, self.batch, self.batches = 0, 0, 1
         self.timed, self.teacher_seconds = False, None
-        self.watched, self.pulls = False, {}
+        self.watched, self._pulls = False, {}
         self.alpha = plan.alpha if any(spec.weight for spec in plan.terms) else 1.0
         self.hand_over, self.clip = plan.hand_over, plan.clip
         # A plain tuple hides the teachers from nn.Layer; a dict of layers would too, a Layer attribute would not.
@@ -129,6 +128,17 @@ class DistillModel(nn.Layer):
         found = [v for k, v in losses.items() if k in labels or k.startswith(tuple(f"{x}." for x in labels))]
         return sum(found) * self.alpha if found else None
 
+    def take_pulls(self):
+        """What the last step that was `watched` found, once; empty if there was none since.
+
+        Returns:
+            ``NAME.share``, of a line's weighted gradient's norm in the detection loss's, and ``NAME.cosine`` between the
+            two; None for what is not finite.
+        """
+        pulls, self._pulls = self._pulls, {}
+        flat = {f"{name}.{what}": x for name, pair in pulls.items() for what, x in zip(("share", "cosine"), pair)}
+        return {name: float(x) if math.isfinite(float(x)) else None for name, x in flat.items()}
+
     def active_terms(self):
         """Terms whose weight is not zero in this epoch, with their weights."""
         terms = [term for term in self.terms if not self.distillation.over(term, self.epoch)]
@@ -184,7 +194,7 @@ class DistillModel(nn.Layer):
         entering = self._measure(compared, losses["loss"], student)
         parts, weighted = {}, self.distillation.weighted(compared, losses["loss"], self.epoch)
         if self.watched:
-            self.pulls = self.distillation.pulls(weighted, entering)
+            self._pulls = self.distillation.pulls(weighted, entering)
         for term, weight, values in weighted:
             for part, value in values.items():
                 parts[f"{term.label}.{part}" if part else term.label] = value * weight

@@ -190,3 +190,14 @@ def _sync_folder(folder):
 
 def _reason(error):
     return error.strerror or str(error)
+
+
+def check_writable(option, folder):
+    """Check that `folder` can be made or written to, before the work whose result goes there; None is no folder."""
+    existing = os.path.abspath(folder or ".")
+    while not os.path.exists(existing):
+        existing = os.path.dirname(existing)
+    if not os.path.isdir(existing):
+        raise UserError(f"{option} {folder}: {existing} is a file, so there can be no folder of that name")
+    if not os.access(existing, os.W_OK):
+        raise UserError(f"{option} {folder}: {existing} is not writable")

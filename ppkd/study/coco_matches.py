@@ -11,7 +11,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from ppkd.bridge.coco import coco_class
+from ppkd.bridge.coco_reading import coco_class
 
 # Sizes of objects as COCOeval names them.
 SIZES = ("all", "small", "medium", "large")

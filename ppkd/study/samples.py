@@ -6,7 +6,7 @@ import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from ppkd.bridge.coco import read_tidied
+from ppkd.bridge.coco_reading import read_tidied
 
 __all__ = ["MODELS", "iou", "match", "pick_samples"]
 

@@ -8,7 +8,7 @@ import paddle
 
 from ppkd.bridge import gate, judged
 from ppkd.bridge.bad_images import BadImages, checked_readers, missing_images, told
-from ppkd.bridge.coco import only
+from ppkd.bridge.coco_reading import only
 from ppkd.bridge.compat.loader_processes import lost_processes_are_told
 from ppkd.bridge.own_data import finds_masks
 from ppkd.bridge.sizes import EVAL_SIZE, fitting, follow_images, reader_size

@@ -141,3 +141,10 @@ def _save(drawn, target, path):
 
 def _named(names):
     return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+
+
+def check_not_over(images, folder):
+    """Check that no image is drawn over itself: results have their images' names."""
+    for path in images:
+        if os.path.realpath(os.path.join(folder, os.path.basename(path))) == os.path.realpath(path):
+            raise UserError(f"--output_dir {folder}: {path} lies there and would be overwritten; give another folder")

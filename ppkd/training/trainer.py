@@ -1,7 +1,6 @@
 """The training loop: ppdet's readers, optimizers and metrics around a plain or a distilled student."""
 
 import contextlib
-import math
 import operator
 import os
 
@@ -167,9 +166,14 @@ class Trainer:
         return self._stages.loader(self.epoch)
 
     @classmethod
+    @contextlib.contextmanager
     def open(cls, recipe, **options):
-        """A context manager that holds ppdet's global config while the trainer lives."""
-        return _Opened(cls, recipe, options)
+        """A context manager that holds ppdet's global config, and the run's folder, while the trainer lives."""
+        batch_size = BatchSize(recipe.student, dist.get_world_size())  # may scale the learning rate
+        with contextlib.ExitStack() as stack:
+            if dist.get_rank() == 0:  # which writes, for all of its run
+                stack.enter_context(held_alone(recipe.output_dir))
+            yield cls(recipe, stack.enter_context(scope(recipe.student)), batch_size, **options)
 
     @lost_processes_are_told()
     def run(self):
@@ -224,7 +228,8 @@ class Trainer:
                 self.distill.timed, self.distill.batch = meters.due(ahead=1), at.batch
                 self.distill.watched = at.batch == 0
             losses, whole = self._train_batch(batch), at.ends_step
-            self._report_pulls()
+            if self.distill and (pulls := self.distill.take_pulls()):
+                self._log.add({"kind": "gradients", "epoch": self.epoch, "step": self.step, **pulls})
             at.advance()
             meters.add(losses, self.distill and self.distill.teacher_seconds, whole)
             if whole and self._after_step(meters, epochs):
@@ -255,16 +260,6 @@ class Trainer:
                 logger().info(line)
         self._log.add(record)
         self.numerics.check()
-
-    def _report_pulls(self):
-        """Record what the terms' gradients are beside the detection loss's, where it was measured."""
-        pulls, numbers = (self.distill and self.distill.pulls) or {}, {}
-        for name, values in pulls.items():
-            for what, value in zip(("share", "cosine"), map(float, values)):
-                numbers[f"{name}.{what}"] = value if math.isfinite(value) else None
-        if pulls:
-            self.distill.pulls = {}
-            self._log.add({"kind": "gradients", "epoch": self.epoch, "step": self.step, **numbers})
 
     def reload(self, epoch, batch):
         """A batch once more."""
@@ -345,22 +340,3 @@ class Trainer:
 
     def _uses_sync_bn(self):
         return self.ranks > 1 and self.config.get("norm_type") == "sync_bn" and paddle.get_device().startswith("gpu")
-
-
-class _Opened:
-    def __init__(self, cls, recipe, options):
-        self._cls, self._recipe, self._options = cls, recipe, options
-
-    def __enter__(self):
-        batch_size = BatchSize(self._recipe.student, dist.get_world_size())  # may scale the learning rate
-        with contextlib.ExitStack() as stack:
-            if dist.get_rank() == 0:  # which writes, for all of its run
-                stack.enter_context(held_alone(self._recipe.output_dir))
-            table = stack.enter_context(scope(self._recipe.student))
-            trainer = self._cls(self._recipe, table, batch_size, **self._options)
-            self._held = stack.pop_all()
-        return trainer
-
-    def __exit__(self, *exception):
-        self._held.close()
-

@@ -11,7 +11,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ppkd.bridge.annotations import Found, weigh
-from ppkd.bridge.coco import Tidied, coco_class, handed_over, only, read_tidied, reading, restore_ids
+from ppkd.bridge.coco import Tidied, restore_ids
+from ppkd.bridge.coco_reading import coco_class, handed_over, only, read_tidied, reading
 
 
 def sound(images=6, boxes=24, seed=0):

@@ -77,7 +77,7 @@ def test_max_steps_ends_the_run_with_a_final_snapshot(steps, epochs, batch, reci
 
 def test_a_snapshot_every_so_many_epochs_and_the_best_by_its_score(recipe, monkeypatch):
     scores = iter([0.3, 0.2, 0.1])
-    monkeypatch.setattr("ppkd.training.trainer.evaluate", lambda *_: {"AP": next(scores)})
+    monkeypatch.setattr("ppkd.training.trainer.evaluate", lambda *_, **__: {"AP": next(scores)})
     loaded = quick(recipe, "epoch=5", "snapshot_epoch=2", "TrainReader.batch_size=12", distil=False)
     trainer = fit(loaded, validate=True)
     # PaddleDetection's names: an epoch's number counts from 0.
