@@ -132,8 +132,8 @@ class DistillModel(nn.Layer):
         """What the last step that was `watched` found, once; empty if there was none since.
 
         Returns:
-            ``NAME.share``, of a line's weighted gradient's norm in the detection loss's, and ``NAME.cosine`` between the
-            two; None for what is not finite.
+            ``NAME.share``, of a line's weighted gradient's norm in the detection loss's, and ``NAME.cosine`` between
+            the two; None for what is not finite.
         """
         pulls, self._pulls = self._pulls, {}
         flat = {f"{name}.{what}": x for name, pair in pulls.items() for what, x in zip(("share", "cosine"), pair)}

@@ -144,7 +144,7 @@ def test_writing_the_last_checkpoint_is_no_snapshot_to_a_cyclic_average(recipe, 
 def test_an_evaluation_that_was_cut_off_is_made_when_the_run_goes_on(recipe, monkeypatch):
     scores = iter([KeyboardInterrupt, 0.3, 0.1])
 
-    def evaluate(*_):
+    def evaluate(*_, **__):
         score = next(scores)
         if score is KeyboardInterrupt:
             raise KeyboardInterrupt
