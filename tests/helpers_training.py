@@ -149,15 +149,18 @@ def train_plain_ppdet(loaded, steps):
 
 
 def first_images_with_boxes(shapes, folder, number):
-    """Overrides for a copy of the data set in which only the first `number` images have boxes."""
+    """Overrides for a copy of the data set in which only the first `number` images have boxes; for none, the last one
+    alone, which no first batch has: a set without any box is refused."""
     (folder / "annotations").mkdir(parents=True)
     shapes = pathlib.Path(shapes)
     content = json.loads((shapes / "annotations" / "instances_train.json").read_text())
-    kept = [image["id"] for image in content["images"]][:number]
+    images = [image["id"] for image in content["images"]]
+    kept = images[:number] or images[-1:]
     content["annotations"] = [box for box in content["annotations"] if box["image_id"] in kept]
     (folder / "annotations" / "instances_train.json").write_text(json.dumps(content))
     (folder / "train").symlink_to(shapes / "train")
-    return [f"dataset_dir={folder}", "TrainReader.shuffle=false"]
+    # ppdet puts images without boxes behind the others; shuffled, the one with a box is in no first batch.
+    return [f"dataset_dir={folder}", f"TrainReader.shuffle={str(not number).lower()}"]
 
 
 def shown(value):

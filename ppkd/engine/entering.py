@@ -38,7 +38,7 @@ def measure(student, lines, own):
     Returns:
         Name -> `Entering`. A line that has no gradient in its sources is left out.
     """
-    lines = {name: (value, [x for x in sources if not x.stop_gradient]) for name, (value, sources) in lines.items()}
+    lines = {name: (value, _different(sources)) for name, (value, sources) in lines.items()}
     lines = {name: line for name, line in lines.items() if line[1] and not line[0].stop_gradient}
     every = {id(x): x for _, sources in lines.values() for x in sources}
     if not lines or own.stop_gradient:
@@ -54,6 +54,11 @@ def measure(student, lines, own):
             sums.append(paddle.stack([_dots(*pairs), *squares]))
     (sums,) = summed([paddle.stack(sums)])
     return {name: _entering(*row.unbind()) for name, row in zip(lines, sums.unbind())}
+
+
+def _different(sources):
+    """Those with a gradient, each once: what one map packs together is several sources of a term."""
+    return list({id(x): x for x in sources if not x.stop_gradient}.values())
 
 
 def _entering(dot, own, term):

@@ -17,7 +17,8 @@ _held = set()
 def held_alone(folder):
     """A block in which this process alone has a folder, which is made if there is none.
 
-    The lock is the system's, and goes with the process, however that ends; the file stays, or two might hold it.
+    The lock is the system's, and goes with the process, however that ends; the file stays, or two might hold it. Only
+    where the block fails with nothing else in a folder that was made for it, both go.
     Processes that are forked in the block do not hold it, and neither does what is in the file, which only names the
     owner. Where the file system knows no locks, that is told, and the block goes on.
 
@@ -27,10 +28,10 @@ def held_alone(folder):
     Raises:
         UserError: another process has it, or it cannot be made or written to.
     """
-    path = os.path.join(folder, FILE)
+    path, made = os.path.join(folder, FILE), _lacking(folder)
     try:
         os.makedirs(folder, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+        handle = _open(path)
     except OSError as error:
         raise UserError(
             f"the output folder {folder} is not writable: {error}. Choose another with -o save_dir=..."
@@ -40,10 +41,38 @@ def held_alone(folder):
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise UserError(f"{path}: is no file, and cannot be a lock; remove it")
         _lock(handle, folder)
-        yield
+        if not os.path.lexists(path) or not os.path.samestat(os.fstat(handle), os.lstat(path)):
+            raise UserError(f"another run in {folder} was refused just now and took its folder away; start this one again")
+        try:
+            yield
+        except BaseException:
+            _clear(path, made)
+            raise
     finally:
         _held.discard(handle)
         os.close(handle)
+
+
+def _open(path):
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+
+
+def _lacking(folder):
+    """The folders that have to be made for `folder`, the deepest first."""
+    folder, found = os.path.abspath(folder), []
+    while not os.path.lexists(folder):
+        found.append(folder)
+        folder = os.path.dirname(folder)
+    return found
+
+
+def _clear(path, made):
+    """Leave nothing of a run that was refused before it wrote anything: the lock, and folders that were made for it."""
+    with contextlib.suppress(OSError):
+        if made and os.listdir(os.path.dirname(path)) == [FILE]:
+            os.unlink(path)
+            for folder in made:
+                os.rmdir(folder)
 
 
 def _lock(handle, folder):

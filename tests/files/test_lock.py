@@ -63,6 +63,20 @@ def test_the_file_alone_holds_nothing_and_is_no_way_elsewhere(tmp_path):
     assert (tmp_path / "mine").read_text() == "precious" and not lock._held
 
 
+@pytest.mark.parametrize("there", [(), ("deep",), ("deep/out", "deep/out/notes.txt")])
+def test_a_block_that_fails_leaves_what_was_there(there, tmp_path):
+    for name in there:
+        (tmp_path / name).touch() if name.endswith(".txt") else (tmp_path / name).mkdir(parents=True)
+    with pytest.raises(ZeroDivisionError), held_alone(tmp_path / "deep" / "out"):
+        raise ZeroDivisionError
+    found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")} - {f"deep/out/{FILE}"}
+    assert found == {"deep", *there} - (set() if there else {"deep"})
+    with pytest.raises(ZeroDivisionError), held_alone(tmp_path / "new"):
+        (tmp_path / "new" / "result").touch()
+        raise ZeroDivisionError
+    assert (tmp_path / "new" / "result").exists()
+
+
 def test_without_locks_the_run_goes_on_and_tells(tmp_path, monkeypatch, capfd):
     def unknown(*_):
         raise OSError(95, "Operation not supported")
