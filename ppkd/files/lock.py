@@ -42,7 +42,7 @@ def held_alone(folder):
             raise UserError(f"{path}: is no file, and cannot be a lock; remove it")
         _lock(handle, folder)
         if not os.path.lexists(path) or not os.path.samestat(os.fstat(handle), os.lstat(path)):
-            raise UserError(f"another run in {folder} was refused just now and took its folder away; start this one again")
+            raise UserError(f"another run in {folder} was refused just now and its folder went with it; start again")
         try:
             yield
         except BaseException:
