@@ -10,7 +10,7 @@ from ppkd.files.class_names import SUFFIX, write_names
 from ppkd.files.paths import safe_name
 from ppkd.files.regular import open_file
 from ppkd.files.tensor_files import read_tensors, write_tensors
-from ppkd.files.write import replacing
+from ppkd.files.write import make_folder, replacing
 from ppkd.terminal.log import logger
 
 RESUME_SUFFIX = ".resume"
@@ -28,11 +28,12 @@ _BEGIN = 4096
 
 
 def write(path, content):
-    """Save as `tensor_files` does; `path` is whole or as it was.
+    """Save as `tensor_files` does; `path` is whole or as it was, and its folder is made if there is none.
 
     Raises:
         UserError: the disk is full or the folder is not writable.
     """
+    make_folder(os.path.dirname(path))
     with replacing(path, "; earlier checkpoints are untouched") as temporary:
         write_tensors(temporary, content, os.path.splitext(path)[1])
 

@@ -100,13 +100,13 @@ def _end(batches):
     """End loading where an epoch is left before its end: Paddle's thread would wait, with its batches, for ever."""
     if getattr(batches, "_thread_done_event", None) is None or batches._blocking_queue is None:
         return
-    if not isinstance(batches, _DataLoaderIterSingleProcess):
-        batches._try_shutdown_all()
-        return
-    # Not by Paddle's own way, which sleeps for a second where a moment is enough.
+    # Not by Paddle's own way: with a single process it sleeps for a second where a moment is enough, with several it
+    # ends them first, and the thread then waits for the rest of what one of them was writing.
     batches._thread_done_event.set()
     batches._blocking_queue.close()
     batches._thread.join(timeout=30)
+    if not isinstance(batches, _DataLoaderIterSingleProcess):
+        batches._try_shutdown_all()
 
 
 class Order(DistributedBatchSampler):
