@@ -162,7 +162,7 @@ def truth(tmp_path):
     ]
     entries.append({**entries[-1], "id": 99, "bbox": [0.0, 0.0, 200.0, 200.0], "iscrowd": 1})
     coco = {
-        "images": [{"id": i, "file_name": f"{i}.jpg"} for i in range(1, 6)],
+        "images": [{"id": i, "file_name": f"{i}.jpg", "width": 200, "height": 200} for i in range(1, 6)],
         "annotations": entries,
         "categories": [{"id": 7, "name": "disc"}],
     }

@@ -146,7 +146,8 @@ def test_in_a_run_all_levels_together_begin_at_the_share_of_the_gradient(recipe)
     handle.remove()
     share = gradient_share(losses, model, maps)
     assert share == pytest.approx(0.1, rel=1e-3)
-    found, cosine = map(float, model.pulls["fgd"])
+    pulls = model.take_pulls()
+    found, cosine = pulls["fgd.share"], pulls["fgd.cosine"]
     assert found == pytest.approx(share, rel=1e-3) and -1 <= cosine <= 1
 
 
