@@ -48,5 +48,6 @@ def by_hand(folder, shapes, seed=0, noise=0.0, more=(), slim=None):
     folder.mkdir(parents=True)
     paddle.save(moved, str(folder / "model_final.pdparams"))
     (folder / "recipe.yml").write_text(record(loaded))
-    (folder / "metrics.jsonl").write_text(json.dumps({"kind": "train", "epoch": 0, "step": 8, "loss": 1.0}) + "\n")
+    trained = {"kind": "train", "epoch": 0, "step": 8, "lr": 0.1, "loss": 1.0}
+    (folder / "metrics.jsonl").write_text(json.dumps(trained) + "\n")
     return str(folder)

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 
 import paddle
 
@@ -116,8 +117,7 @@ class Sample:
                         return json.load(content), kind
             return [], "bbox"
         finally:
-            for name in os.listdir(out):
-                os.remove(os.path.join(out, name))
+            shutil.rmtree(out, ignore_errors=True)  # there is none where nothing was found
 
     def score(self, found, images=None):
         """`scores.Scores` of what `detect` returned."""

@@ -72,7 +72,7 @@ def read_record(folder):
     found = content.get(VERSIONS) or {}
     if not isinstance(found, dict):
         raise UserError(f"{path}: {VERSIONS} has to be a mapping, found {found!r}")
-    return recipe, {str(name): str(value) for name, value in found.items()}
+    return recipe, {str(k): v if isinstance(v, dict | list) else str(v) for k, v in found.items()}
 
 
 def _check_run(run, where):

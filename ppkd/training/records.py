@@ -41,7 +41,8 @@ def readable(line, whole=True):
     if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
         return None
     numbers = {key: value for key, value in record.items() if key != "kind"}
-    if not all(_is_number(value) for value in numbers.values()):
+    unknown = (None,) if record["kind"] == "gradients" else ()  # where a gradient is zero, none has a share in it
+    if not all(value in unknown or _is_number(value) for value in numbers.values()):
         return None
     needed = _NEEDED.get(record["kind"], _COUNTS) if whole else ("step",)
     if any(key not in numbers for key in needed):
