@@ -14,8 +14,8 @@ from ppkd.files.regular import NotAFile, open_file
 from ppkd.files.tensor_files import read_tensors
 from ppkd.files.torch_files import read_torch
 from ppkd.files.yaml_io import read_yaml
-from ppkd.study.runs import _records
 from ppkd.training.inference import find_images
+from ppkd.training.records import read_records
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +55,7 @@ KINDS = {
 }  # fmt: skip
 READERS = {
     "a.yml": read_yaml, "a.json": lambda path: read_annotations(path, ("images",)), "a.pdparams": read_tensors,
-    "a.safetensors": read_tensors, "a.pth": read_torch, "a.jpg": read, "metrics.jsonl": _records,
+    "a.safetensors": read_tensors, "a.pth": read_torch, "a.jpg": read, "metrics.jsonl": read_records,
     "b.jpg": decode,
 }  # fmt: skip
 

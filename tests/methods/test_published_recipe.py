@@ -8,8 +8,8 @@ import re
 
 import paddle
 import pytest
-from benchmarks.methods.seeds.recipes import RECIPES, problems, run
 
+from benchmarks.methods.recipes import RECIPES, problems, run
 from ppkd.bridge.workspace import build_detector
 from ppkd.build import wrap
 from ppkd.methods import plan
