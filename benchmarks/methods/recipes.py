@@ -302,7 +302,7 @@ def problems(record, expected):
 def read_metrics(recipe):
     """Losses and seconds of every step from a run's ``metrics.jsonl``."""
     with open(os.path.join(recipe.output_dir, "metrics.jsonl"), encoding="utf-8") as file:
-        records = [json.loads(line) for line in file]
+        records = [record for record in map(json.loads, file) if record["kind"] == "train"]
     steps = [{k: v for k, v in r.items() if isinstance(v, float) and not _is_no_loss(k)} for r in records]
     return steps, [r["seconds_per_step"] for r in records]
 

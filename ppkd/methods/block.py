@@ -10,6 +10,7 @@ from ppkd.engine.plugins import load_installed
 from ppkd.errors import UserError, nearest
 from ppkd.files.yaml_io import clone, merge
 from ppkd.losses import LOSSES
+from ppkd.recipe.keys import is_number
 from ppkd.recipe.plan import SCHEDULE_KEYS, TermSpec, schedule_keys, schedule_of
 from ppkd.recipe.targets import STEPS, Target
 
@@ -115,7 +116,7 @@ def _sources(value, where):
 
 
 def _number(value, where):
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
+    if not is_number(value) or value < 0:
         raise UserError(f"{where} has to be a number from 0, found {value!r}")
     return value
 

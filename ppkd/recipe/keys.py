@@ -1,5 +1,7 @@
 """Which top-level key belongs to the run and which to the method, and the check that catches typing errors."""
 
+import sys
+
 from ppkd.errors import UserError, nearest
 
 # Keys of a slim file that describe the method.
@@ -34,6 +36,11 @@ STUDENT_KEYS = frozenset(
     ]
 )
 # fmt: on
+
+
+def is_number(value):
+    """Whether a value of a file is a number that arithmetic takes: no flag, neither infinite nor beyond all floats."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def check_top_level(values, known, where):

@@ -3,6 +3,8 @@
 import re
 from dataclasses import dataclass
 
+from ppkd.recipe.keys import is_number
+
 STEPS = 50
 _SHARE = re.compile(
     r"^\s*((?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?)\s*%(\s+of\s+gradient(\s+every\s+epoch)?)?\s*$"
@@ -38,11 +40,11 @@ class Target:
         if isinstance(text, str) and (match := _SHARE.match(text)):
             value, relative = float(match[1]) / 100, True
             gradient, every_epoch = bool(match[2]), bool(match[3])
-        elif isinstance(text, (int, float)) and not isinstance(text, bool):
+        elif is_number(text):
             value, relative = float(text), False
         else:
             raise ValueError(f"{text!r} is neither a number nor a share such as 20% or 10% of gradient")
-        if not 0 < value < float("inf"):
+        if not is_number(value) or value <= 0:
             raise ValueError(f"{text!r} is not above 0")
         return cls(value, relative, steps, gradient, every_epoch)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ppkd.errors import UserError, nearest
 from ppkd.files.yaml_io import Tagged, clone, merge, path_of_base, read_with_bases
-from ppkd.recipe.keys import RUN_KEYS, check_top_level
+from ppkd.recipe.keys import RUN_KEYS, check_top_level, is_number
 from ppkd.recipe.plan import TEACHER
 
 # Keys of an entry of distill.teachers; all others are keys of that teacher's config.
@@ -146,7 +146,7 @@ def _spec(config, values, own, student, path, **more):
 
 def positive(value, where):
     """A number above 0 as float; anything else is refused with the place where it stands."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+    if not is_number(value) or value <= 0:
         raise UserError(f"{where} has to be a number above 0, found {value!r}")
     return float(value)
 

@@ -21,6 +21,8 @@ from tests.fuzz.test_annotations import SOUND, coco_config, coco_folder  # noqa:
 from tests.fuzz.test_grammars import detectors  # noqa: F401  # a fixture
 from tests.fuzz.test_recipe import STUDENT, changed
 
+TERM = {"student": "neck[*]", "student_connector": "align", "loss": "pkd"}
+
 
 @pytest.mark.parametrize(
     "source, told",
@@ -51,6 +53,9 @@ def test_a_target_reads_what_it_writes(text):
         (("distill_loss",), {"a": 1}, "distill_loss has to be the name of a loss, found "),
         (("distill", "plugins"), 3, "distill.plugins has to be a path or a list of paths, found 3"),
         (("distill", "plugins"), {"a": 1}, "distill.plugins has to be a path or a list of paths, found "),
+        (("distill", "terms", "a"), TERM | {"weight": 10**400}, "distill.terms.a.weight has to be a number from 0, "),
+        (("distill", "terms", "a"), TERM | {"magnitude": 10**400}, "distill.terms.a.magnitude: 1"),
+        (("distill", "teachers", "b"), {"config": STUDENT, "weight": 10**400}, "distill.teachers.b.weight has to be a"),
     ],
 )
 def test_slim_files(tmp_path, path, value, told):
