@@ -281,7 +281,7 @@ def of_the_loss(adapter, batch, monkeypatch):
         patch.setattr(head, "get_loss", lambda *args: given.append(args) or original(*args))
         adapter.model(batch)
     (outputs,) = given
-    if not isinstance(adapter, (RCNN, SOLO, SOLOv2)):
+    if not isinstance(adapter, (RCNN, SOLOv2)):
         outputs = outputs[0]
     found = dict(zip(HEADS_IN_ORDER[type(adapter)], outputs))
     return {source: value if isinstance(value, list) else [value] for source, value in found.items() if source}

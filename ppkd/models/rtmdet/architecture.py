@@ -1,12 +1,12 @@
 """RTMDet as a whole (Lyu et al., arXiv 2212.07784)."""
 
-import paddle
-from ppdet.core.workspace import create, register
-from ppdet.modeling.architectures.meta_arch import BaseArch
+from ppdet.core.workspace import register
+
+from ppkd.models.single_stage import SingleStage
 
 
 @register
-class RTMDet(BaseArch):
+class RTMDet(SingleStage):
     """Backbone, neck and head.
 
     Args:
@@ -15,26 +15,8 @@ class RTMDet(BaseArch):
         head: `RTMDetHead`.
     """
 
-    __category__ = "architecture"
-
     def __init__(self, backbone="CSPNeXt", neck="CSPNeXtPAFPN", head="RTMDetHead"):
-        super().__init__()
-        self.backbone, self.neck, self.head = backbone, neck, head
-        # ppdet's export sets both.
-        self.export_post_process = self.export_nms = True
-
-    @classmethod
-    def from_config(cls, cfg, *args, **kwargs):
-        backbone = create(cfg["backbone"])
-        neck = create(cfg["neck"], input_shape=backbone.out_shape)
-        return {"backbone": backbone, "neck": neck, "head": create(cfg["head"], input_shape=neck.out_shape)}
-
-    def _outputs(self):
-        return self.head(self.neck(self.backbone(self.inputs)))
-
-    def get_loss(self):
-        losses = self.head.get_loss(self._outputs(), self.inputs)
-        return {**losses, "loss": paddle.add_n(list(losses.values()))}
+        super().__init__(backbone, neck, head)
 
     def get_pred(self):
         classes, distances = self._outputs()

@@ -1,12 +1,13 @@
 """SOLO as a whole (arXiv 1912.04488)."""
 
 import paddle
-from ppdet.core.workspace import create, register
-from ppdet.modeling.architectures.meta_arch import BaseArch
+from ppdet.core.workspace import register
+
+from ppkd.models.single_stage import SingleStage
 
 
 @register
-class SOLO(BaseArch):
+class SOLO(SingleStage):
     """Backbone, neck and head. It finds masks without boxes, of one image a batch as ppdet's SOLOv2 does.
 
     Args:
@@ -15,24 +16,8 @@ class SOLO(BaseArch):
         head: `SOLOHead` or `DecoupledSOLOHead`.
     """
 
-    __category__ = "architecture"
-
     def __init__(self, backbone="ResNet", neck="FPN", head="SOLOHead"):
-        super().__init__()
-        self.backbone, self.neck, self.head = backbone, neck, head
-
-    @classmethod
-    def from_config(cls, cfg, *args, **kwargs):
-        backbone = create(cfg["backbone"])
-        neck = create(cfg["neck"], input_shape=backbone.out_shape)
-        return {"backbone": backbone, "neck": neck, "head": create(cfg["head"], input_shape=neck.out_shape)}
-
-    def _outputs(self):
-        return self.head(self.neck(self.backbone(self.inputs)))
-
-    def get_loss(self):
-        losses = self.head.get_loss(*self._outputs(), self.inputs)
-        return {**losses, "loss": paddle.add_n(list(losses.values()))}
+        super().__init__(backbone, neck, head)
 
     def get_pred(self):
         masks, classes = self._outputs()

@@ -107,17 +107,18 @@ class SOLOHead(nn.Layer):
         return masks if size is None else _resized(masks.unsqueeze(1), size).squeeze(1)
 
     @full_precision
-    def get_loss(self, masks, classes, targets):
+    def get_loss(self, outputs, targets):
         """``loss_mask`` and ``loss_cls`` of what `forward` returns.
 
         Args:
-            masks, classes: of `forward`.
+            outputs: masks and classes, of `forward`.
             targets: the batch as ``Gt2SOLOTarget`` makes it.
 
         Raises:
             UserError: the reader made no such targets, or for other grids.
         """
         self._check(targets)
+        masks, classes = outputs
         logits, wanted, dice = [], [], []
         for k, (maps, kinds) in enumerate(zip(masks, classes)):
             labels, objects = targets[f"solo_labels{k}"].flatten(1), targets[f"solo_cells{k}"].flatten(1)

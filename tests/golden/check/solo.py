@@ -46,7 +46,7 @@ def _head(case):
         yield "value", f"cls_{k}", classes[k], case[f"out_cls_{k}"], HEAD
         yield from _wanted(case, k, targets)
         yield from _forward(case, k, masks[k], targets)
-    losses = head.get_loss(masks, classes, targets)
+    losses = head.get_loss((masks, classes), targets)
     total = sum(losses.values())
     for name, x in losses.items():
         yield "term", name, x, case[f"out_{name}"], LOSS
@@ -112,7 +112,7 @@ def _of_outputs(case, head, masks, classes, targets):
         return tuple(map(free, x)) if isinstance(x, tuple) else paddle.to_tensor(x.numpy(), stop_gradient=False)
 
     masks, classes = [free(x) for x in masks], [free(x) for x in classes]
-    sum(head.get_loss(masks, classes, targets).values()).backward()
+    sum(head.get_loss((masks, classes), targets).values()).backward()
     for k, (maps, kinds) in enumerate(zip(masks, classes)):
         yield "gradient", f"cls_{k}", kinds.grad, case[f"grad_cls_{k}"], GRADIENT
         if isinstance(maps, tuple):
