@@ -306,10 +306,11 @@ _PAN = "ppdet.modeling.necks.custom_pan"
 @pytest.mark.parametrize("key", ["stage_fn", "block_fn"])
 def test_a_text_that_ppdet_would_evaluate_is_a_name_or_refused(run, canary, key):
     code, config = f'__import__("os").system("touch {canary}")', CONFIGS / "ppyoloe_tiny.yml"
-    for text in (code, f"[{code}]", "paddle.os.abort", "nn.functional.os", "print"):
+    acting = ("paddle.jit.load", "paddle.save", "paddle.hub.load", "paddle.utils.cpp_extension.setup", "create")
+    for text in (code, f"[{code}]", "paddle.os.abort", "nn.functional.os", "print", *acting):
         path = write("mine.yml", f"_BASE_: [{config}]\nCustomCSPPAN: {{{key}: '{text}'}}\n")
         message = run("eval", "weights=none", config=path)
-        assert message == f"{text!r} is no name of a class or function in {_PAN}; it is not evaluated"
+        assert message == f"{text!r} is no name of a part of a model in {_PAN}; it is not evaluated"
 
 
 def test_every_eval_of_ppdet_looks_names_up():
@@ -320,7 +321,7 @@ def test_every_eval_of_ppdet_looks_names_up():
     assert len(modules) > 200
     for module in modules:
         for text in ("1 + 1", 5, "__import__('os')"):
-            with pytest.raises(UserError, match="is no name of a class or function"):
+            with pytest.raises(UserError, match="is no name of a part of a model"):
                 module.eval(text)
         with pytest.raises(UserError, match="would run a text as code"):
             module.exec("x = 1")

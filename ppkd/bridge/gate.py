@@ -14,6 +14,8 @@ from ppkd.errors import UserError
 _allowed = set()
 # Where classes come from that no user has put where a config finds them.
 _THEIRS = frozenset(["ppdet", "paddle", "numpy", "scipy", "PIL", "cv2", "pycocotools"]) | sys.stdlib_module_names
+# A name that no module has, by which `compat.named_classes` finds out whether ppdet asks a `Namespace`.
+ABSENT = "NoClassOfThisName"
 _MODULES = judged.DATASETS | judged.TRANSFORMS | judged.SCHEDULES | judged.MODULES
 
 
@@ -56,6 +58,10 @@ def _is_of_the_user(value):
     return inspect.isclass(value) and value.__module__.partition(".")[0] not in _THEIRS
 
 
+class Asked(Exception):
+    """A `Namespace` was asked for `ABSENT`."""
+
+
 class Namespace:
     """A module as a config's names find it: the classes that `check` lets through, and nothing else.
 
@@ -69,6 +75,8 @@ class Namespace:
         self._module, self._known, self._where = module, known, where
 
     def __getattr__(self, name):
+        if name.startswith(ABSENT):
+            raise Asked
         value = getattr(self._module, name)
         check(name, value, self._where, self._known)
         return value

@@ -109,6 +109,58 @@ def test_a_cure_without_its_class_is_not_applicable(monkeypatch):
     assert not compat.applied("of_no_module")
 
 
+def _a_compose_that_looks_elsewhere(patch):
+    from ppdet.data import reader
+
+    table = vars(reader.transform._module)
+    patch.setattr(reader, "Compose", lambda transforms: [table[name] for each in transforms for name in each])
+
+
+def _a_reader_without_its_module(patch):
+    from ppdet.data import reader
+
+    patch.delattr(reader, "transform")
+
+
+def _schedules_out_of_a_table(patch):
+    from ppdet.optimizer import optimizer
+
+    patch.setattr(optimizer, "LearningRate", lambda schedulers: None)
+
+
+def _another_name_for_what_downloads(patch):
+    from paddle.utils import download
+
+    patch.delattr(download, "_download")
+
+
+def _data_sets_that_fetch_for_themselves(patch):
+    from ppdet.data.source import dataset
+
+    patch.delattr(dataset, "get_dataset_path")
+
+
+@pytest.mark.parametrize(
+    "change, protection",
+    [
+        (_a_compose_that_looks_elsewhere, "look_classes_up_among_the_judged"),
+        (_a_reader_without_its_module, "look_classes_up_among_the_judged"),
+        (_schedules_out_of_a_table, "look_classes_up_among_the_judged"),
+        (_another_name_for_what_downloads, "fetch_nothing"),
+        (_data_sets_that_fetch_for_themselves, "fetch_nothing"),
+    ],
+)
+def test_a_ppdet_in_which_a_protection_finds_no_place_is_refused(monkeypatch, change, protection):
+    """It was dropped as not applicable, without a word."""
+    change(monkeypatch)
+    monkeypatch.setattr(compat, "STATES", {})
+    with pytest.raises(
+        UserError, match=f"^this ppdet is built in a way .* not used: {protection} cannot be applied"
+    ) as e:
+        compat.cure_ppdet()
+    assert "\n" not in str(e.value) and compat.STATES == {}
+
+
 def test_every_cure_says_what_it_is_for():
     for cure in compat.cures():
         assert pathlib.Path(cure.__code__.co_filename).parent.name == "compat"

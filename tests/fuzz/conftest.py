@@ -2,24 +2,35 @@
 
     python -m pytest tests/fuzz --hypothesis-profile=long
 
-(9,000 of each of its 23 kinds; FUZZ_EXAMPLES sets another number).
+`inputs.SHARES` says how many of each kind; FUZZ_SCALE=0.1 makes it a tenth of them.
 """
 
 import contextlib
-import os
 import sys
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.fuzz import inputs
+
 _COMMON = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
 settings.register_profile("short", max_examples=60, derandomize=True, **_COMMON)
-settings.register_profile("long", max_examples=int(os.environ.get("FUZZ_EXAMPLES", 9_000)), print_blob=True, **_COMMON)
+settings.register_profile("long", print_blob=True, **_COMMON)
 settings.load_profile("short")
 
 
+def pytest_configure(config):
+    inputs.LONG = config.getoption("--hypothesis-profile") == "long"
+
+
+def pytest_terminal_summary(terminalreporter):
+    if inputs.LONG:
+        terminalreporter.write_sep("-", "inputs")
+        terminalreporter.write_line("\n".join(inputs.summary()))
+
+
 def pytest_collection_modifyitems(items):
-    """A long run takes as long as it takes."""
+    """A long run takes as long as it takes; each input is bounded by `inputs`."""
     for item in items:
         item.add_marker(pytest.mark.timeout(0))
 

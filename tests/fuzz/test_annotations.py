@@ -6,7 +6,6 @@ import json
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 from ppkd.bridge.datasets import open_dataset
@@ -18,6 +17,7 @@ from ppkd.errors import UserError
 from ppkd.files.yaml_io import clone
 from ppkd.recipe.recipe import load_recipe
 from tests.conftest import CONFIGS
+from tests.fuzz.inputs import inputs
 from tests.fuzz.test_grammars import ANYTHING
 
 SOUND = {
@@ -137,7 +137,7 @@ def check(config, path, quiet):
 def test_annotations(coco_folder, coco_config, quiet):
     path = coco_folder / "x.json"
 
-    @given(CHANGES, MORE)
+    @inputs(CHANGES, MORE)
     def run(changes, more):
         path.write_text(json.dumps(changed(changes, more)))
         check(coco_config, path, quiet)
@@ -153,7 +153,7 @@ def test_files_of_annotations(coco_folder, coco_config, quiet):
 
     edits = st.tuples(st.integers(0, len(sound)), pieces, st.integers(0, 9))
 
-    @given(st.binary(max_size=40) | st.lists(edits, max_size=3))
+    @inputs(st.binary(max_size=40) | st.lists(edits, max_size=3))
     def run(given):
         if isinstance(given, bytes):
             path.write_bytes(given)

@@ -4,7 +4,6 @@ import math
 import os
 
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 from ppkd.build import build_student
@@ -17,6 +16,7 @@ from ppkd.recipe.recipe import load_recipe
 from ppkd.recipe.schedules import DECAYS
 from ppkd.recipe.targets import Target
 from tests.conftest import CONFIGS
+from tests.fuzz.inputs import inputs
 
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 40) | st.integers() | st.floats() | st.text(max_size=6)
@@ -60,7 +60,7 @@ def _once(dry_run):
 
 
 def test_sources(detectors):
-    @given(SOURCES, st.sampled_from([0, 1]))
+    @inputs(SOURCES, st.sampled_from([0, 1]))
     def run(text, which):
         try:
             levels = detectors[which].levels(text)
@@ -75,7 +75,7 @@ def test_schedules():
     numbers = st.integers(-2, 30) | ANYTHING
     options = st.fixed_dictionaries({}, optional=dict.fromkeys(SCHEDULE_KEYS, numbers | st.sampled_from(DECAYS)))
 
-    @given(options, st.none() | st.integers(0, 30))
+    @inputs(options, st.none() | st.integers(0, 30))
     def run(keys, epochs):
         try:
             schedule = schedule_of(keys, epochs, "x.yml: distill")
@@ -94,7 +94,7 @@ def test_schedules():
 def test_targets():
     texts = st.from_regex(r"\A *[-+0-9.eE]{0,8} ?%? *\Z") | st.text(max_size=8) | st.floats().map(lambda x: f"{x}%")
 
-    @given(texts | ANYTHING)
+    @inputs(texts | ANYTHING)
     def run(value):
         try:
             target = Target.parse(value)
@@ -117,7 +117,7 @@ def test_names(tmp_path_factory):
     folder = Folder(str(root / "data"))
     parts = st.sampled_from(["..", ".", "sub", "out", "in", "data", "x", "", "/", "~"]) | st.text(max_size=3)
 
-    @given(st.lists(parts, max_size=8).map("/".join))
+    @inputs(st.lists(parts, max_size=8).map("/".join))
     def run(text):
         name = safe_name(text)
         assert os.sep not in name and name not in (".", "..") and not name.startswith((".", "-", "~"))

@@ -4,11 +4,11 @@ import io
 
 import numpy as np
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from ppkd.bridge import images
+from tests.fuzz.inputs import inputs
 from tests.fuzz.test_weights import changed_bytes
 
 PIXELS = np.random.RandomState(0).randint(0, 255, (9, 11, 3), "uint8")
@@ -33,7 +33,7 @@ def test_images(tmp_path_factory, quiet, kind):
         images.decode(str(path))
     begins = st.sampled_from([content[:12] for content in FILES])
 
-    @given(changed_bytes(FILES) if kind == "changed" else st.tuples(begins, st.binary(max_size=99)).map(b"".join))
+    @inputs(changed_bytes(FILES) if kind == "changed" else st.tuples(begins, st.binary(max_size=99)).map(b"".join))
     def run(content):
         path.write_bytes(content)
         try:

@@ -4,7 +4,6 @@ import math
 import os
 import pathlib
 
-from hypothesis import given
 from hypothesis import strategies as st
 
 from ppkd.bridge.workspace import import_ppdet
@@ -15,6 +14,7 @@ from ppkd.methods.block import TERM_KEYS
 from ppkd.recipe.plan import Plan, TermSpec
 from ppkd.recipe.recipe import Recipe, load_recipe
 from tests.conftest import CONFIGS
+from tests.fuzz.inputs import inputs
 from tests.fuzz.test_grammars import ANYTHING
 
 STUDENT, WIDE = (str(CONFIGS / f"retinanet_{name}.yml") for name in ("tiny", "wide"))
@@ -117,7 +117,7 @@ def test_recipes(tmp_path_factory, quiet):
     names = st.sampled_from([key for key in KEYS if key.isidentifier()])
     students = st.just({}) | st.dictionaries(names, ANYTHING, max_size=2)
 
-    @given(students, st.none() | st.builds(changed, CHANGES, GONE), OVERRIDES)
+    @inputs(students, st.none() | st.builds(changed, CHANGES, GONE), OVERRIDES)
     def run(keys, slim_keys, overrides):
         config.write_text(dump(base | keys), encoding="utf-8", errors="replace")
         slim.write_text(dump(slim_keys or {}), encoding="utf-8", errors="replace")

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import paddle
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 from ppkd.engine.plugins import load_installed
@@ -20,6 +19,7 @@ from ppkd.training.records import read_records
 from ppkd.training.trainer import Trainer
 from tests.conftest import CONFIGS
 from tests.fuzz.changes import OUT, changed, changes_of
+from tests.fuzz.inputs import inputs
 from tests.fuzz.test_grammars import ANYTHING
 from tests.fuzz.test_recipe import STUDENT
 
@@ -45,7 +45,9 @@ def test_recorded_recipes(folder, quiet, shapes):
     top = {key: value if key in ("versions", "distill") else {"architecture": 1, "seed": 0, "save_dir": "", "x": 1}
            for key, value in sound.items()}  # fmt: skip
 
-    @given(st.one_of(changes_of(sound, ODD), changes_of(top, ODD)), st.sampled_from([[], ["epoch=3"], ["teacher.a=1"]]))
+    overrides_ = st.sampled_from([[], ["epoch=3"], ["teacher.a=1"]])
+
+    @inputs(st.one_of(changes_of(sound, ODD), changes_of(top, ODD)), overrides_)
     def run(changes, overrides):
         (folder / FILE).write_text(dump(changed(sound, changes)), encoding="utf-8", errors="replace")
         try:
@@ -71,7 +73,7 @@ PIECES = st.sampled_from(list('[]{},:"') + ["NaN", "null", "-", "1e999", "\\ud80
 def test_records_of_training(folder, quiet):
     path = folder / "metrics.jsonl"
 
-    @given(
+    @inputs(
         st.one_of(
             changes_of(RECORDS, ODD).map(lambda changes: [json.dumps(item) for item in changed(RECORDS, changes)]),
             st.lists(st.tuples(st.integers(0, 90), PIECES, st.integers(0, 9)), max_size=3).map(_edited),
@@ -119,7 +121,7 @@ def _few(value):
 def test_resume_files(folder, trained, quiet):
     path, plain = str(folder / "x.resume"), {key: _few(value) for key, value in _arrays(trained[1]).items()}
 
-    @given(changes_of(plain, ODD | TENSORS))
+    @inputs(changes_of(plain, ODD | TENSORS))
     def run(changes):
         paddle.save(changed(plain, changes), path)
         _told(lambda: checkpoint.admitted(checkpoint.load(path), path), quiet)
@@ -134,7 +136,7 @@ def test_states_of_a_run(trained, quiet):
     parts = {key: dict.fromkeys(_few(value), 0) if isinstance(value, dict) else value for key, value in sound.items()}
     parts = {key: list(value[:2]) if isinstance(value, list) else value for key, value in parts.items()}
 
-    @given(changes_of(parts, ODD | TENSORS.map(paddle.to_tensor)))
+    @inputs(changes_of(parts, ODD | TENSORS.map(paddle.to_tensor)))
     def run(changes):
         state = {key: dict(value) if isinstance(value, dict) else value for key, value in sound.items()}
         for path, value in changes:

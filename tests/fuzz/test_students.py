@@ -3,7 +3,6 @@
 import warnings
 
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 from ppkd.bridge.datasets import open_dataset
@@ -19,6 +18,7 @@ from ppkd.training.learning_rate import learning_rate
 from ppkd.training.precision import Precision
 from ppkd.training.stages import Stages
 from tests.fuzz.changes import changed, changes_of
+from tests.fuzz.inputs import inputs
 from tests.fuzz.test_grammars import ANYTHING
 from tests.fuzz.test_recipe import STUDENT
 
@@ -61,7 +61,7 @@ def build(config):
 def test_students(sound):
     from ppkd.files.yaml_io import clone
 
-    @given(changes_of(sound, ODD))
+    @inputs(changes_of(sound, ODD))
     def run(changes):
         try:
             with silent(), warnings.catch_warnings():

@@ -6,12 +6,12 @@ import zipfile
 
 import numpy as np
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 from ppkd.errors import UserError
 from ppkd.files import torch_files
 from ppkd.files.torch_files import Tensor, read_torch
+from tests.fuzz.inputs import inputs
 from tests.fuzz.test_weights import ARGUMENTS, STACK, changed_bytes, short
 from tests.helpers_torch import Call, save_torch
 
@@ -76,7 +76,7 @@ def read(path, quiet):
 def test_torchs_files(files, tmp_path_factory, quiet):
     path = tmp_path_factory.mktemp("fuzz") / "x.pth"
 
-    @given(changed_bytes(files))
+    @inputs(changed_bytes(files))
     def run(content):
         path.write_bytes(content)
         read(path, quiet)
@@ -87,7 +87,7 @@ def test_torchs_files(files, tmp_path_factory, quiet):
 def test_torchs_programs(tmp_path_factory, quiet):
     path = tmp_path_factory.mktemp("fuzz") / "x.pth"
 
-    @given(PROGRAMS, st.integers(0, 20))
+    @inputs(PROGRAMS, st.integers(0, 20))
     def run(parts, length):
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("archive/data.pkl", b"\x80\x04" + b"".join(parts) + b".")

@@ -8,12 +8,12 @@ import struct
 import numpy as np
 import pytest
 import safetensors  # noqa: F401  # before it is watched what runs
-from hypothesis import given
 from hypothesis import strategies as st
 
 from ppkd.errors import UserError
 from ppkd.files import tensor_files, unpickle
 from tests import helpers_malicious
+from tests.fuzz.inputs import inputs
 
 FILES = [path.read_bytes() for path in (pathlib.Path(__file__).parents[1] / "files" / "paddle_files").glob("*.pd*")]
 FILES += helpers_malicious.weights("canary").values()
@@ -81,7 +81,7 @@ def check(value, seen):
 
 @pytest.mark.parametrize("kind", ["mutated", "programs", "bytes"])
 def test_pickles(kind, quiet):
-    @given({"mutated": changed_bytes(FILES), "programs": PROGRAMS, "bytes": st.binary(max_size=200)}[kind])
+    @inputs({"mutated": changed_bytes(FILES), "programs": PROGRAMS, "bytes": st.binary(max_size=200)}[kind])
     def run(content):
         stream = io.BytesIO(content)
         try:
@@ -113,7 +113,7 @@ def test_safetensors(tmp_path_factory, quiet):
         lambda header: json.dumps(header).encode()
     )
 
-    @given(st.one_of(headers, st.binary(max_size=60)), st.binary(max_size=40), st.integers(-2, 2))
+    @inputs(st.one_of(headers, st.binary(max_size=60)), st.binary(max_size=40), st.integers(-2, 2))
     def run(header, data, lie):
         path.write_bytes(struct.pack("<Q", max(0, len(header) + (lie if abs(lie) == 2 else 0))) + header + data)
         try:

@@ -3,12 +3,13 @@
 import datetime
 import math
 
-from hypothesis import example, given
+from hypothesis import example
 from hypothesis import strategies as st
 
 from ppkd.errors import UserError
 from ppkd.files.yaml_io import Tagged, clone, dump, parse_value, read_with_bases, read_yaml
 from tests.conftest import CONFIGS
+from tests.fuzz.inputs import inputs
 
 TEXTS = [path.read_text() for path in sorted(CONFIGS.glob("*.yml"))]
 PIECES = st.sampled_from(
@@ -63,7 +64,7 @@ def _written(tmp_path_factory):
 def test_files(tmp_path_factory, quiet):
     path = _written(tmp_path_factory)
 
-    @given(FRAGMENTS | mutated())
+    @inputs(FRAGMENTS | mutated())
     def run(text):
         path.write_text(text, encoding="utf-8", errors="surrogateescape")
         try:
@@ -85,7 +86,7 @@ def test_files(tmp_path_factory, quiet):
 def test_files_of_bytes(tmp_path_factory, quiet):
     path = _written(tmp_path_factory)
 
-    @given(st.binary(max_size=60))
+    @inputs(st.binary(max_size=60))
     def run(content):
         path.write_bytes(content)
         try:
@@ -98,7 +99,7 @@ def test_files_of_bytes(tmp_path_factory, quiet):
 
 
 def test_overrides(quiet):
-    @given(FRAGMENTS)
+    @inputs(FRAGMENTS)
     @example("&a [*a]")
     def run(text):
         try:

@@ -7,15 +7,30 @@ STATES = {}
 
 
 def cure_ppdet():
-    """Apply the cures whose defect this host has; to be called when ppdet has been imported. Again it does nothing."""
+    """Apply the cures whose defect this host has; to be called when ppdet has been imported. Again it does nothing.
+
+    Raises:
+        UserError: this ppdet is built in another way, in which a protection against what files of others may do cannot
+            be put in place. Nothing goes on without it.
+    """
     if STATES:
         return
     from ppkd.bridge.compat.looks import APPLIED, NOT_APPLICABLE
 
+    needed = protections()
     for cure in cures():
         try:
             STATES[cure.__name__] = cure() or APPLIED
-        except (AttributeError, ImportError) as error:  # this ppdet has no such module, class or function
+        except Exception as error:
+            if cure in needed:
+                STATES.clear()
+                raise UserError(
+                    f"this ppdet is built in a way that ppkd does not know, and is not used: {cure.__name__} cannot be "
+                    f"applied ({error}), without which files of others could do more than docs/security.md says"
+                ) from error
+            if not isinstance(error, (AttributeError, ImportError)):
+                raise
+            # This ppdet has no such module, class or function.
             STATES[cure.__name__] = f"{NOT_APPLICABLE}: {error}"
 
 
@@ -28,6 +43,18 @@ def applied(cure):
     return STATES[cure] == APPLIED
 
 
+def protections():
+    """Those of the cures without which nothing runs: they hold what files of others may do."""
+    from ppkd.bridge.compat import named_classes, no_downloads, no_eval, safe_load
+
+    return (
+        no_eval.look_names_up,
+        named_classes.look_classes_up_among_the_judged,
+        no_downloads.fetch_nothing,
+        safe_load.read_cached_images_as_arrays,
+    )
+
+
 def cures():
     """The cures, functions in the order in which they are applied."""
     from ppkd.bridge.compat import (
@@ -36,23 +63,16 @@ def cures():
         ld_head,
         loader_errors,
         loader_processes,
-        named_classes,
         neck_scales,
-        no_downloads,
-        no_eval,
         pillow_textsize,
         repvgg_alpha,
-        safe_load,
         type_promotion,
         yolox_sizes,
         zero_dim,
     )
 
     return (
-        no_eval.look_names_up,
-        named_classes.look_classes_up_among_the_judged,
-        no_downloads.fetch_nothing,
-        safe_load.read_cached_images_as_arrays,
+        *protections(),
         loader_errors.raise_errors_of_the_loading_thread,
         loader_processes.end_loading_processes_with_their_parent,
         pillow_textsize.give_textsize_back,

@@ -14,8 +14,15 @@ def fetch_nothing():
     from ppdet.data.source import dataset
     from ppdet.utils import download
 
-    dataset.get_dataset_path = download.get_dataset_path = _there
-    download._download = download._md5check_from_url = of_paddle._download = _refuse
+    for module, name, instead in (
+        (dataset, "get_dataset_path", _there),
+        (download, "get_dataset_path", _there),
+        (download, "_download", _refuse),
+        (download, "_md5check_from_url", _refuse),
+        (of_paddle, "_download", _refuse),
+    ):
+        getattr(module, name)  # or something else fetches
+        setattr(module, name, instead)
 
 
 def _there(path, annotation, image_dir):
