@@ -1,8 +1,8 @@
 """Which classes of ppdet a config may name, place by place, and which it may not and why.
 
-Made by reading ppdet 2.6.0 and PaddleDetection's develop (666f597f) for what acts when a class is built or called:
-shells, processes, files that are written, the network, text that is run, pickles. A class that stands in neither list
-is refused until somebody has read it; a test holds the lists against what ppdet registers.
+Made by reading ppdet 2.6.0, PaddleDetection's 2.7.1 (bf81f449) and develop (666f597f) for what acts when a class is
+built or called: shells, processes, files that are written, the network, text that is run, pickles. A class that stands
+in neither list is refused until somebody has read it; a test holds the lists against what ppdet registers.
 """
 
 # ruff: noqa: SIM905
@@ -26,15 +26,15 @@ TRANSFORMS = frozenset(
     Cutmix Decode EvalAffine FlipPose FlipWarpAffine GridMask Gt2CenterNetTarget Gt2CenterTrackTarget
     Gt2FCOSTarget Gt2FairMOTTarget Gt2GFLTarget Gt2JDETargetMax Gt2JDETargetThres Gt2Solov2Target Gt2SparseTarget
     Gt2TTFTarget Gt2YoloTarget KeyPointFlip LetterBoxResize Lighting MOTRandomAffine Mixup Mosaic
-    MultiscaleTestResize NoiseJitter Norm2PixelBbox NormalizeBox NormalizeImage NormalizePermute Pad PadBatch
-    PadBox PadGT PadMaskBatch PadRGT PadResize Permute PermuteImages PhotoMetricDistortion Poly2Array Poly2Mask
+    MultiscaleTestResize NoiseJitter Norm2PixelBbox NormalizeBox NormalizeImage NormalizePermute PETR_Resize Pad
+    PadBatch PadBox PadGT PadMaskBatch PadRGT PadResize Permute PermuteImages PhotoMetricDistortion Poly2Array Poly2Mask
     Poly2RBox RGBReverse RResize RRotate RandomAffine RandomColorJitter RandomCrop RandomDistort RandomErasing
     RandomErasingCrop RandomErasingImage RandomExpand RandomFlip RandomFlipHalfBody3DTransformImages
     RandomFlipHalfBodyTransform RandomGaussianBlur RandomGrayscale RandomRFlip RandomRRotate RandomResize
     RandomResizeCrop RandomScaledCrop RandomSelect RandomSelects RandomShift RandomShortSideRangeResize
     RandomShortSideResize RandomSizeCrop Rbox2Poly Resize SinglePoseAffine SniperDecodeCrop StrongAugImage
     TagGenerate ToHeatmaps ToHeatmapsTopDown ToHeatmapsTopDown_DARK ToHeatmapsTopDown_UDP TopDownAffine
-    TopDownEvalAffine WarpAffine
+    TopDownEvalAffine TopDownGetRandomScaleRotation TopDownRandomFlip TopDownRandomShiftBboxCenter WarpAffine
     """.split()
 )
 
@@ -95,6 +95,7 @@ _DRAWS = "it writes pictures into the folder that the config names"
 _SLIM = "it reads another config with a loader that runs code"
 _PADDLESLIM = "it hands what the config says to PaddleSlim, which was not read for this"
 _FETCHES = "it reads labels by numpy.loadtxt, which also fetches addresses"
+_IMGAUG = "it hands what the config says to imgaug, which was not read for this"
 REFUSED = {
     "Callable": "it calls any function",
     "MOTImageFolder": "it hands the name of a video to a shell",
@@ -106,6 +107,11 @@ REFUSED = {
     "DecodeCache": "it writes files into the folder that the config names",
     "DebugVisibleImage": _DRAWS,
     "VisibleRBox": _DRAWS,
+    **dict.fromkeys(
+        "AddToHueAndSaturation ChannelShuffle CULaneAffine CULaneResize HorizontalFlip MultiplyAndAddToBrightness "
+        "OneOfBlur".split(),
+        _IMGAUG,
+    ),
     **dict.fromkeys("DistillModel FGDDistillModel CWDDistillModel LDDistillModel PPYOLOEDistillModel".split(), _SLIM),
     **dict.fromkeys("OFA PTQ Pruner PrunerQAT QAT UnstructuredPruner".split(), _PADDLESLIM),
 }
