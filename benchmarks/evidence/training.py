@@ -1,0 +1,170 @@
+"""A training of the evidence: a process of its own, with one thread."""
+
+import fcntl
+import hashlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+
+from benchmarks.evidence import results
+from ppkd.bridge.host import versions
+from ppkd.training.records import read_records
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+TEACHER, PLAIN = "teacher", "plain"
+
+
+class Run:
+    """One training of a plan.
+
+    Args:
+        plan: `arms.yml`, read.
+        name: the set's.
+        arm, seed: which it is.
+        args: `run.py`'s: ``data``, ``work`` and ``results``.
+
+    Attributes:
+        set, arm, seed, key: which it is.
+        taught: whether it has a teacher.
+    """
+
+    def __init__(self, plan, name, arm, seed, args):
+        self.set, self.arm, self.seed, self.key = name, arm, seed, (name, arm, seed)
+        self._plan, self._args, self._data = plan, args, plan["sets"][name]
+        self._arm = {} if arm == TEACHER else plan["arms"][arm]
+        self.taught = "slim" in self._arm
+        self.student = self._data[TEACHER] if arm == TEACHER else self._arm.get("student", self._data["student"])
+        self.folder = os.path.join(os.path.abspath(args.work), name, arm, str(seed))
+        self.output = os.path.join(self.folder, os.path.splitext(os.path.basename(self.student))[0])
+        self._hidden = results.Hidden(PROJECT=ROOT, DATA=args.data, WORK=args.work)
+
+    @property
+    def epochs(self):
+        if self.arm == TEACHER:
+            return self._data["teacher_epochs"]
+        return round(self._data["epochs"] * self._arm.get("times", 1))
+
+    def state(self):
+        """``done``, ``failed``, ``epoch N`` or ``-``."""
+        kept = results.find(self._args.results, self.key)
+        if kept and "failed" in kept:
+            return "failed"
+        # Others are taught with the weights of a teacher, so they have to be here too.
+        if kept and (self.arm != TEACHER or os.path.exists(os.path.join(self.output, "best_model.pdparams"))):
+            return "done"
+        done = max((record["epoch"] for record in self._records("eval")), default=0)
+        return f"epoch {done}" if os.path.exists(self.output) else "-"
+
+    def teacher(self):
+        """The run that trains this one's teacher."""
+        return Run(self._plan, self._data.get("teacher_of", self.set), TEACHER, 0, self._args)
+
+    def near_plain(self, distance):
+        """Whether the arm with seed 0 ended at most `distance` AP below plain; False as long as one has not."""
+        ends = [results.find(self._args.results, (self.set, arm, 0)) for arm in (self.arm, PLAIN)]
+        if any(end is None or "failed" in end for end in ends):
+            return False
+        return 100 * (ends[1]["AP"] - ends[0]["AP"]) <= distance
+
+    def command(self, steps=None):
+        """The ordinary command that this run is."""
+        data, every = self._data, max(self.epochs // 8, 1)
+        schedule = [{"name": "CosineDecay", "max_epochs": self.epochs + 1},
+                    {"name": "LinearWarmup", "start_factor": 0.0, "epochs": 2}]  # fmt: skip
+        options = [
+            *self._data_options(data["val"]), f"epoch={self.epochs}", f"snapshot_epoch={every}", "snapshot_steps=25",
+            "keep=1", f"seed={self.seed}", f"save_dir={self.folder}", f"LearningRate.schedulers={json.dumps(schedule)}",
+            *(option.replace("{third}", str(self.epochs // 3)) for option in self._arm.get("options", [])),
+        ]  # fmt: skip
+        command = [sys.executable, os.path.join(ROOT, "tools", "train.py"), "-c", os.path.join(ROOT, self.student)]
+        if self.taught:
+            command += ["--slim_config", os.path.join(ROOT, self._arm["slim"])]
+            best = "model_final" if steps else "best_model"
+            options.append(f"teacher.pretrain_weights={self.teacher().output}/{best}.pdparams")
+        command += ["--max_steps", str(steps)] if steps else ["--eval"]
+        return [*command, "-r", "auto", "-o", *options]
+
+    def _data_options(self, annotations):
+        data = self._data
+        return [
+            f"dataset_dir={os.path.join(os.path.abspath(self._args.data), data['folder'])}",
+            f"train_images={data.get('images', 'images')}", f"val_images={data.get('images', 'images')}",
+            f"train_annotations={data['train']}", f"val_annotations={annotations}",
+        ]  # fmt: skip
+
+    def train(self, steps=None):
+        """Train, and put what it gave into the results, in place of what an earlier try gave.
+
+        Args:
+            steps: end after so many, and keep no results.
+
+        Returns:
+            The exit code, or None if another process has this run, also one that its starter has left behind.
+
+        Raises:
+            SystemExit: it was ended by a signal.
+        """
+        os.makedirs(self.folder, exist_ok=True)
+        with open(os.path.join(self.folder, "lock"), "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return None
+            with open(os.path.join(self.folder, "log.txt"), "a", encoding="utf-8") as log:
+                code = subprocess.call(
+                    self.command(steps), cwd=ROOT, stdout=log, stderr=log, env=one_thread(), pass_fds=[lock.fileno()]
+                )
+            if code < 0 or code > 128:
+                raise SystemExit(f"{self.set} {self.arm} {self.seed}: ended by a signal; the same command goes on")
+            if not steps:
+                what = self._found() if code == 0 else {"failed": f"exit {code}: {self.last_line()}"}
+                results.write(self._args.results, {**self._named(), **what})
+        return code
+
+    def _named(self):
+        return {"data": self.set, "student": self.student, "arm": self.arm, "seed": self.seed}
+
+    def last_line(self):
+        """What the run said last, without this machine's folders."""
+        with open(os.path.join(self.folder, "log.txt"), encoding="utf-8", errors="replace") as log:
+            return self._hidden((log.read().strip().splitlines() or ["no message"])[-1])[:300]
+
+    def _records(self, kind):
+        path = os.path.join(self.output, "metrics.jsonl")
+        return [record for record in read_records(path) if record["kind"] == kind] if os.path.exists(path) else []
+
+    def _found(self):
+        evals, steps = self._records("eval"), self._records("train")
+        seconds = statistics.median(record["seconds_per_step"] for record in steps)
+        with open(os.path.join(self.output, "recipe.yml"), encoding="utf-8") as recipe:
+            digest = hashlib.sha256(self._hidden(recipe.read()).encode()).hexdigest()[:16]
+        found = {
+            "recipe": digest, **{key: round(value, 6) for key, value in evals[-1].items() if key.startswith("AP")},
+            "curve": [[record["step"], round(record["AP"], 4)] for record in evals], "steps": evals[-1]["step"],
+            "seconds_per_step": round(seconds, 3), "versions": versions(),
+        }  # fmt: skip
+        if self.taught:
+            found["teacher_AP"] = max(record["AP"] for record in self.teacher()._records("eval"))
+        return found
+
+    def test(self):
+        """Evaluate the final weights on the test split, once; of the teacher those it taught with."""
+        found = results.find(self._args.results, self.key)
+        if found is None or "failed" in found or "test" in found:
+            return
+        out = os.path.join(self.folder, "test.json")
+        weights = "best_model" if self.arm == TEACHER else "model_final"
+        subprocess.check_call([
+            sys.executable, os.path.join(ROOT, "tools", "eval.py"), "-c", os.path.join(ROOT, self.student),
+            "--json", out, "-o", *self._data_options(self._data["test"]), f"weights={self.output}/{weights}.pdparams",
+        ], cwd=ROOT, env=one_thread())  # fmt: skip
+        with open(out, encoding="utf-8") as file:
+            scores = {key: round(value, 6) for key, value in json.load(file).items() if key.startswith("AP")}
+        results.write(self._args.results, {**found, "test": scores})
+
+
+def one_thread():
+    """The environment of a run."""
+    return {**os.environ, "OMP_NUM_THREADS": "1"}

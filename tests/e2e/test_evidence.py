@@ -1,0 +1,168 @@
+"""The programs of ``benchmarks/evidence``: what is left is run, kept once, and made a page of."""
+
+import argparse
+import contextlib
+import fcntl
+import os
+import subprocess
+
+import pytest
+
+from benchmarks.evidence import results, training
+from benchmarks.evidence import run as program
+from benchmarks.evidence.page import page
+from ppkd import cli, commands
+from ppkd.files.yaml_io import read_yaml
+from ppkd.recipe.recipe import load_recipe
+from tests.conftest import CONFIGS, ROOT
+
+SLIM = {"slim": str(CONFIGS / "ppyoloe_fgd.yml")}
+PLAN = {
+    "sets": {"shapes": {
+        "folder": "shapes", "student": str(CONFIGS / "ppyoloe_tiny.yml"), "teacher": str(CONFIGS / "ppyoloe_wide.yml"),
+        "images": "train", "train": "annotations/instances_train.json", "val": "annotations/instances_train.json",
+        "test": "annotations/instances_train.json", "epochs": 1, "teacher_epochs": 1,
+    }},
+    "arms": {"plain": {}, "fgd": SLIM, "fgd_first": {**SLIM, "options": ["distill.stop_epoch={third}"]},
+             "wrong": {**SLIM, "options": ["distill.terms.fgd.weight=heavy"]}},
+    "stages": [{"set": "shapes", "seeds": [0], "arms": ["plain", "fgd", "wrong"]}],
+}  # fmt: skip
+
+
+def arguments(tmp_path, **given):
+    wanted = {"set": None, "arm": None, "seed": None, "again": False, "steps": None, **given}
+    return argparse.Namespace(
+        data=str(tmp_path), work=str(tmp_path / "work"), results=str(tmp_path / "results.json"), **wanted
+    )
+
+
+def run_of(args, arm="plain", plan=PLAN):
+    return training.Run(plan, "shapes", arm, 0, args)
+
+
+@pytest.fixture
+def commands_run(monkeypatch):
+    """What would be a process of its own runs in this one; holds the commands."""
+    seen = []
+
+    def call(command, stdout, **options):
+        seen.append(command)
+        with contextlib.redirect_stderr(stdout):
+            try:
+                commands.train(cli.train_parser().parse_args(command[2:]))
+            except Exception as error:
+                print(f"ppkd: {error}", file=stdout)
+                return 2
+        return 0
+
+    monkeypatch.setattr(subprocess, "call", call)
+    return seen
+
+
+def test_what_is_left_is_run_and_kept_once_and_failures_too(tmp_path, shapes, commands_run):
+    (tmp_path / "shapes").symlink_to(shapes)
+    args = arguments(tmp_path)
+    assert program.sweep(PLAN, args) == 1, "one of the runs is wrong"
+    assert [os.path.basename(c[3]) for c in commands_run] == ["ppyoloe_tiny.yml", "ppyoloe_wide.yml"] + [
+        "ppyoloe_tiny.yml"
+    ] * 2
+    found = {record["arm"]: record for record in results.read(args.results)}
+    assert set(found) == {"teacher", "plain", "fgd", "wrong"}
+    assert found["fgd"]["steps"] == found["fgd"]["curve"][-1][0] == 6
+    assert found["fgd"]["teacher_AP"] == found["teacher"]["AP"] and "teacher_AP" not in found["plain"]
+    assert "heavy" in found["wrong"]["failed"]
+    assert str(tmp_path) not in (tmp_path / "results.json").read_text(), "a folder of this machine"
+    commands_run.clear()
+    assert program.sweep(PLAN, args) == 0 and not commands_run, "all has been run, and what failed is not tried again"
+    # As if the program had been killed between the end of a run and its record.
+    results_before = found["plain"]
+    (tmp_path / "results.json").write_text("[]")
+    args.arm = "plain"
+    assert program.sweep(PLAN, args) == 0 and results.read(args.results) == [results_before]
+
+
+def test_the_digest_of_a_recipe_is_that_of_another_machine(tmp_path):
+    hidden = results.Hidden(WORK=tmp_path / "data" / "work", DATA=tmp_path / "data")
+    assert hidden(f"a: {tmp_path}/data/work/x\nb: {tmp_path}/data/y") == "a: WORK/x\nb: DATA/y"
+
+
+def test_a_run_that_another_process_has_is_left_to_it_and_its_pupils_wait(tmp_path, monkeypatch):
+    args, ran, slept = arguments(tmp_path), [], []
+
+    def call(command, pass_fds, **options):
+        run = command[command.index("-o") + 1 :]
+        ran.append(next(o for o in run if o.startswith("save_dir=")).split("/")[-2])
+        return 2
+
+    monkeypatch.setattr(subprocess, "call", call)
+    run = run_of(args, "teacher")
+    os.makedirs(run.folder)
+    with open(os.path.join(run.folder, "lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+        def sleep(seconds):
+            slept.append(list(ran))
+            assert len(slept) < 5, "it would wait for ever"
+            fcntl.flock(lock, fcntl.LOCK_UN)
+
+        monkeypatch.setattr(program.time, "sleep", sleep)
+        (tmp_path / "work" / "shapes" / "plain" / "0").mkdir(parents=True)
+        program.sweep(PLAN, args)
+    assert slept == [["plain"]] and ran == ["plain", "teacher"], "nothing is taught by a teacher that failed"
+
+
+def test_a_stage_leaves_out_what_is_far_below_plain(tmp_path):
+    plan = {**PLAN, "stages": [{"set": "shapes", "seeds": [1], "arms": ["plain", "fgd", "wrong"], "within": 3.0}]}
+    args = arguments(tmp_path)
+
+    def left():
+        return [run.arm for run in program.runs_of(plan, args)]
+
+    def end(arm, **what):
+        results.write(args.results, {"data": "shapes", "arm": arm, "seed": 0, **what})
+
+    assert left() == [], "the first seed is not there yet"
+    end("plain", AP=0.45)
+    end("fgd", AP=0.421)
+    end("wrong", failed="exit 2")
+    assert left() == ["plain", "teacher", "fgd"]
+    end("fgd", AP=0.419)
+    assert left() == ["plain"]
+
+
+def test_a_third_of_the_epochs_is_put_into_an_arm(tmp_path):
+    command = run_of(
+        arguments(tmp_path), "fgd_first", {**PLAN, "sets": {"shapes": {**PLAN["sets"]["shapes"], "epochs": 48}}}
+    )
+    assert "distill.stop_epoch=16" in command.command()
+
+
+def test_every_arm_is_a_recipe(tmp_path):
+    plan = read_yaml(str(ROOT / "benchmarks" / "evidence" / "arms.yml"))
+    args, sets = arguments(tmp_path), {stage["set"] for stage in plan["stages"]}
+    for name in plan["sets"]:
+        for arm in plan["arms"] if name in sets else ["plain"]:
+            run = training.Run(plan, name, arm, 0, args)
+            command = run.command()
+            slim = command[command.index("--slim_config") + 1] if run.taught else None
+            options = [
+                o for o in command[command.index("-o") + 1 :] if not o.startswith(("dataset_dir", "train_", "val_"))
+            ]
+            recipe = load_recipe(command[3], slim, [*options, "num_classes=3"])
+            assert recipe.student["epoch"] == run.epochs and (recipe.method is None) == (not run.taught)
+
+
+def test_helping_is_what_the_protocol_says():
+    def runs(arm, *scores):
+        common = {"data": "d", "student": "s.yml", "arm": arm, "seconds_per_step": 1.0}
+        return [{**common, "seed": i, "AP": ap, "curve": [[9, ap / 2], [20, ap]]} for i, ap in enumerate(scores)]
+
+    text = page([*runs("plain", 0.4, 0.41, 0.39), *runs("better", 0.42, 0.432, 0.411),
+                 *runs("little", 0.403, 0.413, 0.393), *runs("wide", 0.5, 0.41, 0.39),
+                 *runs("worse", 0.38, 0.391, 0.369), *runs("once", 0.5),
+                 {"data": "d", "student": "s.yml", "arm": "lost", "seed": 0, "failed": "exit 1: why"}])  # fmt: skip
+    rows = {line.split(" | ")[0].strip("| "): line for line in text.splitlines() if line.startswith("| ")}
+    words = {arm: rows[arm].split(" | ")[6] for arm in ("better", "little", "wide", "worse", "once", "plain")}
+    assert words == {"better": "**helps**", "little": "not told apart", "wide": "not told apart",
+                     "worse": "**hurts**", "once": "one seed", "plain": ""}  # fmt: skip
+    assert "Failed: lost, seed 0: exit 1: why" in text
