@@ -14,7 +14,21 @@ from ppkd.terminal.log import coloured
 from ppkd.terminal.text import escape_logs, printable
 from ppkd.training.stopping import Stopped
 
+# Single settings that move all that hangs on them (`recipe.settings`).
+SETTINGS = {
+    "epochs": "length of the run: learning rate, warm-up, stages and terms move with it",
+    "imgsz": "longer side of the images in pixels: readers, evaluation and export move together",
+    "batch": "images a batch",
+}
 _UNUSED_SLIM = "accepted as PaddleDetection does, and not read: a distilled student is a plain detector"
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Says defaults that say something."""
+
+    def _get_help_string(self, action):
+        told = action.default not in (None, False, [], argparse.SUPPRESS) and "(default" not in (action.help or "")
+        return super()._get_help_string(action) if told else action.help
 
 
 def _common(description):
@@ -24,6 +38,9 @@ def _common(description):
         "-o", "--opt", nargs="*", action="extend", default=[], metavar="KEY=VALUE",
         help="set config values: key=value for the run and the student, teacher.key=value, distill.key=value",
     )  # fmt: skip
+    for name, what in SETTINGS.items():  # each is one of -o's keys by another name
+        parser.add_argument(f"--{name}", dest="opt", action="append", default=[], type=f"{name}={{}}".format,
+                            metavar="N", help=what)  # fmt: skip
     return _permissions(parser)
 
 
@@ -93,12 +110,14 @@ def eval_parser():
 def infer_parser():
     """Arguments of ``tools/infer.py``."""
     parser = _common("Detect objects in images with the weights of -o weights=PATH_OR_URL, and draw them.")
+    parser.formatter_class = _Help
     parser.add_argument("--slim_config", help=_UNUSED_SLIM)
     parser.add_argument("--infer_img", help="one image; goes before --infer_dir")
     parser.add_argument("--infer_dir", help="all images of a folder")
-    parser.add_argument("--output_dir", default="output", help="folder for the drawn images")
+    parser.add_argument("--output_dir", default="output/infer", help="folder for the drawn images")
     parser.add_argument("--draw_threshold", type=float, default=0.5, help="draw detections from this score on")
-    parser.add_argument("--save_results", type=_flag, nargs="?", const=True, default=False, help="also write bbox.json")
+    parser.add_argument("--save_results", type=_flag, nargs="?", const=True, default=False,
+                        help="also write bbox.json, with names of files and classes")  # fmt: skip
     parser.add_argument("--visualize", type=_flag, default=True, help="draw the images")
     parser.add_argument("--use_vdl", type=_flag, nargs="?", const=True, default=False, help="log to VisualDL")
     parser.add_argument("--vdl_log_dir", default="vdl_log_dir/image", help="folder of the VisualDL log")

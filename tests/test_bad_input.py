@@ -134,7 +134,7 @@ def test_a_config_that_cannot_train(tmp_path, shapes):
 
 
 def test_unknown_override(train):
-    assert train("epochs=3").startswith("-o: unknown key 'epochs'; nearest: epoch")
+    assert train("epoc=3").startswith("-o: unknown key 'epoc'; nearest: epoch")
 
 
 def test_override_without_equals_sign(train):

@@ -14,6 +14,8 @@ from ppkd.files.write import append
 from ppkd.terminal.log import logger
 
 KEY, DEFAULT = "max_bad_images", "1%"
+# Where nothing else is set, so many are no reason to end, as long as they are no tenth of the data set.
+_HANDFUL, _TENTH = 5, 0.1
 FILE = "bad_images.txt"
 # Key of a batch that holds nothing but an image in place of its own, all of which were bad.
 STAND_IN = "ppkd_stand_in"
@@ -41,6 +43,7 @@ class BadImages:
         self._what, self._ends = what, ends
         given = (config or {}).get(KEY, DEFAULT)
         self._share, self.text = share(given), given
+        self._handful = 0 if KEY in (config or {}) else _HANDFUL
         self.found, self._folder = {}, None
 
     def add(self, images, total):
@@ -75,7 +78,7 @@ class BadImages:
 
     def allows(self, bad, total):
         """Whether a run goes on with so many bad ones among `total` images."""
-        return bad <= self._share * total
+        return bad <= max(self._share * total, min(self._handful, _TENTH * total))
 
     def keep_in(self, folder):
         """Write the list of all, those met already included, into `folder`; None writes nothing."""

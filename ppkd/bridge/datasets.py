@@ -14,7 +14,7 @@ from ppkd.bridge.workspace import create
 from ppkd.errors import UserError
 from ppkd.files.paths import Folder
 from ppkd.files.regular import check_file, open_file
-from ppkd.terminal.log import logger
+from ppkd.terminal.log import hushed, logger
 
 _COCO = (
     "COCO 2017 is not shipped: download train2017.zip, val2017.zip and annotations_trainval2017.zip from the Download "
@@ -52,7 +52,7 @@ def open_dataset(section, config):
         _check_inside(section, dataset, _listed(dataset), config)
     handed = _checked(section, dataset, path, config)
     try:
-        with missing_images() as missing, handed:
+        with missing_images() as missing, handed, hushed():
             dataset.parse_dataset()
     except _BROKEN as error:
         raise UserError(f"{section}: {_why(section, dataset, path, error)}") from error

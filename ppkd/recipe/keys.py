@@ -20,7 +20,8 @@ RUN_KEYS = frozenset(
         "train_images", "train_annotations", "val_images", "val_annotations", "allow_empty", "allow_outside", "seed",
         "eval_height", "eval_width", "eval_size",
         # ppkd's own
-        "keep", "snapshot_steps", "accumulate", "total_batch_size", "scale_lr", "stages", "amp_dtype",
+        "epochs", "imgsz", "batch", "patience", "keep_resume", "keep",
+        "snapshot_steps", "accumulate", "total_batch_size", "scale_lr", "stages", "amp_dtype",
         "restart_epochs", "restart_what", "restart_warmup",
         "max_bad_images", "on_nonfinite", "max_nonfinite"
     ]

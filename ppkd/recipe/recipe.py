@@ -16,6 +16,7 @@ from ppkd.files.yaml_io import clone, merge, parse_value, read_with_bases
 from ppkd.recipe.hand_over import KEYS as HAND_OVER_KEYS
 from ppkd.recipe.keys import METHOD_KEYS, RUN_KEYS, check_top_level
 from ppkd.recipe.plan import SCHEDULE_KEYS
+from ppkd.recipe.settings import settle, settle_method, take
 from ppkd.recipe.teachers import check_fields, read_teachers, resolve_paths
 
 _SECTIONS = ("TrainReader", "EvalReader", "TestReader", "TrainDataset", "EvalDataset", "TestDataset", "LearningRate",
@@ -139,6 +140,7 @@ def load_recipe(config, slim_config=None, overrides=()):
     elif for_teacher or for_method:
         raise UserError("-o teacher.* and -o distill.* need --slim_config: without it there is no teacher")
     check_top_level(given, student, "-o")
+    _settle(recipe, take(student, config) | take(given, "-o"), for_method)
     _override(recipe, given, "-o")
     if recipe.method is not None:
         _complete(recipe.method, student, slim.own)
@@ -150,6 +152,17 @@ def load_recipe(config, slim_config=None, overrides=()):
         named = recipe.method.options.get("teachers")
         recipe.teachers = read_teachers(slim.bases, of_teacher, for_teacher, named, student, slim_config)
     return recipe
+
+
+def _settle(recipe, settings, for_method):
+    """Let ``epochs``, ``imgsz`` and ``batch`` change what the files say."""
+    changed, move = settle(recipe.student, settings)
+    if recipe.method is not None:
+        settle_method(recipe.method.options, for_method, move)
+    told = ", ".join(f"{key} {value}" for key, value in settings.items())
+    recipe.origin.update(dict.fromkeys(changed, told))
+    if changed:
+        recipe.notes.append(f"{told}: moved {', '.join(changed)}")
 
 
 def _name_of(config):

@@ -8,6 +8,7 @@ from ppkd.errors import UserError, nearest
 from ppkd.files.yaml_io import Tagged, clone, merge, path_of_base, read_with_bases
 from ppkd.recipe.keys import RUN_KEYS, check_top_level, is_number
 from ppkd.recipe.plan import TEACHER
+from ppkd.recipe.settings import settle, take
 
 # Keys of an entry of distill.teachers; all others are keys of that teacher's config.
 _OWN = ("config", "weight", "input_scale")
@@ -138,6 +139,7 @@ def _check_keys(own, config, where):
 
 def _spec(config, values, own, student, path, **more):
     merge(config, values)
+    settle(config, take(config, path))
     if own.get("num_classes", "auto") == "auto":
         config["num_classes"] = student.get("num_classes", 80)
     weights = config.get("pretrain_weights")

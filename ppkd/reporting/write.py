@@ -1,7 +1,5 @@
 """Makes the page and writes it."""
 
-import contextlib
-import io
 import os
 import time
 
@@ -14,7 +12,7 @@ from ppkd.reporting.html import render_html
 from ppkd.reporting.markdown import render_markdown
 from ppkd.reporting.material import gather
 from ppkd.reporting.summary import outcome
-from ppkd.terminal.log import duration, logger
+from ppkd.terminal.log import duration, hushed, logger
 
 # In the order of the page.
 _SECTIONS = (accuracy, curves, learning, strengths, examples, maps, similarity, cost, provenance)
@@ -39,8 +37,7 @@ def write_report(runs, output, images=None):
     begin = time.time()
     html = output if output.endswith(".html") else os.path.join(output, _HTML)
     _check(html)
-    logger()  # before standard output is another: the log goes on, what pycocotools and ppdet print does not
-    with contextlib.redirect_stdout(io.StringIO()):
+    with hushed():
         page = _page(gather(runs, images))
     stem = os.path.splitext(html)[0]
     folder = f"{stem}_pictures"

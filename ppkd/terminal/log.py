@@ -99,6 +99,12 @@ def quiet(progress=False, to=None):
             log.setLevel(level)
 
 
+def hushed():
+    """A block in which nothing is printed, as pycocotools does of its own steps; this log goes on."""
+    logger()  # which keeps the standard output of now
+    return contextlib.redirect_stdout(io.StringIO())
+
+
 def duration(seconds):
     """Seconds as ``1:02:03`` or ``2:03``."""
     minutes, seconds = divmod(int(seconds + 0.5), 60)

@@ -57,21 +57,31 @@ def save(folder, name, student_state, resume_state, names=None):
         write(os.path.join(folder, name + RESUME_SUFFIX), {"format": _FORMAT, **first, **resume_state})
 
 
-def keep_newest(folder, count):
-    """Remove all but the newest `count` of the checkpoints that are numbered by epochs; the others stay in any case.
+def keep_newest(folder, count, resumable=0, written=None):
+    """Remove all but the newest of the checkpoints that are numbered by epochs; the others stay in any case.
 
     Args:
         folder: the output folder.
-        count: 0 keeps all.
+        count: how many stay; 0 keeps all.
+        resumable: of how many the resume file stays, several times as large as the weights; 0 keeps all.
+        written: name of the checkpoint that was just written, which is among the resumable ones.
     """
-    if not count:
-        return
     stems = {os.path.splitext(path)[0] for path in glob.glob(os.path.join(glob.escape(folder), "*.pdparams"))}
     numbered = sorted((int(name), stem) for stem in stems if (name := os.path.basename(stem)).isdecimal())
-    for _, stem in numbered[:-count]:
-        for suffix in (RESUME_SUFFIX, SUFFIX, ".pdparams"):
-            if os.path.exists(stem + suffix):
-                os.remove(stem + suffix)
+    for _, stem in numbered[:-count] if count else ():
+        _remove(stem, (RESUME_SUFFIX, SUFFIX, ".pdparams"))
+    if resumable:
+        # Those of a longer run that was here before are none of this one's.
+        last = int(written) if str(written).isdecimal() else float("inf")
+        before = [stem for number, stem in numbered if number < last]
+        for stem in before[: len(before) - (resumable - 1)]:
+            _remove(stem, (RESUME_SUFFIX,))
+
+
+def _remove(stem, suffixes):
+    for suffix in suffixes:
+        if os.path.exists(stem + suffix):
+            os.remove(stem + suffix)
 
 
 def load(path):

@@ -9,9 +9,10 @@ from ppkd.training.contents import PREFIX
 # Keys that change nothing about what is learned.
 _FREE = frozenset(
     {
-        "save_dir", "log_iter", "snapshot_epoch", "snapshot_steps", "keep", "worker_num", "use_gpu", "use_npu",
-        "use_xpu", "use_mlu", "use_vdl", "vdl_log_dir", "weights", "print_flops", "print_params", "profiler_options",
-        "export", "EvalReader", "TestReader", "EvalDataset", "TestDataset", "metric", "map_type", "classwise",
+        "save_dir", "log_iter", "snapshot_epoch", "snapshot_steps", "keep", "keep_resume", "patience", "worker_num",
+        "use_gpu", "use_npu", "use_xpu", "use_mlu", "use_vdl", "vdl_log_dir", "weights", "print_flops", "print_params",
+        "profiler_options", "export", "EvalReader", "TestReader", "EvalDataset", "TestDataset", "metric", "map_type",
+        "classwise",
         "save_prediction_only", "output_eval", "allow_outside", "find_unused_parameters",
         "use_fused_allreduce_gradients", "class_names", "max_bad_images", "on_nonfinite", "max_nonfinite",
     }

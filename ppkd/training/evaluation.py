@@ -14,7 +14,7 @@ from ppkd.bridge.own_data import finds_masks
 from ppkd.bridge.sizes import EVAL_SIZE, fitting, follow_images, reader_size
 from ppkd.errors import UserError
 from ppkd.files.write import filling
-from ppkd.terminal.log import duration, logger
+from ppkd.terminal.log import duration, hushed, logger
 from ppkd.terminal.progress import progress
 
 # Order of pycocotools' summary.
@@ -63,7 +63,7 @@ def evaluate(model, table, output_dir=None, bad=None):
         config = table.copy()
         config["model"], config["output_eval"] = model, folder
         count_parameters(model, config)
-        with checked_readers(), missing_images() as missing:
+        with checked_readers(), missing_images() as missing, hushed():
             engine = _engine(config)
         batches = _Readable(engine, missing, BadImages(table, "validation") if bad is None else bad)
         counted = only(batches.ids) if table.get("metric") == "COCO" else contextlib.nullcontext()
@@ -71,7 +71,8 @@ def evaluate(model, table, output_dir=None, bad=None):
         size = reader_size(table, "EvalReader"), EVAL_SIZE
         with progress("evaluating", len(engine.loader)) as bar, paddle.no_grad(), counted, fitting(*size):
             watch = engine._compose_callback = _Watch(engine, bar)
-            engine._eval_with_loader(batches)
+            with hushed():
+                engine._eval_with_loader(batches)
     if training:
         model.train()
     return watch.results

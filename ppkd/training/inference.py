@@ -1,7 +1,10 @@
 """Detects objects in image files and draws them, picture by picture: a bad file costs nothing but itself."""
 
+import glob
 import io
+import json
 import os
+from dataclasses import dataclass
 
 import numpy as np
 import paddle
@@ -12,7 +15,7 @@ from ppkd.bridge.images import ENDINGS, BadImage, decode
 from ppkd.bridge.sizes import TEST_SIZE, fitting, follow_images, reader_size
 from ppkd.bridge.workspace import create
 from ppkd.errors import UserError
-from ppkd.files.write import filling, make_folder, write_bytes
+from ppkd.files.write import filling, make_folder, write_bytes, write_text
 from ppkd.terminal.log import logger
 from ppkd.terminal.progress import follow
 from ppkd.training.evaluation import count_parameters
@@ -48,7 +51,26 @@ def find_images(image, folder):
     return found
 
 
-def infer(model, table, images, threshold, output_dir, save_results=False, visualize=True):
+@dataclass(frozen=True)
+class Detection:
+    """An object that was found in an image.
+
+    Attributes:
+        name: of its class.
+        category: id of its class, as ``bbox.json`` has it: the data set's where there is one, else the number from 0.
+        score: 0 to 1.
+        box: ``(x1, y1, x2, y2)`` in pixels of the image; None for a detector that finds masks alone.
+    """
+
+    name: str
+    category: int
+    score: float
+    box: tuple | None
+
+
+def infer(
+    model, table, images, threshold, output_dir, save_results=False, visualize=True, tell=lambda path, found: None
+):
     """Detect objects in images and draw them on the pixels that the detector saw.
 
     Args:
@@ -59,6 +81,7 @@ def infer(model, table, images, threshold, output_dir, save_results=False, visua
         output_dir: folder for the pictures, which keep their files' names, and for ``bbox.json`` and the like.
         save_results: write ppdet's result files; an image's id in them is its place among `images`, from 0.
         visualize: draw.
+        tell: is called with the path of each image and its list of `Detection`, the best first, whatever their score.
 
     Returns:
         ``{path: reason}`` of the images that cannot be read or drawn.
@@ -71,18 +94,32 @@ def infer(model, table, images, threshold, output_dir, save_results=False, visua
     count_parameters(model, settings)
     engine = Trainer(settings, "test")
     categories, names = get_categories(table["metric"], engine.dataset.get_anno())
-    make_folder(output_dir)
+    drawn_to = output_dir if visualize else None
+    if save_results or visualize:
+        make_folder(output_dir)
     if not save_results:
-        return _detect(model, engine, images, threshold, visualize and output_dir, (categories, names), [])
+        return _detect(model, engine, images, threshold, drawn_to, (categories, names), [], tell)
     with filling(output_dir) as folder:  # ppdet writes results itself
         metrics = _metrics(engine, images, folder)
-        bad = _detect(model, engine, images, threshold, visualize and output_dir, (categories, names), metrics)
+        bad = _detect(model, engine, images, threshold, drawn_to, (categories, names), metrics, tell)
         for metric in metrics:
             metric.accumulate()
+        _name(folder, images, names)
     return bad
 
 
-def _detect(model, engine, images, threshold, output_dir, classes, metrics):
+def _name(folder, images, names):
+    """Write file and class beside the numbers that ppdet writes into its results."""
+    for path in glob.glob(os.path.join(glob.escape(folder), "*.json")):
+        with open(path, encoding="utf-8") as file:
+            entries = json.load(file)
+        for entry in entries:
+            entry["file_name"] = os.path.basename(images[entry["image_id"]])
+            entry["category"] = str(names.get(entry["category_id"], entry["category_id"]))
+        write_text(path, json.dumps(entries))
+
+
+def _detect(model, engine, images, threshold, output_dir, classes, metrics, tell):
     from ppdet.metrics.coco_utils import get_infer_results
 
     categories, names = classes
@@ -99,15 +136,51 @@ def _detect(model, engine, images, threshold, output_dir, classes, metrics):
                 found = model(batch)
             for metric in metrics:
                 metric.update(batch, found)
+            found = {k: v.numpy() if hasattr(v, "numpy") else v for k, v in found.items()}
+            found["im_id"] = batch["im_id"].numpy()
+            found = get_infer_results(found, categories)
+            tell(path, _detections(found, names))
             if output_dir:
-                found = {k: v.numpy() if hasattr(v, "numpy") else v for k, v in found.items()}
-                found["im_id"] = batch["im_id"].numpy()
-                drawn = _draw(path, get_infer_results(found, categories), number, names, threshold, engine)
+                drawn = _draw(path, found, number, names, threshold, engine)
                 _save(drawn, os.path.join(output_dir, os.path.basename(path)), path)
         except BadImage as error:
             bad[path] = error.reason
             logger().warning("left out: %s: %s", path, error.reason)
     return bad
+
+
+def _detections(found, names):
+    entries = next((found[kind] for kind in ("bbox", "segm", "mask") if found.get(kind)), [])
+    made = []
+    for entry in entries:
+        category, box = entry["category_id"], None
+        if "bbox" in entry:
+            x, y, width, height = map(float, entry["bbox"])
+            box = (x, y, x + width, y + height)
+        made.append(Detection(str(names.get(category, category)), category, float(entry["score"]), box))
+    return sorted(made, key=lambda detection: -detection.score)
+
+
+def in_words(found, threshold):
+    """One line about an image.
+
+    Args:
+        found: list of `Detection`, the best first.
+        threshold: scores below it do not count.
+    """
+    counted = {}
+    for detection in found:
+        if detection.score >= threshold:
+            counted.setdefault(detection.name, []).append(detection.score)
+    if not counted:
+        best = f"; the best score is {found[0].score:.2f} ({found[0].name})" if found else ""
+        return f"nothing from a score of {threshold:g} on{best}"
+    return ", ".join(f"{len(scores)} {name} ({_scores(scores)})" for name, scores in counted.items())
+
+
+def _scores(scores):
+    shown = ", ".join(f"{score:.2f}" for score in scores[:_NAMED])
+    return f"{shown}, ..." if len(scores) > _NAMED else shown
 
 
 def _metrics(engine, images, output_dir):

@@ -26,7 +26,8 @@ def learning_rate(config, steps):
     epochs = int(config.get("epoch") or 1)
     if ends and ends[0] < epochs:  # `-o epoch=` does not move it
         logger().warning(
-            "the learning rate ends after epoch %d of %d: set LearningRate.schedulers along with epoch",
+            "the learning rate ends after epoch %d of %d: set LearningRate.schedulers along with epoch "
+            "(--epochs moves both)",
             ends[0], epochs,
         )  # fmt: skip
     return create("LearningRate", steps)

@@ -11,6 +11,8 @@ _NO_LOSS = (
     "kind", "epoch", "step", "seconds_per_step", "data_seconds", "images_per_second", "seconds_left", "memory_gb",
     "memory_held_gb", "teacher_seconds", "student_seconds", "skipped_steps", "bad_images",
 )  # fmt: skip
+# Seconds after which a line is due whatever `log_iter` says, so that nobody takes a slow run for one that hangs.
+_SILENCE = 20
 
 
 class Meters:
@@ -27,12 +29,12 @@ class Meters:
         self._done = 0
         self._sums, self._steps, self._batches, self._counted = {}, 0, 0, 0
         self._data_time, self._teacher_times = 0.0, []
-        self._begin = self._mark = time.time()
+        self._begin = self._mark = self._told = time.time()
         self._spent = 0.0
 
     def start(self):
         """An epoch begins: what passed since the last step (evaluation, saving) is no training time."""
-        self._begin = self._mark = time.time()
+        self._begin = self._mark = self._told = time.time()
 
     def data_ready(self):
         """A batch has arrived."""
@@ -62,8 +64,21 @@ class Meters:
         """Whether the interval is full, or will be after `ahead` more steps."""
         return self._steps + ahead >= self._every
 
+    def silent(self):
+        """Whether no line came for `_SILENCE` seconds, and there is something to tell."""
+        return self._steps > 0 and time.time() - self._told > _SILENCE
+
     def read(self):
         """Averages of the interval as plain numbers, and start a new one."""
+        values = self.so_far()
+        self._sums, self._steps, self._batches, self._counted = {}, 0, 0, 0
+        self._data_time, self._teacher_times = 0.0, []
+        self._spent = 0.0
+        return values
+
+    def so_far(self):
+        """Averages of the interval as far as it is, as plain numbers."""
+        self._told = time.time()
         steps = max(self._steps, 1)
         values = {name: float(value) / max(self._counted, 1) for name, value in self._sums.items()}
         per_step = self._spent / steps
@@ -81,9 +96,6 @@ class Meters:
             values["teacher_seconds"], rest = round(teacher, 4), rest - teacher * self._batches / steps
         # Forward, backward, terms and the optimizer.
         values["student_seconds"] = round(max(rest, 0.0), 4)
-        self._sums, self._steps, self._batches, self._counted = {}, 0, 0, 0
-        self._data_time, self._teacher_times = 0.0, []
-        self._spent = 0.0
         return values
 
     @staticmethod

@@ -8,7 +8,7 @@ import paddle
 from paddle import distributed as dist
 
 from ppkd.bridge.bad_images import BadImages
-from ppkd.bridge.class_names import difference, names_of_training, tell_taught
+from ppkd.bridge.class_names import names_of_training, tell_taught
 from ppkd.bridge.compat.loader_processes import lost_processes_are_told
 from ppkd.bridge.datasets import check_sets
 from ppkd.bridge.operators import check_operators
@@ -28,15 +28,17 @@ from ppkd.training.averaging import Averaging
 from ppkd.training.batch_size import BatchSize, count
 from ppkd.training.clipping import Clipping
 from ppkd.training.contents import contents
-from ppkd.training.digest import check_same, digest
+from ppkd.training.digest import digest
 from ppkd.training.evaluation import check_reader, evaluate, summary
 from ppkd.training.learning_rate import learning_rate
 from ppkd.training.loader import seed_everything, seed_step
 from ppkd.training.meters import Meters
 from ppkd.training.numerics import Numerics
 from ppkd.training.optimizing import Moving, Optimizing
+from ppkd.training.patience import Patience
 from ppkd.training.precision import Precision
 from ppkd.training.restart import Restart
+from ppkd.training.resuming import state_to_go_on
 from ppkd.training.runlog import RunLog
 from ppkd.training.stages import Stages
 from ppkd.training.standing import Standing
@@ -78,9 +80,12 @@ class Trainer:
         self.output_dir = recipe.output_dir
         self.seed = int(self.config.get("seed") or 0)
         self._images = batch_size.real
-        self._snapshot_steps, self._keep = (count(self.config, key, 0) for key in ("snapshot_steps", "keep"))
+        self._snapshot_steps, *self._keep = (
+            count(self.config, *key) for key in (("snapshot_steps", 0), ("keep", 0), ("keep_resume", 1))
+        )
+        self.patience = Patience(self.config, validate, self.ranks)
         self.digest, self.names = digest(recipe, self.ranks), names_of_training(self.config)
-        state = self._found(resume, force)
+        state = state_to_go_on(recipe, resume, force, self.digest, self.names)
         if validate:
             check_reader(self.config)
             check_sizes(recipe, reader_size(self.config, "EvalReader"), EVAL_SIZE)
@@ -122,6 +127,7 @@ class Trainer:
             "detector": detector,
             "scaler": self.precision,
             "numerics": self.numerics,
+            "patience": self.patience,
             "bad_images": self._stages.bad,
         }
         if state is not None:
@@ -141,24 +147,6 @@ class Trainer:
         self._stop = StopRequest(self.ranks == 1)
 
     epoch, batch, step = (property(operator.attrgetter(f"standing.{name}")) for name in ("epoch", "batch", "step"))
-
-    def _found(self, resume, force):
-        """The state to go on from, or None."""
-        if not resume:
-            return None
-        state = checkpoint.load_newest(self.output_dir) if resume == "auto" else checkpoint.load(resume)
-        if state is None:
-            logger().info("--resume auto: no checkpoint in %s yet, so this is a new run", self.output_dir)
-            return None
-        checkpoint.admitted(state, f"-r {resume}")
-        if (state["terms"] is None) != (self.recipe.method is None):
-            raise UserError("-r: the checkpoint is of a run with another --slim_config (or none)")
-        for line in check_same(state["digest"], self.digest | contents(self.recipe), force):
-            logger().warning("another recipe than the checkpoint's (--force): %s", line)
-        other = difference(state.get("names"), "the checkpoint", self.names, "the training set")
-        if other and not force:
-            raise UserError(f"-r: {other}. Add --force to go on with other meanings of the same outputs")
-        return state
 
     @property
     def loader(self):
@@ -189,15 +177,18 @@ class Trainer:
         meters = Meters(self._left(epochs), int(self.config.get("log_iter") or 20), self._images)
         results = self._evaluate_what_was_not()
         with self._stop:
-            while self.epoch < epochs and not self._reached_max():
+            while self.epoch < epochs and not self._reached_max() and not self.patience.over():
                 self._train_epoch(epochs, meters)
                 finished = self.epoch == epochs or self._reached_max()
                 whole = self.batch == 0 and self.epoch % int(self.config.get("snapshot_epoch") or 1) == 0
                 if finished or whole:
                     results = self._snapshot("model_final" if finished else str(self.epoch - 1))
                 if self._stop.signal is not None and not finished:
-                    self._save_last()
+                    self._save(checkpoint.LAST)
                     raise Stopped(self._stop.signal, os.path.join(self.output_dir, checkpoint.LAST))
+        if self.epoch < epochs and self.patience.over():
+            logger().info("epoch %d: no better AP since %d evaluations (patience)", self.epoch, self.patience.since)
+            self._save("model_final")
         if self.ranks > 1:
             dist.barrier()
         return results
@@ -225,7 +216,8 @@ class Trainer:
             batch["epoch_id"] = at.epoch
             seed_step(self.seed, at.epoch, at.batch, self.rank)
             if self.distill is not None:
-                self.distill.timed, self.distill.batch = meters.due(ahead=1), at.batch
+                self.distill.timed = meters.due(ahead=1) or at.batch + 1 == at.batches
+                self.distill.batch = at.batch
                 self.distill.watched = at.batch == 0
             losses, whole = self._train_batch(batch), at.ends_step
             if self.distill and (pulls := self.distill.take_pulls()):
@@ -239,37 +231,44 @@ class Trainer:
 
     def _after_step(self, meters, epochs):
         """Log and save where they are due; whether the run is to stop here."""
-        if meters.due() or self._reached_max():
+        ends = self.batch == self.standing.batches
+        if meters.due() or ends or self._reached_max():
             self._report(meters, epochs)
+        elif meters.silent():
+            self._tell(meters.so_far(), epochs)
         if self._snapshot_steps and self.step % self._snapshot_steps == 0:
-            self._save_last()
+            self._save(checkpoint.LAST)
         return self._reached_max() or self._stop.signal is not None
 
     def _train_batch(self, batch):
         return self._step.train(batch)
 
     def _report(self, meters, epochs):
-        rate = float(self.lr()) * self._restart.factor()
-        record = {"kind": "train", "epoch": self.epoch, "step": self.step, "lr": rate}
+        record = {"kind": "train", "epoch": self.epoch, "step": self.step}
         record |= meters.read() | self._clipping.read()
         counts = {"skipped_steps": self.numerics.skipped, "bad_images": len(self._stages.bad.found)}
         record |= {name: number for name, number in counts.items() if number}
+        self._log.add(self._tell(record, epochs))
+        self.numerics.check()
+
+    def _tell(self, record, epochs):
+        """Log a record, and return it with the learning rate."""
+        record["lr"] = float(self.lr()) * self._restart.factor()
         if self.rank == 0:
             where = f"epoch {self.epoch + 1}/{epochs} step {self.standing.steps_of_epoch}/{self.standing.steps}"
-            for line in meters.lines(record, where):
+            for line in Meters.lines(record, where):
                 logger().info(line)
-        self._log.add(record)
-        self.numerics.check()
+        return record
 
     def reload(self, epoch, batch):
         """A batch once more."""
         return next(self._stages.loader(epoch).epoch(epoch, batch))
 
-    def _save_last(self):
-        """Write the checkpoint `checkpoint.LAST`."""
+    def _save(self, name):
+        """Write a checkpoint that is not evaluated."""
         if self.rank == 0:
             with self.averaging.applied(counts=False):
-                self._write(checkpoint.LAST)
+                self._write(name)
 
     def _snapshot(self, name):
         """Save weights and resume state, of which no more than `keep` stay; evaluate if asked."""
@@ -278,7 +277,7 @@ class Trainer:
         with self.averaging.applied():
             self.standing.to_evaluate = name if self._validate else None
             self._write(name)
-            checkpoint.keep_newest(self.output_dir, self._keep)
+            checkpoint.keep_newest(self.output_dir, *self._keep, name)
             return self._evaluate() if self._validate else {}
 
     def _write(self, name):
@@ -294,6 +293,7 @@ class Trainer:
         logger().info("epoch %d: %s", self.epoch, summary(results))
         self._log.add({"kind": "eval", "epoch": self.epoch, "step": self.step, **results})
         score = next(iter(results.values()), 0.0)
+        self.patience.note(score > self.standing.best)
         if score > self.standing.best:
             self.standing.best = score
             checkpoint.save(self.output_dir, "best_model", self.student.state_dict(), None, self.names)

@@ -8,7 +8,7 @@ import yaml
 from ppkd.bridge import own_data
 from ppkd.methods import NAMES, cwd, features, ld, matching_guided, own_terms, plan, ppyoloe
 from ppkd.methods.block import TERM_KEYS
-from ppkd.recipe import hand_over, teachers
+from ppkd.recipe import hand_over, settings, teachers
 from ppkd.recipe.keys import METHOD_KEYS, RUN_KEYS, STUDENT_KEYS
 from ppkd.recipe.recipe import ENGINE_OPTIONS, MethodSpec
 from ppkd.training import stages
@@ -77,9 +77,9 @@ def test_the_pages_that_explain_them_name_them():
     """What keys.md only lists stands with its meaning on the page that it links to."""
     explained = {
         "config.md": set(ENGINE_OPTIONS),
-        "training.md": {"snapshot_epoch", "snapshot_steps", "keep", "accumulate", "total_batch_size", "scale_lr",
-                        "amp_level", "amp_dtype", "stages", *hand_over.RESTART_KEYS},
-        "own_data.md": set(own_data.KEYS),
+        "training.md": {"snapshot_epoch", "snapshot_steps", "keep", "keep_resume", "patience", "accumulate",
+                        "total_batch_size", "scale_lr", "amp_level", "amp_dtype", "stages", *hand_over.RESTART_KEYS},
+        "own_data.md": {*own_data.KEYS, *settings.KEYS},
         "matching.md": set(matching_guided.DEFAULTS),
         "methods.md": {key for name in METHODS if name != "MatchingGuided" for key in METHODS[name]},
     }  # fmt: skip

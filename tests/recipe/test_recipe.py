@@ -204,7 +204,7 @@ def test_overrides_are_parsed_into_nested_mappings():
 @pytest.mark.parametrize(
     "overrides, message",
     [
-        (["epochs=3"], "-o: unknown key 'epochs'; nearest: epoch"),
+        (["epoc=3"], "-o: unknown key 'epoc'; nearest: epoch"),
         (["epoch"], r"-o 'epoch': expected key=value, for example -o epoch=12"),
         (["=3"], "expected key=value"),
         (["a=1", "a.b=2"], "a is given a value and fields at once"),

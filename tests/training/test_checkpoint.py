@@ -108,6 +108,20 @@ def test_so_many_numbered_ones_are_kept(count, left, tmp_path):
         assert {path.stem for path in tmp_path.glob("*" + suffix)} == left | others
 
 
+@pytest.mark.parametrize("resumable, written, left", [
+    (1, "9", {"9", "23"}), (2, "9", {"2", "9", "23"}), (1, "model_final", set()), (2, "model_final", {"23"}),
+    (0, "9", {"1", "2", "9", "23"}),
+])  # fmt: skip
+def test_what_going_on_needs_is_kept_once_and_the_weights_of_all(resumable, written, left, tmp_path):
+    """23 is of a longer run that was in this folder before: no newer one of this run makes it superfluous."""
+    numbered, others = {"1", "2", "9", "23"}, {"last", "model_final"}
+    for name in numbered | others:
+        checkpoint.save(str(tmp_path), name, {"w": paddle.ones([1])}, {"epoch": 1})
+    checkpoint.keep_newest(str(tmp_path), 0, resumable, written)
+    assert {path.stem for path in tmp_path.glob("*.resume")} == left | others
+    assert {path.stem for path in tmp_path.glob("*.pdparams")} == numbered | others
+
+
 def test_a_full_disk_leaves_the_former_checkpoint(tmp_path):
     """A limit on the size of files stands for the disk's end: either stops a write half way."""
     script = f"""

@@ -1,0 +1,114 @@
+"""Before and while a detector learns."""
+
+import os
+import sys
+
+from ppkd.commands.common import show, start_device
+from ppkd.errors import UserError
+from ppkd.files.write import check_writable, write_text
+from ppkd.recipe.recipe import load_recipe
+from ppkd.terminal.log import logger, quiet
+
+
+def train(args):
+    """``tools/train.py``: train a student, with or without a teacher."""
+    recipe = load_recipe(args.config, args.slim_config, args.opt)
+    for key in ("epoch", "TrainReader", "LearningRate", "OptimizerBuilder"):
+        if recipe.student.get(key) is None:
+            raise UserError(f"{args.config}: no `{key}`, which training needs (is a _BASE_ missing?)")
+    start_device(recipe.student)
+    for note in recipe.notes:
+        logger().info(note)
+    from ppkd.methods import plan
+    from ppkd.training.trainer import Trainer
+
+    if recipe.method is not None:
+        plan(recipe.method)  # a typing error is told before data and weights are read
+    options = {
+        "validate": args.eval,
+        "resume": args.resume,
+        "force": args.force,
+        "max_steps": args.max_steps,
+        "amp": args.amp,
+        "vdl_dir": args.vdl_log_dir if args.use_vdl else None,
+    }
+    with Trainer.open(recipe, **options) as trainer:
+        results = trainer.run()
+    return _tell_end(args, trainer, results)
+
+
+def _tell_end(args, trainer, results):
+    """The end line: what came of it, where it lies, and what is next."""
+    best = trainer.standing.best
+    name = "best_model" if best >= 0 else "model_final"
+    weights = os.path.join(trainer.output_dir, f"{name}.pdparams")
+    score = next(iter(results), None)
+    told = [f"best {score or 'AP'} {100 * best:.1f}"] if best >= 0 else []
+    told += [f"last {score} {100 * results[score]:.1f}"] if score else []
+    logger().info(
+        "done after %d epochs, %d steps: %sweights in %s; next: ppkd infer -c %s -o weights=%s --infer_dir FOLDER",
+        trainer.epoch, trainer.step, "".join(f"{each}, " for each in told), trainer.output_dir, args.config, weights,
+    )  # fmt: skip
+    return {"folder": trainer.output_dir, "weights": weights, "best": best if best >= 0 else None, "results": results}
+
+
+def explain(args):
+    """``ppkd explain``: what a slim file comes to, as a slim file."""
+    recipe = load_recipe(args.config, args.slim_config, args.opt)
+    check_writable("--output", args.output and (os.path.dirname(args.output) or "."))
+    # What building the models logs would stand in the middle of the file.
+    with quiet(to=sys.stderr):
+        start_device(recipe.student)
+        from ppkd.explain import explained
+
+        text = explained(recipe, args.opt, os.path.dirname(args.output or "") or ".")
+    if not args.output:
+        show(text)
+        return
+    write_text(args.output, text + "\n")
+    print(f"written to {args.output}")
+
+
+def doctor(args):
+    """``ppkd doctor``: examine a distillation, or with ``--data`` the data, before it is run."""
+    if not args.slim_config and not args.data:
+        raise UserError("doctor: give --slim_config FILE, or --data to look at images and annotations alone")
+    recipe = load_recipe(args.config, args.slim_config, args.opt)
+    check_writable("--json", args.json and (os.path.dirname(args.json) or "."))
+    if args.data:
+        return _doctor_data(args, recipe)
+    for key in ("epoch", "TrainReader", "EvalReader", "LearningRate", "OptimizerBuilder"):
+        if recipe.student.get(key) is None:
+            raise UserError(f"{args.config}: no `{key}`, which training needs (is a _BASE_ missing?)")
+    start_device(recipe.student)
+    from ppkd.diagnosis import as_json, as_text, examine
+
+    found = examine(recipe, args.images)
+    show("\n" + as_text(found, recipe))
+    if args.json:
+        write_text(args.json, as_json(found, recipe) + "\n")
+    if errors := found.findings.ids("error"):
+        raise UserError(f"doctor: do not start this run: {', '.join(errors)} (docs/doctor.md)")
+
+
+def _doctor_data(args, recipe):
+    from ppkd.diagnosis import data
+
+    scans = data.scan_data(recipe.student)
+    show("\n" + data.as_text(scans))
+    if args.json:
+        write_text(args.json, data.as_json(scans, recipe.student) + "\n")
+    if wrong := data.verdict(scans, recipe.student):
+        raise UserError(f"doctor: do not start a run on this data: {wrong}")
+
+
+def layers(args):
+    """``ppkd layers``: the modules of a detector, and what can be a source."""
+    recipe = load_recipe(args.config, None, args.opt)
+    start_device(recipe.student)
+    from ppkd.build import build_student
+    from ppkd.detectors.layers import layers_text
+
+    with quiet():
+        text = layers_text(build_student(recipe, load=False), args.depth)
+    show(text)
