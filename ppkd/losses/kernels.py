@@ -72,7 +72,8 @@ def channel_sums(formula, maps, by_channel=()):
     """The sums over images and positions, each (1, C, 1), of the maps in the tuple that ``formula`` returns."""
     found = []
     for images, cut in pieces(maps[0]):
-        made = [formula(*_cut(images, channels, maps, by_channel)) for channels in cut]
+        # One at a time: held together they would be maps again.
+        made = (formula(*_cut(images, channels, maps, by_channel)) for channels in cut)
         parts = [[over_positions(y).sum(axis=0, keepdim=True) for y in each] for each in made]
         found.append([paddle.concat(column, axis=1) for column in zip(*parts)])
     return [sum(column) for column in zip(*found)]
