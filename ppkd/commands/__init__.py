@@ -1,11 +1,11 @@
 """What the commands do, given their parsed arguments: a function a command, named as in `cli.COMMANDS`."""
 
 from ppkd.commands.around import configs, data, demo, hosts
-from ppkd.commands.common import start_device
 from ppkd.commands.learning import doctor, explain, layers, train
 from ppkd.commands.studying import compare, report
 from ppkd.commands.using import evaluate, export, infer
 from ppkd.commands.weights import convert, halve
+from ppkd.training.device import start_device
 
 __all__ = [
     "compare", "configs", "convert", "data", "demo", "doctor", "evaluate", "explain", "export", "halve", "hosts",

@@ -3,11 +3,12 @@
 import os
 import sys
 
-from ppkd.commands.common import show, start_device
+from ppkd.commands.common import show
 from ppkd.errors import UserError
 from ppkd.files.write import check_writable, write_text
 from ppkd.recipe.recipe import load_recipe
 from ppkd.terminal.log import logger, quiet
+from ppkd.training.device import start_device
 
 
 def train(args):

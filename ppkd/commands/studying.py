@@ -3,9 +3,10 @@
 import json
 import os
 
-from ppkd.commands.common import show, start_device
+from ppkd.commands.common import show
 from ppkd.files.write import check_writable, write_text
 from ppkd.terminal.log import logger
+from ppkd.training.device import start_device
 
 
 def report(args):

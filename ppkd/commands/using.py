@@ -3,11 +3,12 @@
 import json
 import os
 
-from ppkd.commands.common import start_device, with_weights
+from ppkd.commands.common import with_weights
 from ppkd.errors import UserError
 from ppkd.files.write import check_writable, write_text
 from ppkd.recipe.recipe import load_recipe
 from ppkd.terminal.log import logger
+from ppkd.training.device import start_device
 
 
 def evaluate(args):

@@ -2,11 +2,11 @@
 
 import os
 
-from ppkd.commands.common import start_device
 from ppkd.errors import UserError
 from ppkd.files.write import check_writable
 from ppkd.recipe.recipe import load_recipe
 from ppkd.terminal.log import logger
+from ppkd.training.device import start_device
 
 
 def convert(args):

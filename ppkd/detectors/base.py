@@ -29,6 +29,9 @@ class Detector:
 
     Args:
         model: a ppdet architecture. It is neither changed nor owned.
+
+    Attributes:
+        block: function to a block in which a teacher computes; another where it has a precision of its own.
     """
 
     head_name = "head"
@@ -39,7 +42,7 @@ class Detector:
     abilities = frozenset()
 
     def __init__(self, model):
-        self.model = model
+        self.model, self.block = model, contextlib.nullcontext
         self._numbers_of_levels = {}
 
     @classmethod
@@ -101,7 +104,7 @@ class Detector:
             raise UserError(f"{source} has a tower of {count} layers: skip has to be from 0 to {count}, found {skip}")
         if not 0 <= level < levels:
             raise UserError(f"{type(self.model).__name__} has no '{source}[{level}]': {source} has {levels} levels")
-        return remaining(self.model, self.head, tower.steps(alias, level, skip))
+        return remaining(self, tower.steps(alias, level, skip))
 
     def enters(self, source, level, skip):
         """The source whose tensor `remaining` takes: the neck's level, or a layer of the tower."""

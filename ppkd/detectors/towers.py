@@ -67,15 +67,15 @@ class Tower:
         return (*rungs, *((apply, tap) for tap in (*self.between(level), source(level))))
 
 
-def remaining(model, head, steps):
+def remaining(detector, steps):
     """A function from a map to what `steps` make of it, in eval mode whatever mode the head is in."""
-    return partial(_climb, model, head, steps)
+    return partial(_climb, detector, steps)
 
 
-def _climb(model, head, steps, x):
-    with evaluating(head):
+def _climb(detector, steps, x):
+    with detector.block(), evaluating(detector.head):
         for run, tap in steps:
-            x = run(model, tap, x)
+            x = run(detector.model, tap, x)
     return x
 
 

@@ -68,6 +68,8 @@ class Match(nn.Layer):
     side = "teacher"
     # What it counts holds no value that is not finite, so `numerics` leaves it in place when a step is skipped.
     counts_finite = True
+    # Buffers of which every process has its own (`of_ranks.OfRanks`).
+    of_rank = ("distances", "images")
 
     def __init__(
         self, channels, target, sides, reducer="amp", margin=True,

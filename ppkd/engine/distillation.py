@@ -120,25 +120,30 @@ class Distillation(nn.Layer):
         weights = {self._line_of[term.label]: weight for term, weight, _ in weighted}
         return {name: (weights[name] * each.term / each.own, each.cosine) for name, each in found.items()}
 
-    def weighted(self, compared, own, epoch):
+    def weighted(self, compared, own, clock):
         """Put the factor of its magnitude into the weight of each term that has one.
 
         Args:
             compared: list of ``(term, weight, parts)``.
             own: the student's own loss.
-            epoch: current epoch.
+            clock: `context.Clock` of the step.
 
         Returns:
             The same list with the weights to be used.
         """
-        sums = {}
+        sums, factors = {}, {}
         for term, _, values in compared:
             name = self._line_of[term.label]
-            if name in self._magnitude_of:
+            magnitude = self._magnitude(name)
+            if magnitude is None or name in factors:
+                continue
+            if magnitude.target.gradient or magnitude.frozen(clock.since(term.spec.schedule.start)):
+                factors[name] = magnitude.factor()
+            else:
                 sums[name] = sums.get(name, 0.0) + sum(value.detach() for value in values.values())
-        factors = {name: self._factor(self._magnitude(name), value, own) for name, value in sums.items()}
+        factors |= {name: self._magnitude(name)(value, own) for name, value in sums.items()}
         return [
-            (term, factors[name] * term.share(epoch), values)
+            (term, factors[name] * term.share(clock.epoch), values)
             if (name := self._line_of[term.label]) in factors
             else (term, weight, values)
             for term, weight, values in compared
@@ -146,7 +151,3 @@ class Distillation(nn.Layer):
 
     def _magnitude(self, name):
         return self.magnitudes[self._magnitude_of[name]] if name in self._magnitude_of else None
-
-    @staticmethod
-    def _factor(magnitude, value, own):
-        return magnitude.factor() if magnitude.target.gradient else magnitude(value, own)

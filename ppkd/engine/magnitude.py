@@ -28,10 +28,25 @@ class Magnitude(nn.Layer):
         # Sums of the term and of what it is measured against, and how many steps they are of. All in the resume state.
         self.register_buffer("sums", paddle.zeros([2]))
         self.register_buffer("count", paddle.zeros([1], dtype="int32"))
+        # Once it stays as it is nothing is exchanged any more. To know that, the host has to look, rarely.
+        self._frozen, self._look_at = False, target.steps
 
     def due(self, age):
         """Whether gradients are to be measured `age` steps after the term began: after 0, 1, 3, 7, ... of the first."""
         return self.target.gradient and age < self.target.steps and age & (age + 1) == 0
+
+    def frozen(self, age):
+        """Whether the factor stays as it is from now on, whatever the term is.
+
+        It is the same on all ranks, for the counts are. The host waits for the device when `age` reaches the target's
+        number of steps, and then, since steps may not have counted, each time that it has doubled.
+
+        Args:
+            age: steps since the term began.
+        """
+        if not self._frozen and not self.target.gradient and age >= self._look_at:
+            self._frozen, self._look_at = int(self.count) >= self.target.steps, 2 * age
+        return self._frozen
 
     def forward(self, value, own):
         """The factor for this step, which is counted.

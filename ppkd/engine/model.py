@@ -12,6 +12,7 @@ from ppkd.detectors.recorders import Recorder
 from ppkd.engine.distillation import Distillation
 from ppkd.engine.terms import Sender
 from ppkd.errors import UserError, nearest
+from ppkd.losses.common import full_precision, up
 from ppkd.recipe.plan import TEACHER
 from ppkd.terminal.log import logger
 
@@ -94,6 +95,15 @@ class DistillModel(nn.Layer):
         """Teachers by name, as ppdet models."""
         return {name: detector.model for name, detector in self._teachers}
 
+    def compute_teachers(self, block):
+        """Let teachers compute inside of blocks of their own, such as `precision.Precision.of_teachers` makes them.
+
+        Args:
+            block: function without arguments to a context manager.
+        """
+        for _, detector in self._teachers:
+            detector.block = block
+
     def train(self):
         """Put student and terms into train mode; teachers stay in eval mode whatever happens."""
         super().train()
@@ -161,7 +171,7 @@ class DistillModel(nn.Layer):
         if not active:
             return self.student(batch)
         with self._student.prepared(batch) as batch:
-            return self._scaled(self._distilled(batch, active))
+            return self._distilled(batch, active)
 
     def broken_sources(self, batch):
         """Which of the teachers' sources are not finite for a batch: names such as ``teacher neck[0] (fgd.s8)``."""
@@ -191,25 +201,24 @@ class DistillModel(nn.Layer):
         targets = (self._student.assigned(student) or given) if assigned else None
         context = Context(for_teacher, targets, Clock(self.epoch, self.batch, self.batches))
         compared = [(term, weight, term.compare(student, recorded[term.teacher], context)) for term, weight in active]
-        entering = self._measure(compared, losses["loss"], student)
-        parts, weighted = {}, self.distillation.weighted(compared, losses["loss"], self.epoch)
+        return self._added(losses, compared, student, context.clock)
+
+    @full_precision
+    def _added(self, losses, compared, recorder, clock):
+        """The student's losses with the terms in them; products and sums are in float32 whatever the step is in."""
+        own = up(losses["loss"])
+        entering = self.distillation.measure(self.student, compared, own, recorder, clock, self.watched)
+        parts, weighted = {}, self.distillation.weighted(compared, own, clock)
         if self.watched:
             self._pulls = self.distillation.pulls(weighted, entering)
         for term, weight, values in weighted:
             for part, value in values.items():
                 parts[f"{term.label}.{part}" if part else term.label] = value * weight
-        losses["loss"] = losses["loss"] + sum(parts.values())
-        return {**losses, **parts}
-
-    def _measure(self, compared, own, recorder):
-        clock = Clock(self.epoch, self.batch, self.batches)
-        return self.distillation.measure(self.student, compared, own, recorder, clock, self.watched)
+        loss = own + sum(parts.values())
+        return {**losses, "loss": loss if self.alpha == 1 else loss * self.alpha, **parts}
 
     def _assigns_now(self, batch):
         return self._assigner is not None and self._student.assigns_by_prediction(batch)
-
-    def _scaled(self, losses):
-        return losses if self.alpha == 1 else {**losses, "loss": losses["loss"] * self.alpha}
 
     def _run_teachers(self, batch, active, assigner):
         """What each teacher's sources gave, by its name, and the targets that the predictions of one call for."""
@@ -222,7 +231,7 @@ class DistillModel(nn.Layer):
                 continue
             view = self.views.get(name)
             paths = [path for tap in taps for path in tap.paths]
-            with paddle.no_grad(), Recorder(detector.model, paths) as recorder:
+            with paddle.no_grad(), detector.block(), Recorder(detector.model, paths) as recorder:
                 detector.run(view(batch) if view else batch, {path.split(".")[0] for path in paths})
             recorded[name] = recorder
             if name == assigner:

@@ -12,6 +12,7 @@ from ppkd.engine.sides import Side, Sides
 from ppkd.engine.sizes import match_size
 from ppkd.errors import UserError
 from ppkd.losses import LOSSES
+from ppkd.losses.common import full_precision, up
 
 # Sources whose values are distances in cells.
 _IN_CELLS = ("head.box_dist", "head.ltrb")
@@ -136,10 +137,12 @@ class Term(nn.Layer):
 
     def take(self, student, teacher):
         """The student's and the teacher's tensors as `forward` takes them, from the `recorders.Recorder` of each."""
-        return [
+        ours, theirs = (
             [[recorder.take(level.tap) for level in pair[side]] for pair in self.pairs]
             for side, recorder in enumerate((student, teacher))
-        ]
+        )
+        # A teacher may compute in a lower type than the connectors, which are the student's.
+        return [ours, _up(theirs)]
 
     def connected(self, student, teacher, age):
         """What the loss gets of each side: the tensors after their connectors, in the sizes in which they are compared.
@@ -167,8 +170,13 @@ class Term(nn.Layer):
             Dict from the part's name (``""`` for a loss of one part) to a scalar, before `weight`.
         """
         inputs = self.connected(student, teacher, context.clock.since(self.spec.schedule.start))
-        result = self.loss(*inputs, **self._constants, **context.pick(self._from_batch))
-        return result if isinstance(result, dict) else {"": result}
+        return self._compared(*inputs, context.pick(self._from_batch))
+
+    @full_precision
+    def _compared(self, student, teacher, picked):
+        # Many a loss multiplies and adds up behind its own formula; and a plugin's knows nothing of mixed precision.
+        result = self.loss(_up(student), _up(teacher), **self._constants, **picked)
+        return {name: up(x) for name, x in (result if isinstance(result, dict) else {"": result}).items()}
 
     def _arrange(self, values):
         by_source = [list(levels) for levels in zip(*values)]
@@ -182,6 +190,11 @@ def _tag(level):
     if level.cells:
         return "g" + "x".join(str(n) for n in dict.fromkeys(level.cells))
     return f"s{level.stride}" if level.stride else level.source
+
+
+def _up(values):
+    """Tensors in float32 or better, in tuples and lists."""
+    return type(values)(map(_up, values)) if isinstance(values, (tuple, list)) else up(values)
 
 
 def _match(student, teacher):
@@ -225,8 +238,15 @@ def build_terms(spec, student, sender, alone=True):
                 f"{spec.name}: {theirs.source} is counted in cells, and the student's are of {ours.stride} pixels, "
                 f"the teacher's of {theirs.stride}: boxes need equal ones (with input_scale: 2 or 0.5 they pair)"
             )
-    together = getattr(LOSSES.get(spec.loss["name"]), "all_levels", False)
+    kind = LOSSES.get(spec.loss["name"])
+    together = getattr(kind, "all_levels", False)
     constants = {name: getattr(student, name, None) for name in Context.STATIC if name != "strides"}
+    least, classes = getattr(kind, "least_classes", 1), constants["num_classes"]
+    if classes is not None and classes < least:
+        raise UserError(
+            f"{spec.name}.loss: {spec.loss['name']} compares classes with each other and needs {least} or more; "
+            f"num_classes is {classes}"
+        )
     groups = [pairs] if together else [[pair] for pair in pairs]
     terms = [Term(spec, group, constants, sender, alone, student) for group in groups]
     if "assignment" in terms[0].needs:

@@ -5,7 +5,8 @@ arguments of its ``forward``, such as ``boxes`` and ``strides`` (`context.Contex
 returns one scalar, or a mapping of names to scalars with their weights applied. A loss with
 parameters of its own takes the channels of the maps as ``channels`` (those of the student's map before a
 connector as ``student_channels``). A loss class with
-``all_levels`` gets the levels of a pyramid in lists instead of one level's tensor.
+``all_levels`` gets the levels of a pyramid in lists instead of one level's tensor; one with ``least_classes``
+is refused when the run is built where the student has fewer.
 """
 
 from .bckd import BCKDClassLoss, BCKDLoss

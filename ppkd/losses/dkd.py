@@ -113,6 +113,8 @@ class DenseDKDLoss(nn.Layer):
     """
 
     all_levels = True
+    # Of a single class nothing is left once the target is taken out.
+    least_classes = 2
 
     def __init__(self, tau=1.0, alpha=1.0, beta=1.0):
         super().__init__()
@@ -141,7 +143,7 @@ class DenseDKDLoss(nn.Layer):
                 the target is taken out.
         """
         check_levels("dkd", student, teacher)
-        if num_classes < 2:
+        if num_classes < self.least_classes:
             raise ValueError("dkd: with a single class both parts are always 0; it needs two or more")
         points = cell_points([x.shape[2:] for x in student], strides, cell_offset)
         sums, count = {"tckd": [], "nckd": []}, []

@@ -6,25 +6,30 @@ import contextlib
 class Averaging:
     """Keeps an average of a student's tensors, if the config asks for it.
 
+    Averages are of float32 and in float32 whatever type the student is trained in: in a lower one a step's share of
+    them would be rounded away.
+
     Args:
         student: ppdet model.
         config: the run's config: ``use_ema`` and the ``ema_*`` keys.
+        precision: `precision.Precision` that has prepared the student.
     """
 
-    def __init__(self, student, config):
-        self._student, self._own, self.ema = student, None, None
+    def __init__(self, student, config, precision):
+        self._student, self._precision, self._own, self.ema = student, precision, None, None
         if not config.get("use_ema"):
             return
         from ppdet.optimizer import ModelEMA
         from ppdet.optimizer.utils import get_bn_running_state_names
 
-        self.ema = ModelEMA(
-            student,
-            decay=config.get("ema_decay", 0.9998),
-            ema_decay_type=config.get("ema_decay_type", "threshold"),
-            cycle_epoch=config.get("cycle_epoch", -1),
-            ema_black_list=config.get("ema_black_list"),
-        )
+        with precision.whole():
+            self.ema = ModelEMA(
+                student,
+                decay=config.get("ema_decay", 0.9998),
+                ema_decay_type=config.get("ema_decay_type", "threshold"),
+                cycle_epoch=config.get("cycle_epoch", -1),
+                ema_black_list=config.get("ema_black_list"),
+            )
         if config.get("ema_filter_no_grad"):
             # ppdet's own way appends to a set, which raises as soon as there is a frozen parameter.
             running = get_bn_running_state_names(student)
@@ -36,25 +41,29 @@ class Averaging:
     def update(self):
         """The student has taken a step."""
         if self.ema is not None:
-            self.ema.update()
+            masters = self._precision.masters()
+            self.ema.update(_Masters(self._student, masters) if masters else None)
 
     @contextlib.contextmanager
     def applied(self, counts=True):
         """A block in which the student has the averaged weights, if there is an average; see `own`.
 
+        Its weights are float32 there in any case, see `precision.Precision.whole`.
+
         Args:
             counts: whether this is one of the snapshots after ``cycle_epoch`` of which ppdet begins the average anew.
         """
-        if not self._begun():
-            yield
-            return
-        self._own = {k: v.clone() for k, v in self._student.state_dict().items()}
-        self._student.set_state_dict({**self._own, **self._average(counts)})
-        try:
-            yield
-        finally:
-            self._student.set_state_dict(self._own)
-            self._own = None
+        with self._precision.whole():
+            if not self._begun():
+                yield
+                return
+            self._own = {k: v.clone() for k, v in self._student.state_dict().items()}
+            self._student.set_state_dict({**self._own, **self._average(counts)})
+            try:
+                yield
+            finally:
+                self._student.set_state_dict(self._own)
+                self._own = None
 
     def _begun(self):
         """Whether there is an average: before its first step it is all zeros."""
@@ -63,7 +72,8 @@ class Averaging:
     def begin_anew(self):
         """The student goes on from the averaged weights, and the average begins anew."""
         if self._begun():
-            self._student.set_state_dict({**self._student.state_dict(), **self._average(counts=False)})
+            with self._precision.whole():
+                self._student.set_state_dict({**self._student.state_dict(), **self._average(counts=False)})
             self.ema.reset()
 
     def own(self):
@@ -93,3 +103,13 @@ class Averaging:
         if self.ema is not None and state is not None:
             self.ema.resume(state["tensors"], state["step"])
             self.ema.epoch, self.ema._decay = state["epoch"], state["decay"]
+
+
+class _Masters:
+    """A student's tensors as ppdet's average asks for them, in float32 where the optimizer has them so."""
+
+    def __init__(self, student, masters):
+        self._student, self._masters = student, masters
+
+    def state_dict(self):
+        return {name: self._masters.get(x.name, x) for name, x in self._student.state_dict().items()}

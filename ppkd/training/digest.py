@@ -15,6 +15,7 @@ _FREE = frozenset(
         "classwise",
         "save_prediction_only", "output_eval", "allow_outside", "find_unused_parameters",
         "use_fused_allreduce_gradients", "class_names", "max_bad_images", "on_nonfinite", "max_nonfinite",
+        "deterministic",
     }
 )  # fmt: skip
 

@@ -16,6 +16,7 @@ from ppkd.errors import UserError
 from ppkd.files.write import filling
 from ppkd.terminal.log import duration, hushed, logger
 from ppkd.terminal.progress import progress
+from ppkd.training.sharing import SharedMetric, gathered, parts_of_readers
 
 # Order of pycocotools' summary.
 _COCO_STATS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -38,7 +39,7 @@ def check_reader(config):
 
 
 @lost_processes_are_told()
-def evaluate(model, table, output_dir=None, bad=None):
+def evaluate(model, table, output_dir=None, bad=None, shared=False):
     """Evaluate `model` on the EvalDataset of the current scope.
 
     Images that are missing or cannot be read are left out, told, and do not count in COCO's metric.
@@ -48,6 +49,8 @@ def evaluate(model, table, output_dir=None, bad=None):
         table: ppdet's global config as `workspace.scope` yielded it.
         output_dir: folder for ``bbox.json``; None keeps no file.
         bad: `bad_images.BadImages` that counts those that are left out; None ends at more than ``max_bad_images``.
+        shared: whether all processes do it together, each its part of the images, with equal models; the results are
+            then those of all on each of them.
 
     Returns:
         ``{"AP": .., "AP50": .., "AP75": .., "APs": .., "APm": .., "APl": ..}`` for the COCO metric (fractions; -1
@@ -62,10 +65,15 @@ def evaluate(model, table, output_dir=None, bad=None):
     with filling(output_dir) if output_dir is not None else tempfile.TemporaryDirectory() as folder:
         config = table.copy()
         config["model"], config["output_eval"] = model, folder
+        # ppdet's trainer would make an average of its own, as large as the model, and weights of a lower type.
+        config["use_ema"] = config["amp"] = False
         count_parameters(model, config)
-        with checked_readers(), missing_images() as missing, hushed():
+        parts = parts_of_readers() if shared else contextlib.nullcontext()
+        with parts, checked_readers(), missing_images() as missing, hushed():
             engine = _engine(config)
-        batches = _Readable(engine, missing, BadImages(table, "validation") if bad is None else bad)
+        if shared:
+            engine._metrics = [SharedMetric(metric) for metric in engine._metrics]
+        batches = _Readable(engine, missing, BadImages(table, "validation") if bad is None else bad, shared)
         counted = only(batches.ids) if table.get("metric") == "COCO" else contextlib.nullcontext()
         follow_images(model)
         size = reader_size(table, "EvalReader"), EVAL_SIZE
@@ -75,7 +83,7 @@ def evaluate(model, table, output_dir=None, bad=None):
                 engine._eval_with_loader(batches)
     if training:
         model.train()
-    return watch.results
+    return gathered(watch.results)[0] if shared else watch.results
 
 
 def count_parameters(model, config):
@@ -92,13 +100,14 @@ class _Readable:
         engine: ppdet's trainer.
         missing: paths of images that are listed and not there.
         bad: `bad_images.BadImages`.
+        shared: whether other processes have other batches.
 
     Attributes:
-        ids: of the images in the batches so far.
+        ids: of the images in the batches so far; at the end those of all processes.
     """
 
-    def __init__(self, engine, missing, bad):
-        self._loader, self._bad, self.ids = engine.loader, bad, set()
+    def __init__(self, engine, missing, bad, shared=False):
+        self._loader, self._bad, self._shared, self.ids = engine.loader, bad, shared, set()
         self._images = len(engine.dataset.roidbs) + len(missing)
         self._left_out = [(file, "missing") for file in missing]
 
@@ -116,11 +125,22 @@ class _Readable:
                     continue
                 self.ids.update(batch["im_id"].numpy().reshape(-1).tolist())
             yield batch
+        if self._shared:
+            self._put_together()
         if not self.ids and self._left_out:
             raise UserError(f"not one validation image can be read, the first: {': '.join(self._left_out[0])}")
         if self._left_out:
             counts = self._images - len(self._left_out), self._images
             logger().warning("evaluated on %d of %d validation images: the others cannot be read", *counts)
+
+    def _put_together(self):
+        """Count what the other processes have seen as well."""
+        for ids, left_out in gathered((self.ids, self._left_out)):
+            self.ids |= ids
+            self._left_out += [image for image in left_out if image not in self._left_out]
+        self._bad.add(self._left_out, self._images)
+
+
 def _engine(config):
     from ppdet.engine import Trainer
 
@@ -157,6 +177,8 @@ class _Watch:
     def on_epoch_end(self, status):
         for metric in self._engine._metrics:
             found = metric.get_results()
+            if found is None:  # of another process
+                continue
             if self._engine.cfg.metric == "COCO":
                 for kind, prefix in _found_by(self._engine.cfg.architecture, found):
                     # No detection at all leaves no result: that is an AP of 0, not a missing one.

@@ -91,6 +91,7 @@ def infer(
 
     settings = table.copy()
     settings["model"] = model
+    settings["use_ema"] = settings["amp"] = False  # as for `evaluation.evaluate`
     count_parameters(model, settings)
     engine = Trainer(settings, "test")
     categories, names = get_categories(table["metric"], engine.dataset.get_anno())

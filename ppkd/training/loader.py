@@ -1,6 +1,7 @@
 """Feeds ppdet's readers so that a batch depends on seed, epoch and index only."""
 
 import itertools
+import os
 import random
 
 import numpy as np
@@ -14,8 +15,10 @@ from ppkd.bridge.compat import yolox_sizes
 from ppkd.bridge.ground_truth import keep_ground_truth
 from ppkd.bridge.images import BadImage
 from ppkd.errors import UserError
+from ppkd.terminal.log import logger
 
 _SEED_KEY = "ppkd_seed"
+_SHARED_MEMORY = "/dev/shm"
 
 
 class TrainLoader:
@@ -64,7 +67,7 @@ class TrainLoader:
             collate_fn=_SeededCollate(reader._batch_transforms, self._seeded),
             num_workers=workers,
             return_list=False,
-            use_shared_memory=bool(reader.use_shared_memory) and workers > 0,
+            use_shared_memory=bool(reader.use_shared_memory) and workers > 0 and _shared_memory_is_enough(),
         )
 
     def __len__(self):
@@ -94,6 +97,21 @@ class TrainLoader:
     def _count_bad(self, batch):
         if bad := told(batch):
             self._bad.add(bad, self._images)
+
+
+def _shared_memory_is_enough():
+    """Whether batches can go through shared memory: as with ppdet, where one GB or more of it is free.
+
+    A container has 64 MB of it if nothing is said, and a process that runs out of it is ended by a bus error.
+    """
+    try:
+        room = os.statvfs(_SHARED_MEMORY)
+    except OSError:  # another system's, which has no such place
+        return True
+    if room.f_bavail * room.f_frsize >= 2**30:
+        return True
+    logger().warning("less than 1 GB of shared memory is free (%s): batches come without it, slower", _SHARED_MEMORY)
+    return False
 
 
 def _end(batches):

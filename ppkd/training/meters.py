@@ -5,6 +5,7 @@ import time
 
 import paddle
 
+from ppkd.losses.common import up
 from ppkd.terminal.log import duration
 
 _NO_LOSS = (
@@ -52,7 +53,8 @@ class Meters:
         if teacher_seconds is not None:
             self._teacher_times.append(teacher_seconds)
         self._counted += len(losses)
-        for name, value in ((name, value.detach()) for batch in losses for name, value in batch.items()):
+        # In float32, since a student under mixed precision may have some in a type that sums soon leave or round in.
+        for name, value in ((name, up(value.detach())) for batch in losses for name, value in batch.items()):
             self._sums[name] = self._sums[name] + value if name in self._sums else value
         self._steps += whole
         self._done += whole

@@ -20,11 +20,10 @@ class Optimizing:
     Args:
         optimizer: Paddle's.
         rate: its schedule of the learning rate.
-        parameters: all that are trained.
     """
 
-    def __init__(self, optimizer, rate, parameters):
-        self.optimizer, self.rate, self._parameters = optimizer, rate, parameters
+    def __init__(self, optimizer, rate):
+        self.optimizer, self.rate = optimizer, rate
         # The state that a run went on from, until its first step: Paddle's optimizer does not have it before.
         self._resumed = None
 
@@ -76,13 +75,6 @@ class Optimizing:
                 if name.endswith(f"_{kept}_0"):
                     state[name] = paddle.full_like(state[name], start)
         self.restore(state)
-
-    def take_weights(self):
-        """Weights were set from outside: what the optimizer keeps of them in float32 follows."""
-        masters = self.state().get("master_weights") or {}
-        for p in self._parameters:
-            if p.name in masters:
-                paddle.assign(p.astype("float32"), masters[p.name])
 
     def end(self):
         """A step is over, whether it was taken or not: the schedule goes by steps."""

@@ -66,7 +66,6 @@ class Restart:
     def _forget(self, parts):
         if "average" in parts:
             self._averaging.begin_anew()
-            self._optimizing.take_weights()
         if "moments" in parts or "first_moment" in parts:
             self._optimizing.forget(squares="moments" in parts)
 

@@ -7,12 +7,9 @@ import os
 import paddle
 from paddle import distributed as dist
 
-from ppkd.bridge.bad_images import BadImages
 from ppkd.bridge.class_names import names_of_training, tell_taught
 from ppkd.bridge.compat.loader_processes import lost_processes_are_told
-from ppkd.bridge.datasets import check_sets
 from ppkd.bridge.operators import check_operators
-from ppkd.bridge.sizes import EVAL_SIZE, check_sizes, reader_size
 from ppkd.bridge.workspace import create, scope
 from ppkd.build import build_model
 from ppkd.detectors import detector_for
@@ -20,7 +17,6 @@ from ppkd.engine.model import DistillModel
 from ppkd.engine.parallel import distribute
 from ppkd.errors import UserError
 from ppkd.files.lock import held_alone
-from ppkd.files.weights import read_weights
 from ppkd.terminal.log import logger
 from ppkd.terminal.progress import follow
 from ppkd.training import checkpoint
@@ -29,11 +25,11 @@ from ppkd.training.batch_size import BatchSize, count
 from ppkd.training.clipping import Clipping
 from ppkd.training.contents import contents
 from ppkd.training.digest import digest
-from ppkd.training.evaluation import check_reader, evaluate, summary
 from ppkd.training.learning_rate import learning_rate
 from ppkd.training.loader import seed_everything, seed_step
 from ppkd.training.meters import Meters
 from ppkd.training.numerics import Numerics
+from ppkd.training.of_ranks import OfRanks
 from ppkd.training.optimizing import Moving, Optimizing
 from ppkd.training.patience import Patience
 from ppkd.training.precision import Precision
@@ -44,6 +40,7 @@ from ppkd.training.stages import Stages
 from ppkd.training.standing import Standing
 from ppkd.training.step import Step
 from ppkd.training.stopping import Stopped, StopRequest
+from ppkd.training.validation import Validation
 from ppkd.training.weights import Weights
 
 
@@ -74,8 +71,7 @@ class Trainer:
         self, recipe, table, batch_size, validate=False, resume=None, force=False, max_steps=None, amp=False,
         vdl_dir=None,
     ):  # fmt: skip
-        self.recipe, self.config, self._table = recipe, recipe.student, table
-        self._validate, self._max_steps = validate, max_steps
+        self.recipe, self.config, self._max_steps = recipe, recipe.student, max_steps
         self.rank, self.ranks = dist.get_rank(), dist.get_world_size()
         self.output_dir = recipe.output_dir
         self.seed = int(self.config.get("seed") or 0)
@@ -87,10 +83,7 @@ class Trainer:
         self.digest, self.names = digest(recipe, self.ranks), names_of_training(self.config)
         state = state_to_go_on(recipe, resume, force, self.digest, self.names)
         if validate:
-            check_reader(self.config)
-            check_sizes(recipe, reader_size(self.config, "EvalReader"), EVAL_SIZE)
-            check_sets(self.config)  # what is wrong with them is told now, not after the first epoch
-            self._bad_validation = BadImages(self.config, "validation", ends=False)
+            Validation.check(recipe)
         self._stages = Stages(self.config, self.seed)
         loader = self._stages.loader(state["epoch"] if state else 0)
         self.standing = Standing(len(loader), batch_size.accumulate)
@@ -109,17 +102,21 @@ class Trainer:
         self.precision = Precision(self.config, amp)
         # Changes the types of weights, which all that follows holds.
         self.precision.prepare(self.student, self.optimizer, self.distill.teachers.values() if self.distill else ())
+        if self.distill is not None:
+            self.distill.compute_teachers(self.precision.of_teachers)
         self._clipping = Clipping(self.optimizer, model.parameters(), self.distill, self.precision.scales)
-        self.averaging = Averaging(self.student, self.config)
-        detector, optimizing = detector_for(self.student), Optimizing(self.optimizer, self.lr, model.parameters())
+        self.averaging = Averaging(self.student, self.config, self.precision)
+        detector, optimizing = detector_for(self.student), Optimizing(self.optimizer, self.lr)
         self.numerics = Numerics(
             self.config, model, detector, self.output_dir, self.seed, self.rank, self.reload, self.precision.scales
         )
+        self._of_ranks = OfRanks(self.distillation)
         # By their names in a resume file; none of them needs another to be restored before it.
         self._restart = Restart(self.config, self.distill, optimizing, self.averaging, self.standing)
         self._parts = {
-            "student": Weights(self.student, "student (-c)", self.averaging.own),
+            "student": Weights(self.student, "student (-c)", self.averaging.own, self.precision.whole),
             "terms": Weights(self.distillation, "method or teacher (--slim_config)"),
+            "of_ranks": self._of_ranks,
             "optimizer": optimizing,
             "moving": Moving(model.parameters()),
             "ema": self.averaging,
@@ -135,6 +132,8 @@ class Trainer:
         # What was recorded after the step that the run goes on from will be recorded anew.
         self._log = RunLog(self.output_dir, recipe, self.rank == 0, vdl_dir, self.names)
         self._log.rewind(self.step if state is not None else -1)
+        made = (table, self.standing, self.student, self.names, self._log, self.patience)
+        self._validation = Validation(recipe, *made) if validate else None
         self._stages.bad.keep_in(self.output_dir if self.rank == 0 else None)
         # Makes new layers around the same tensors: after what is restored by layers and their names.
         if self._uses_sync_bn():
@@ -175,7 +174,7 @@ class Trainer:
         """
         epochs = int(self.config["epoch"])
         meters = Meters(self._left(epochs), int(self.config.get("log_iter") or 20), self._images)
-        results = self._evaluate_what_was_not()
+        results = self._validation.evaluate_what_was_not(self.precision.whole) if self._validation else {}
         with self._stop:
             while self.epoch < epochs and not self._reached_max() and not self.patience.over():
                 self._train_epoch(epochs, meters)
@@ -266,51 +265,28 @@ class Trainer:
 
     def _save(self, name):
         """Write a checkpoint that is not evaluated."""
-        if self.rank == 0:
-            with self.averaging.applied(counts=False):
-                self._write(name)
+        with self.averaging.applied(counts=False):
+            self._write(name)
 
     def _snapshot(self, name):
         """Save weights and resume state, of which no more than `keep` stay; evaluate if asked."""
-        if self.rank:
-            return {}
         with self.averaging.applied():
-            self.standing.to_evaluate = name if self._validate else None
+            self.standing.to_evaluate = name if self._validation else None
             self._write(name)
-            checkpoint.keep_newest(self.output_dir, *self._keep, name)
-            return self._evaluate() if self._validate else {}
+            if self.rank == 0:
+                checkpoint.keep_newest(self.output_dir, *self._keep, name)
+            return self._validation.evaluate() if self._validation else {}
 
     def _write(self, name):
+        """The first process writes, of what all of them have."""
+        self._of_ranks.gather()
+        if self.rank:
+            return
         state, resume = self.student.state_dict(), self.state()
         self.numerics.check()
         self.numerics.check_weights((state, resume["student"], resume["terms"]), name)
         checkpoint.save(self.output_dir, name, state, resume, self.names)
         logger().info("saved %s", os.path.join(self.output_dir, name + ".pdparams"))
-
-    def _evaluate(self):
-        """Evaluate the student as it is, and keep its weights if they are the best so far."""
-        results = evaluate(self.student, self._table, bad=self._bad_validation)
-        logger().info("epoch %d: %s", self.epoch, summary(results))
-        self._log.add({"kind": "eval", "epoch": self.epoch, "step": self.step, **results})
-        score = next(iter(results.values()), 0.0)
-        self.patience.note(score > self.standing.best)
-        if score > self.standing.best:
-            self.standing.best = score
-            checkpoint.save(self.output_dir, "best_model", self.student.state_dict(), None, self.names)
-        self.standing.to_evaluate = None
-        return results
-
-    def _evaluate_what_was_not(self):
-        """Evaluate the snapshot that a resumed run was ended before or while it did."""
-        path = os.path.join(self.output_dir, f"{self.standing.to_evaluate}.pdparams")
-        if self.rank or not self._validate or not self.standing.to_evaluate or not os.path.exists(path):
-            return {}
-        raw = {k: v.clone() for k, v in self.student.state_dict().items()}
-        self.student.set_state_dict(read_weights(path))
-        try:
-            return self._evaluate()
-        finally:
-            self.student.set_state_dict(raw)
 
     def state(self):
         """Everything that resuming needs: a run that goes on from it is the run that never stopped.

@@ -1,5 +1,10 @@
 """Time and memory of a run, from a few steps."""
 
+from types import SimpleNamespace
+
+import paddle
+import pytest
+
 from ppkd.diagnosis import speed
 from ppkd.diagnosis.findings import ERROR, NOTE, Findings
 
@@ -23,3 +28,22 @@ def test_a_loss_that_breaks_down_in_the_first_steps(built, monkeypatch):
     subject, findings = built()
     speed.measure_speed(subject, range(10), ([], 0.1), findings)
     assert findings.ids(ERROR) == ["not-finite"]
+
+
+@pytest.mark.parametrize("resets, before, after, expected", [(True, 9, 7, 7), (False, 5, 5, None), (False, 5, 9, 9)])
+def test_the_peak_of_a_gpu_also_where_paddle_cannot_count_it_anew(resets, before, after, expected, monkeypatch):
+    """Paddle 2.6 has no function for it: a peak below an earlier one is not known."""
+    now, called = [before], []
+    cuda = SimpleNamespace(max_memory_allocated=lambda: now[0])
+    if resets:
+        cuda.reset_max_memory_allocated = lambda: called.append(1)
+    monkeypatch.setattr(paddle.device, "cuda", cuda)
+    monkeypatch.setattr(paddle, "get_device", lambda: "gpu:0")
+    peak = speed._Peak()
+    now[0] = after
+    assert peak.read() == expected and bool(called) == resets
+
+
+def test_the_stand_in_is_needed_where_paddle_lacks_it():
+    if paddle.__version__.startswith("2.6"):
+        assert not hasattr(paddle.device.cuda, "reset_max_memory_allocated"), "delete the other way of `_Peak`"

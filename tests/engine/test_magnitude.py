@@ -118,3 +118,28 @@ def test_resumed_in_the_middle_of_counting_equals_uninterrupted(recipe, tmp_path
 def test_it_is_none_of_the_students_weights(recipe):
     with Trainer.open(recipe(QUICK, overrides=[TWENTY])) as trainer:
         assert not [key for key in trainer.student.state_dict() if "count" in key or "sums" in key]
+
+
+def test_a_factor_that_stays_is_exchanged_no_more(monkeypatch):
+    """The host looks once the steps are over, and where some did not count, when as many have passed again."""
+    exchanged, looked = [], []
+    monkeypatch.setattr("ppkd.engine.magnitude.averaged", lambda x: exchanged.append(1) or x)
+    monkeypatch.setattr(paddle.Tensor, "__int__", lambda self: looked.append(1) or int(self.item()))
+    magnitude, own, factors = Magnitude(Target(6.0, steps=4)), scalar(1), []
+    for age in range(40):
+        value = scalar(0 if age == 2 else 2)
+        factors.append(float(magnitude.factor() if magnitude.frozen(age) else magnitude(value, own)))
+    assert len(exchanged) == 8 and len(looked) == 2
+    assert factors == [3.0] * 40
+
+
+def test_in_a_run_it_is_exchanged_for_its_steps_only(recipe, monkeypatch):
+    loaded = recipe(QUICK, overrides=[TWENTY, "distill.terms.fgd.magnitude_steps=2"])
+    model, batch, exchanged = build_model(loaded), training_batch(loaded), []
+    model.batches, results = 100, []
+    monkeypatch.setattr("ppkd.engine.magnitude.averaged", lambda x: exchanged.append(1) or x)
+    for model.batch in range(5):
+        results.append(model(dict(batch)))
+    assert len(exchanged) == 2
+    terms = [sum(float(v) for k, v in found.items() if k.startswith("fgd.")) for found in results]
+    assert terms == pytest.approx(terms[:1] * 5, rel=1e-3)

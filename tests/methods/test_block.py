@@ -3,8 +3,10 @@
 import paddle
 import pytest
 
+from ppkd.bridge.workspace import build_detector
 from ppkd.build import build_model
 from ppkd.detectors.context import Context
+from ppkd.engine.model import DistillModel
 from ppkd.errors import UserError
 from ppkd.methods import plan
 from ppkd.methods.block import plan_block, term_block, with_users_terms
@@ -205,3 +207,21 @@ def test_equal_maps_and_no_connector_give_0(built):
     x = paddle.rand([1, model.terms[0].pairs[0][0][0].channels, 4, 4])
     (value,) = model.terms[0]([[x]], [[x]], Context({})).values()
     assert float(value) == 0
+
+
+ONE_CLASS = [("ppyoloe", "maps", 1), ("gfl", "heads", 1), ("ppyoloe", "maps", 2)]
+
+
+@pytest.mark.parametrize("family, method, classes", ONE_CLASS)
+def test_a_loss_between_classes_is_refused_where_there_is_one(family, method, classes, recipe):
+    """When the run is built, not in its first step."""
+    term = 'distill.terms.a={student: "head.cls[*]", loss: {name: dkd, tau: 2.0}}'
+    loaded = recipe(family, method, overrides=[] if method == "heads" else [term])
+    steps = plan(loaded.method)
+    models = [build_detector({**loaded.student, "num_classes": classes}) for _ in range(2)]
+    if classes > 1:
+        DistillModel(models[0], {"teacher": models[1]}, steps)
+        return
+    message = r"distill.terms.\w+.loss: dkd compares classes with each other and needs 2 or more; num_classes is 1"
+    with pytest.raises(UserError, match=message):
+        DistillModel(models[0], {"teacher": models[1]}, steps)

@@ -1,12 +1,35 @@
 """What an evaluation reports, by what the detector finds."""
 
+import pathlib
+
+import paddle
 import pytest
 
 from ppkd.bridge.workspace import scope
 from ppkd.build import build_student
 from ppkd.errors import UserError
 from ppkd.training.evaluation import check_reader, evaluate, summary
+from ppkd.training.inference import infer
 from ppkd.training.trainer import Trainer
+from tests.helpers_training import fail
+
+
+@pytest.mark.parametrize("what", ["evaluate", "infer"])
+def test_ppdet_makes_no_average_and_no_lower_weights_of_its_own(what, recipe, monkeypatch, tmp_path, shapes):
+    """Its trainer, made for every evaluation, would copy the whole student on the device, and decorate it for good."""
+    loaded = recipe("ppyoloe", distil=False, overrides=["use_ema=true", "amp=true", "amp_level=O2"])
+    model = build_student(loaded)
+    import ppdet.engine.trainer as ppdet
+
+    monkeypatch.setattr(ppdet, "ModelEMA", fail)
+    monkeypatch.setattr(paddle.amp, "decorate", fail)
+    with scope(loaded.student) as table:
+        if what == "evaluate":
+            assert list(evaluate(model, table)) == STATS
+        else:
+            images = sorted(str(path) for path in (pathlib.Path(shapes) / "val").iterdir())[:1]
+            assert not infer(model, table, images, 0.5, str(tmp_path / "drawn"))
+
 
 STATS = ["AP", "AP50", "AP75", "APs", "APm", "APl"]
 MASKS = [f"mask_{name}" for name in STATS]

@@ -15,7 +15,7 @@ APS = [0.1, 0.3, 0.2, 0.3, 0.25, 0.4, 0.5]
 
 def scored(monkeypatch, trainers):
     """Evaluations give `APS` by epoch, whoever asks and however often."""
-    monkeypatch.setattr("ppkd.training.trainer.evaluate", lambda *_, **__: {"AP": APS[trainers[-1].epoch - 1]})
+    monkeypatch.setattr("ppkd.training.validation.evaluate", lambda *_, **__: {"AP": APS[trainers[-1].epoch - 1]})
 
 
 def train(loaded, monkeypatch, **options):

@@ -1,12 +1,17 @@
 """Mixed precision: what is handed to Paddle, which mixes on a GPU only."""
 
+import glob
+
 import paddle
 import pytest
 
+from ppkd.build import build_model
 from ppkd.errors import UserError
 from ppkd.training.precision import Precision
 from ppkd.training.trainer import Trainer
-from tests.helpers_training import FOUR, QUICK, differing, everything_in, fit
+from tests.conftest import training_batch
+from tests.helpers_precision import imitate
+from tests.helpers_training import FOUR, QUICK, differing, everything_in, fit, terms_of
 
 
 class Gpu:
@@ -89,12 +94,115 @@ def test_o1_casts_operators(gpu):
     assert gpu.calls == [("cast", {"enable": True, "level": "O1", "dtype": "float16", **lists})]
 
 
-def test_o2_gives_both_models_low_weights_and_saves_float32(gpu):
-    Precision({"amp_level": "O2", "amp_dtype": "bfloat16"}, wanted=True).prepare("student", "optimizer", ["teacher"])
-    (_, student), (_, teacher) = gpu.calls
-    assert (student["models"], student["optimizers"], student["save_dtype"]) == ("student", "optimizer", "float32")
-    assert student["master_weight"] and teacher["models"] == "teacher" and "optimizers" not in teacher
-    assert student["dtype"] == teacher["dtype"] == "bfloat16"
+O2 = [
+    FOUR, "amp_level=O2", "CSPResNet.use_alpha=false", "OptimizerBuilder.regularizer=null",
+    "OptimizerBuilder.clip_grad_by_norm=null", "distill.loss_weight=0.01",
+]  # fmt: skip
+
+
+def test_o2_trains_averages_saves_and_goes_on(recipe, monkeypatch, dtype="float16"):
+    """By Paddle's own `decorate`; its `save_dtype` would make `state_dict` give copies that nobody keeps."""
+    monkeypatch.setattr(paddle.amp, "GradScaler", Gpu.GradScaler)
+    blocks = imitate(monkeypatch)
+    loaded = recipe(QUICK, overrides=[*O2, f"amp_dtype={dtype}", "epoch=2"])
+    trainer = fit(loaded, amp=True, validate=True)
+    low = [p for p in trainer.student.parameters() if p.dtype == getattr(paddle, dtype)]
+    assert len(low) > 20 and ("O2", dtype) in blocks
+    masters = trainer.precision.masters()
+    assert all((masters[p.name].astype(dtype) == p).all() for p in low if not p.stop_gradient)
+    (teacher,) = trainer.distill.teachers.values()
+    assert any(p.dtype == getattr(paddle, dtype) for p in teacher.parameters())
+    assert all(not hasattr(x, "dtype") or "float16" not in str(x.dtype) for x in _tensors(trainer.averaging.state()))
+    for path in glob.glob(f"{loaded.output_dir}/*.pdparams"):
+        state = paddle.load(path)
+        assert state and {x.dtype for x in state.values() if x.is_floating_point()} == {paddle.float32}, path
+    resumed = fit(loaded, amp=True, validate=True, resume=f"{loaded.output_dir}/0")
+    assert differing(_whole(trainer), _whole(resumed)) == []
+
+
+def _whole(trainer):
+    with trainer.precision.whole():
+        return {k: v for k, v in trainer.state().items() if k != "digest"}
+
+
+def _tensors(state):
+    return [x for each in state.values() for x in (_tensors(each) if isinstance(each, dict) else [each])]
+
+
+def test_what_is_put_into_the_weights_while_they_are_whole_is_gone_on_from(monkeypatch):
+    imitate(monkeypatch)
+    layer = paddle.nn.Conv2D(2, 2, 1)
+    optimizer = paddle.optimizer.Momentum(0.1, parameters=layer.parameters())
+    precision = Precision({"amp_level": "O2", "amp_dtype": "bfloat16"}, wanted=True)
+    precision.prepare(layer, optimizer, [])
+    weight = layer.weight
+    weight.grad = paddle.ones_like(weight)
+    optimizer.step()
+    fine = paddle.full(weight.shape, 1.001)  # in bfloat16 it would be 1
+    with precision.whole(), precision.whole():
+        layer.set_state_dict({**layer.state_dict(), "weight": fine})
+    assert layer.weight is weight and weight.dtype == paddle.bfloat16 and (weight.astype("float32") == 1).all()
+    assert (precision.masters()[weight.name] == fine).all()
+    with precision.whole():
+        assert (layer.state_dict()["weight"] == fine).all()
+
+
+@pytest.mark.parametrize("dtype, most", [("bfloat16", 0.05), ("float16", 0.01)])
+def test_the_teacher_alone_in_a_lower_type(recipe, monkeypatch, dtype, most):
+    """The student's own loss is that of float32, to the bit; what the teacher says is rounded, and no more."""
+    loaded = recipe(QUICK)
+    batch = training_batch(loaded)
+    model = build_model(loaded)
+    model.train()
+    expected = {k: float(v) for k, v in model(dict(batch)).items()}
+    blocks = imitate(monkeypatch)
+    precision = Precision({"teacher_dtype": dtype}, wanted=True)
+    assert not precision.scales and precision.level is None
+    precision.prepare(model.student, "optimizer", model.teachers.values())
+    model.compute_teachers(precision.of_teachers)
+    with precision.context():
+        found = {k: float(v) for k, v in model(dict(batch)).items()}
+    assert ("O2", dtype) in blocks and all(p.dtype == paddle.float32 for p in model.student.parameters())
+    (teacher,) = model.teachers.values()
+    assert any(p.dtype == getattr(paddle, dtype) for p in teacher.parameters())
+    terms = terms_of(expected, model)
+    assert terms and all(found[k] == pytest.approx(terms[k], rel=most) for k in terms)
+    assert any(found[k] != terms[k] for k in terms), "nothing was rounded"
+    own = [k for k in expected if k not in terms and k != "loss"]
+    assert own and all(found[k] == expected[k] for k in own)
+
+
+BFLOAT = ("O1", "bfloat16")
+
+
+@pytest.mark.parametrize(
+    "config, student, teachers",
+    [
+        ({}, ("O1", "float16"), None),
+        ({"amp_level": "O2"}, ("O2", "float16"), ("O2", "float16")),
+        ({"teacher_dtype": "bfloat16"}, None, ("O2", "bfloat16")),
+        ({"teacher_dtype": "float16", "amp_level": "O1"}, ("O1", "float16"), ("O2", "float16")),
+        ({"teacher_dtype": "float16", "amp_level": "O1", "amp_dtype": "bfloat16"}, BFLOAT, ("O2", "float16")),
+        ({"teacher_dtype": "float32", "amp_level": "O2"}, ("O2", "float16"), "float32"),
+    ],
+)  # fmt: skip
+def test_who_computes_in_what(monkeypatch, config, student, teachers):
+    blocks = imitate(monkeypatch)
+    monkeypatch.setattr(paddle.amp, "GradScaler", Gpu.GradScaler)
+    layers = [paddle.nn.Conv2D(2, 2, 1), paddle.nn.Conv2D(2, 2, 1)]
+    precision = Precision(config, wanted=True)
+    precision.prepare(layers[0], paddle.optimizer.SGD(0.1, parameters=layers[0].parameters()), [layers[1]])
+    with precision.context():
+        assert blocks.pop() == student
+        with precision.of_teachers():
+            assert blocks == ([None] if teachers == "float32" else [] if teachers is None else [teachers])
+    low = [student and student[0] == "O2" and student[1], isinstance(teachers, tuple) and teachers[1]]
+    assert [str(x.weight.dtype).split(".")[-1] for x in layers] == [x or "float32" for x in low]
+
+
+def test_a_teachers_type_without_mixed_precision_is_told(caplog):
+    assert not Precision({"teacher_dtype": "bfloat16"}, wanted=False).on
+    assert "teacher_dtype: bfloat16 changes nothing without --amp" in caplog.text
 
 
 def test_bfloat16_needs_no_scale(gpu):
@@ -107,6 +215,7 @@ def test_bfloat16_needs_no_scale(gpu):
     [
         ({"amp_level": "O3"}, "amp_level has to be one of O1, O2, found 'O3'"),
         ({"amp_dtype": "half"}, "amp_dtype has to be one of float16, bfloat16, found 'half'"),
+        ({"teacher_dtype": "int8"}, "teacher_dtype has to be one of float32, float16, bfloat16, found 'int8'"),
     ],
 )
 def test_wrong_values_are_told(config, message):
@@ -116,8 +225,9 @@ def test_wrong_values_are_told(config, message):
 
 def test_a_device_without_bfloat16_is_told(gpu):
     gpu._bfloat16 = False
-    with pytest.raises(UserError, match="no bfloat16; float16 would do"):
-        Precision({"amp_dtype": "bfloat16"}, wanted=True)
+    for key in ("amp_dtype", "teacher_dtype"):
+        with pytest.raises(UserError, match=f"{key}: this device has no bfloat16; float16 would do"):
+            Precision({key: "bfloat16"}, wanted=True)
 
 
 def test_the_scale_is_kept_for_resuming(recipe, monkeypatch):

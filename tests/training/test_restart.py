@@ -37,7 +37,7 @@ def made(name="AdamW", **options):
     rate = paddle.optimizer.lr.CosineAnnealingDecay(0.1, 100)  # which makes each of its rates of the one before
     options = {**OPTIMIZERS[name], **options}
     optimizer = getattr(paddle.optimizer, name)(learning_rate=rate, parameters=layer.parameters(), **options)
-    optimizing = Optimizing(optimizer, rate, layer.parameters())
+    optimizing = Optimizing(optimizer, rate)
 
     def step(*gradients, factor=1.0):
         for gradient in gradients:

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import paddle
@@ -17,6 +18,7 @@ from ppkd.errors import UserError
 from ppkd.terminal.log import logger
 from ppkd.training.averaging import Averaging
 from ppkd.training.loader import Order, TrainLoader, seed_step
+from ppkd.training.precision import Precision
 from ppkd.training.stopping import Stopped
 from ppkd.training.trainer import Trainer
 from tests.helpers_training import FOUR, QUICK, STRONG, differing, families, fit
@@ -77,7 +79,7 @@ def test_max_steps_ends_the_run_with_a_final_snapshot(steps, epochs, batch, reci
 
 def test_a_snapshot_every_so_many_epochs_and_the_best_by_its_score(recipe, monkeypatch):
     scores = iter([0.3, 0.2, 0.1])
-    monkeypatch.setattr("ppkd.training.trainer.evaluate", lambda *_, **__: {"AP": next(scores)})
+    monkeypatch.setattr("ppkd.training.validation.evaluate", lambda *_, **__: {"AP": next(scores)})
     loaded = quick(recipe, "epoch=5", "snapshot_epoch=2", "TrainReader.batch_size=12", distil=False)
     trainer = fit(loaded, validate=True)
     # PaddleDetection's names: an epoch's number counts from 0.
@@ -120,7 +122,7 @@ def test_an_average_leaves_frozen_parameters_alone_but_not_running_statistics(re
     names = [name for name, _ in student.named_parameters()]
     frozen = next(name for name in names if name.endswith("conv.weight"))
     dict(student.named_parameters())[frozen].stop_gradient = True
-    averaging = Averaging(student, {"use_ema": True, "ema_filter_no_grad": True})
+    averaging = Averaging(student, {"use_ema": True, "ema_filter_no_grad": True}, Precision({}, wanted=False))
     running = next(name for name in student.state_dict() if name.endswith("._mean"))
     assert frozen not in averaging.state()["tensors"] and running in averaging.state()["tensors"]
     averaging.update()
@@ -150,7 +152,7 @@ def test_an_evaluation_that_was_cut_off_is_made_when_the_run_goes_on(recipe, mon
             raise KeyboardInterrupt
         return {"AP": score}
 
-    monkeypatch.setattr("ppkd.training.trainer.evaluate", evaluate)
+    monkeypatch.setattr("ppkd.training.validation.evaluate", evaluate)
     loaded = quick(recipe, distil=False)
     with pytest.raises(KeyboardInterrupt):
         fit(loaded, validate=True)
@@ -315,3 +317,21 @@ def test_a_loss_that_is_not_finite_ends_the_run(recipe, tmp_path):
     with pytest.raises(UserError, match=r"not finite in epoch 1, batch 1, step 1 .*: the losses fgd"):
         fit(recipe("retinanet", overrides=["distill.alpha_fgd=1e38", "distill.lambda_fgd=1e38"]))
     assert {path.parent.name for path in tmp_path.rglob("*.pdparams")} == {"nonfinite"}
+
+
+@pytest.mark.parametrize("free, shared", [(64 << 20, False), (2**30 - 4096, False), (2**30, True), (None, True)])
+def test_batches_go_through_shared_memory_where_there_is_enough_of_it(free, shared, recipe, monkeypatch, caplog):
+    """A container has 64 MB of it, and a loading process that runs out of it is ended by a bus error."""
+
+    def statvfs(path):
+        if free is None:
+            raise FileNotFoundError(path)
+        return SimpleNamespace(f_bavail=free // 4096, f_frsize=4096)
+
+    monkeypatch.setattr("ppkd.training.loader.os.statvfs", statvfs)
+    loaded = recipe(QUICK, distil=False, overrides=["TrainReader.use_shared_memory=true"])
+    with scope(loaded.student):
+        dataset = open_dataset("TrainDataset", loaded.student)
+        loaders = [TrainLoader(create("TrainReader"), dataset, workers, 0) for workers in (2, 0)]
+    assert [loader._loader.use_shared_memory for loader in loaders] == [shared, False]
+    assert ("less than 1 GB of shared memory is free (/dev/shm)" in caplog.text) == (not shared)
