@@ -54,7 +54,6 @@ def train(config, slim, overrides, empty_rank=None, settled=False):
         "images": images, "fired": len(fired), "hooks": hooks,
         "magnitudes": [[*layer.sums.tolist(), int(layer.count)] for layer in trainer.distillation.magnitudes],
         "steps": trainer.step, "wrapped": type(trainer.model).__name__,
-        "searches": getattr(trainer.model, "find_unused_parameters", None),
     }  # fmt: skip
 
 

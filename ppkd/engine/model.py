@@ -155,6 +155,11 @@ class DistillModel(nn.Layer):
         weighted = [(term, term.weight(self.epoch)) for term in terms]
         return [(term, weight) for term, weight in weighted if weight]
 
+    def idle(self):
+        """Parameters of the terms whose weight is zero in this epoch: no step reaches them, on whatever rank."""
+        active = {id(term) for term, _ in self.active_terms()}
+        return [p for term in self.terms if id(term) not in active for p in term.parameters()]
+
     def forward(self, batch):
         """One training step's losses, or the student's detections in eval mode.
 

@@ -2,6 +2,8 @@
 
 import contextlib
 
+from ppkd.training.flat_average import FlatAverage
+
 
 class Averaging:
     """Keeps an average of a student's tensors, if the config asks for it.
@@ -37,12 +39,13 @@ class Averaging:
         # It holds the student's own tensors for what is on its black list, and would freeze them at a snapshot.
         for name in self.ema.ema_black_list:
             del self.ema.state_dict[name]
+        self._flat = FlatAverage(self.ema)
 
     def update(self):
         """The student has taken a step."""
         if self.ema is not None:
             masters = self._precision.masters()
-            self.ema.update(_Masters(self._student, masters) if masters else None)
+            self._flat.update(_Masters(self._student, masters) if masters else None)
 
     @contextlib.contextmanager
     def applied(self, counts=True):

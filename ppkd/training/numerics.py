@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import paddle
+from paddle import _C_ops, nn
 from paddle import distributed as dist
-from paddle import nn
 
 from ppkd.bridge.bad_images import STAND_IN
+from ppkd.engine.packing import by_type, packed
 from ppkd.errors import UserError
 from ppkd.terminal.log import logger
 from ppkd.training import checkpoint
@@ -47,9 +48,9 @@ class Numerics:
     they are read anyway, at log lines, and before anything is saved. ``skip`` reads one value a step, before the
     optimizer's: a step with anything that is not finite leaves weights, statistics and the optimizer as they were.
 
-    Several processes skip alike: what they decide by are the gradients after their exchange, which `parallel.Connected`
-    makes NaN where the loss of any of them is not finite. With a loss scaler (float16) gradients beyond the type's
-    range are its business, and the losses alone are looked at.
+    Several processes skip alike: what they decide by are the gradients after their exchange, of which
+    `parallel.Synchronised` makes NaN where the loss of any of them is not finite. With a loss scaler (float16)
+    gradients beyond the type's range are its business, and the losses alone are looked at.
 
     Args:
         config: the run's config: ``on_nonfinite``, and ``max_nonfinite``, so many such steps in a row end the run.
@@ -83,8 +84,15 @@ class Numerics:
         self._counted, self._fed = [], False
         if self.skips:
             self._pending = []
-            tensors = [(tensor, tensor.clone()) for tensor in statistics(self._model)]
-            self._before = tensors, self._detector.state()
+            self._before = [packed(tensors) for tensors in self._statistics()], self._detector.state()
+
+    def _put_back(self):
+        for tensors, (copies, _) in zip(self._statistics(), self._before[0]):
+            for tensor, copy in zip(tensors, copies):
+                copy._share_buffer_to(tensor)  # no copy: nobody else needs it
+
+    def _statistics(self):
+        return by_type(statistics(self._model))
 
     def add(self, place, inputs, losses):
         """A batch is done.
@@ -112,17 +120,15 @@ class Numerics:
             return self._fed
         gradients = [] if self._scales else [p.grad for p in self._model.parameters() if p.grad is not None]
         losses = [value for entry in self._pending for value in entry.losses.values()]
-        if bool(_finite([*losses, *gradients])):
+        if bool(_finite_losses(losses).logical_and(_finite_gradients(gradients))):
             self.row = 0
             return True
         self._counted = []
-        tensors, state = self._before
-        for tensor, copy in tensors:
-            paddle.assign(copy, tensor)
+        self._put_back()
         self.skipped, self.row = self.skipped + 1, self.row + 1
         found = any(entry.broken() for entry in self._pending)
         told = self._report(self._pending, [] if found else _broken_gradients(self._model), weights=True)
-        self._detector.restore(state)
+        self._detector.restore(self._before[1])
         if self.row >= self._limit:
             raise UserError(
                 f"{told}. These were {self.row} such steps in a row (max_nonfinite: {self._limit}); checkpoints in "
@@ -144,7 +150,7 @@ class Numerics:
         """
         pending, self._pending = self._pending, [] if not self.skips else self._pending
         values = [value for entry in pending for value in entry.losses.values()]
-        if not self.skips and values and not bool(_finite(values)):
+        if not self.skips and values and not bool(_finite_losses(values)):
             self._stop(pending)
 
     def failed(self, place, inputs, error):
@@ -266,6 +272,24 @@ def _is_norm(layer):
 def _finite(tensors):
     """Whether all values are finite: a tensor, which stays on the device."""
     return paddle.stack([paddle.isfinite(t).all() for t in tensors]).all() if tensors else paddle.to_tensor(True)
+
+
+def _finite_losses(losses):
+    """`_finite` of scalars."""
+    wholes = [packed(each)[1].astype("float32") for each in by_type(losses)]
+    return paddle.isfinite(wholes[0] if len(wholes) == 1 else paddle.concat(wholes)).all()
+
+
+def _finite_gradients(gradients):
+    """`_finite` of gradients of which the finite ones are of no use any more where it is false: zeros may be left."""
+    found = []
+    for each in by_type(gradients):
+        if each[0].dtype == paddle.float32:
+            # Of a loss scaler, which multiplies with 1 here.
+            found.append(_C_ops.check_finite_and_unscale_(each, paddle.ones([1]))[1].logical_not())
+        else:
+            found.append(_finite(each).reshape([1]))
+    return paddle.concat(found).all() if found else paddle.ones([], "bool")
 
 
 def _is_float(tensor):

@@ -1,7 +1,7 @@
 """One step of the optimizer, of one or several batches."""
 
 from ppkd.bridge.bad_images import STAND_IN
-from ppkd.engine.parallel import without_exchange
+from ppkd.engine.parallel import exchange
 
 
 class Step:
@@ -36,12 +36,12 @@ class Step:
         inputs = dict(batch)  # models write into what they get
         if at.begins_step:
             self._numerics.begin()
-        with without_exchange(self._model, at.ends_step):
-            losses = self._losses(batch, inputs) if "image" in batch else {}
-            if losses:
-                self._backward(losses, STAND_IN in inputs, at.parts)
-                self._numerics.add(at.place, inputs, losses)
+        losses = self._losses(batch, inputs) if "image" in batch else {}
+        if losses:
+            self._backward(losses, STAND_IN in inputs, at.parts)
+            self._numerics.add(at.place, inputs, losses)
         if at.ends_step:
+            exchange(self._model)
             self._end()
         return self._numerics.take() if at.ends_step or not self._numerics.skips else []
 
