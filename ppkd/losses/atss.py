@@ -2,12 +2,15 @@
 localisation region of Localisation Distillation (Zheng et al., CVPR 2022, arXiv 2102.12252).
 """
 
+import functools
+import itertools
 import math
 
 import paddle
 
+from . import kernels
 from .boxes import cell_points
-from .common import at_least_one_box
+from .common import as_float, at_least_one_box
 from .kernels import of_one_shape, reduced
 
 _EPS = 1e-6
@@ -60,7 +63,7 @@ def atss_regions(anchors, num_level_anchors, boxes, boxes_valid, topk=9, biased_
     """
     with paddle.no_grad():
         boxes, boxes_valid = at_least_one_box(boxes, boxes_valid)
-        anchors = anchors.astype("float32")
+        anchors = as_float(anchors)
 
         def found(first, boxes, boxes_valid):
             claim, region = _claims(anchors, num_level_anchors, boxes, boxes_valid, topk, biased_positives)
@@ -85,7 +88,7 @@ def _claims(anchors, num_level_anchors, boxes, boxes_valid, topk, biased_positiv
     mean = candidates.mean(axis=2, keepdim=True)
     squares, count = (candidates - mean).square().sum(axis=2, keepdim=True), candidates.shape[2]
     # What is no box wants no anchor.
-    mean = paddle.where(boxes_valid.unsqueeze(-1) > 0, mean, paddle.full_like(mean, math.inf))
+    mean = paddle.where(boxes_valid.unsqueeze(-1).astype("bool"), mean, paddle.full_like(mean, math.inf))
     threshold = mean + (squares / max(count - 1, 1)).sqrt()
     region = (vlr_distance >= 0.25 * threshold) & (vlr_distance < threshold)
 
@@ -100,6 +103,8 @@ def _claims(anchors, num_level_anchors, boxes, boxes_valid, topk, biased_positiv
 
 def _geometry(anchors, boxes):
     """IoU, the d of :func:`atss_regions` and the distance of the centres, each (N, M, A)."""
+    if not kernels.on_cpu(boxes):
+        return _geometry_of_corners(anchors.reshape([-1, 2, 2]), boxes.reshape([*boxes.shape[:2], 1, 2, 2]))
     sides, areas, centres = zip(_outline(anchors), _outline(boxes.unsqueeze(2)))
     areas, centres = of_one_shape(*areas), of_one_shape(*centres[0], *centres[1])
     sides = of_one_shape(*sides[0], *sides[1])
@@ -107,6 +112,17 @@ def _geometry(anchors, boxes):
     iou = overlap / (areas[0] + areas[1] - overlap).clip(min=_EPS)
     vlr_distance = overlap / areas[0].clip(min=_EPS) - distance / _enclosing_diagonal(*sides)
     return iou, vlr_distance, distance.sqrt()
+
+
+def _geometry_of_corners(anchors, boxes):
+    """`_geometry` in half the launches: both axes at once, of anchors (A, 2, 2) and boxes (N, M, 1, 2, 2)."""
+    (a_low, a_high), (low, high) = anchors.unbind(axis=-2), boxes.unbind(axis=-2)
+    area, a_area = (high - low).prod(axis=-1), (a_high - a_low).prod(axis=-1)
+    overlap = (paddle.minimum(a_high, high) - paddle.maximum(a_low, low)).clip(min=0.0).prod(axis=-1)
+    distance = (anchors.mean(axis=-2) - boxes.mean(axis=-2)).square().sum(axis=-1)
+    diagonal = (paddle.maximum(a_high, high) - paddle.minimum(a_low, low)).square().sum(axis=-1) + _EPS
+    iou = overlap / (a_area + area - overlap).clip(min=_EPS)
+    return iou, overlap / a_area.clip(min=_EPS) - distance / diagonal, distance.sqrt()
 
 
 # Functions of their own, so that what they make is free again, and still in the cache, when the next one needs memory.
@@ -132,17 +148,21 @@ def _squared(x, y):
 
 def _nearest(centre_distance, num_level_anchors, topk):
     """Indices (N, M, k) of the ``topk`` nearest anchors of each level."""
-    found, start = [], 0
-    for count in num_level_anchors:
-        level = centre_distance[:, :, start : start + count]
-        found.append(paddle.topk(level, min(topk, count), axis=2, largest=False)[1] + start)
-        start += count
-    return paddle.concat(found, axis=2)
+    levels = paddle.split(centre_distance, list(num_level_anchors), axis=2)
+    found = [paddle.topk(level, min(topk, level.shape[2]), axis=2, largest=False)[1] for level in levels]
+    return paddle.concat(found, axis=2) + _first_of_level(tuple(num_level_anchors), topk, str(centre_distance.place))
+
+
+@functools.lru_cache(maxsize=64)
+def _first_of_level(counts, topk, place):
+    """(k,): the number of the first anchor of the level of which each of the ``topk`` of all levels is."""
+    begins = zip(itertools.accumulate(counts, initial=0), counts)
+    first = [begin for begin, count in begins for _ in range(min(topk, count))]
+    return paddle.to_tensor(first, dtype="int64")
 
 
 def _margin(anchors, index, boxes):
     """How far the centres of the anchors of ``index`` (N, M, k) lie inside the boxes (N, M, 4), in pixels."""
-    x1, y1, x2, y2 = paddle.gather(anchors, index.flatten()).reshape([*index.shape, 4]).unbind(axis=-1)
-    left, top, right, bottom = boxes.unsqueeze(2).unbind(axis=-1)
-    x, y = (x1 + x2) / 2, (y1 + y2) / 2
-    return paddle.minimum(paddle.minimum(x - left, right - x), paddle.minimum(y - top, bottom - y))
+    centres = paddle.gather(anchors.reshape([-1, 2, 2]).mean(axis=1), index.flatten()).reshape([*index.shape, 2])
+    low, high = boxes.reshape([*boxes.shape[:2], 1, 2, 2]).unbind(axis=-2)
+    return paddle.minimum(centres - low, high - centres).min(axis=-1)

@@ -4,6 +4,8 @@ GIoU: Rezatofighi et al., "Generalized Intersection over Union", CVPR 2019 (arXi
 Li et al., "Generalized Focal Loss", NeurIPS 2020 (arXiv 2006.04388).
 """
 
+import functools
+
 import paddle
 import paddle.nn.functional as F
 
@@ -32,8 +34,17 @@ def cell_points(sizes, strides, cell_offset):
 def distances(edges, first_bin=0):
     """Expected distances (..., 4), in strides, of edge logits (..., 4 * bins); the first bin means `first_bin`."""
     edges = edges.reshape([*edges.shape[:-1], 4, edges.shape[-1] // 4])
-    values = paddle.arange(first_bin, first_bin + edges.shape[-1], dtype=edges.dtype)
-    return (F.softmax(edges, axis=-1) * values).sum(axis=-1)
+    return expected(F.softmax(edges, axis=-1), first_bin)
+
+
+def expected(shares, first_bin=0):
+    """Expected distances (..., 4) of distributions (..., 4, bins)."""
+    return paddle.matmul(shares, _values(first_bin, shares.shape[-1], shares.dtype, str(shares.place)))
+
+
+@functools.lru_cache(maxsize=64)
+def _values(first, count, dtype, place):
+    return paddle.arange(first, first + count, dtype=dtype)
 
 
 def iou(a, b):
@@ -77,15 +88,9 @@ def _product(sides):
 def _areas(a, b):
     """Overlap, union and enclosing box; the latter two above zero."""
 
-    def width(d):
-        return (d[..., 0] + d[..., 2]).clip(min=0)
-
-    def height(d):
-        return (d[..., 1] + d[..., 3]).clip(min=0)
-
     # Around one point the edges of the overlap are the nearer ones, those of the enclosing box the farther ones.
-    near, far = paddle.minimum(a, b), paddle.maximum(a, b)
-    overlap = width(near) * height(near)
-    union = width(a) * height(a) + width(b) * height(b) - overlap + _EPS
-    enclosing = width(far) * height(far) + _EPS
-    return overlap, union, enclosing
+    boxes = paddle.stack([a, b, paddle.minimum(a, b), paddle.maximum(a, b)])
+    low, high = boxes.split(2, axis=-1)
+    width, height = (low + high).clip(min=0).unbind(axis=-1)
+    one, other, overlap, enclosing = (width * height).unbind()
+    return overlap, one + other - overlap + _EPS, enclosing + _EPS

@@ -29,10 +29,16 @@ def full_precision(function):
 
     @functools.wraps(function)
     def wrapped(*args, **kwargs):
+        if not _casts():
+            return function(*args, **kwargs)
         with paddle.amp.auto_cast(enable=False):
             return function(*args, **kwargs)
 
     return wrapped
+
+
+def _casts():
+    return paddle.base.framework._dygraph_tracer()._amp_level != paddle.base.core.AmpLevel.O0
 
 
 def safe_sqrt(x):
@@ -40,6 +46,11 @@ def safe_sqrt(x):
     positive = x > 0
     root = paddle.where(positive, x, paddle.ones_like(x)).sqrt()
     return paddle.where(positive, root, paddle.zeros_like(x))
+
+
+def as_float(x):
+    """``x`` in float32, itself if it is."""
+    return x if x.dtype == paddle.float32 else x.astype("float32")
 
 
 def rows(x, per_position):
@@ -56,7 +67,7 @@ def at_least_one_box(boxes, boxes_valid):
     if boxes.shape[1] == 0:
         boxes = paddle.zeros([boxes.shape[0], 1, 4])
         boxes_valid = paddle.zeros([boxes.shape[0], 1])
-    return boxes.astype("float32"), boxes_valid.astype("float32")
+    return as_float(boxes), as_float(boxes_valid)
 
 
 def check_same_shape(name, student, teacher):

@@ -6,12 +6,15 @@ selection of anchors of ATSS (arXiv 1912.02424).
 
 """
 
+import functools
+
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
+from . import kernels
 from .atss import atss_regions, square_anchors
-from .common import COCO_CLASSES, check_same_shape, full_precision, up
+from .common import COCO_CLASSES, as_float, check_levels, check_same_shape, full_precision, up
 from .kernels import weighted_sums
 from .kl import kl_rows
 
@@ -78,9 +81,7 @@ def ld_terms(
     check_same_shape("ld", student_cls, teacher_cls)
     check_same_shape("ld", student_box, teacher_box)
     batch = student_cls.shape[0]
-    positive, label_weights, vlr_region = (
-        x.flatten().astype("float32") for x in (positive, label_weights, vlr_region)
-    )
+    positive, label_weights, vlr_region = (as_float(x.flatten()) for x in (positive, label_weights, vlr_region))
     score = F.sigmoid(up(student_cls.detach()).max(axis=1).flatten())
     share = 1 / batch if batch_average else 1.0
     kd_weights = label_weights * positive / positive.sum().clip(min=1.0)
@@ -167,19 +168,47 @@ class LDLoss(nn.Layer):
         """
         sizes = [x.shape[2:] for x in student[0]]
         counts = [height * width for height, width in sizes]
-        anchors = square_anchors(sizes, strides, self.anchor_scale, cell_offset)
+        place = str(student[0][0].place)
+        anchors = _anchors(tuple(map(tuple, sizes)), tuple(strides), self.anchor_scale, cell_offset, place)
         assigned, region = atss_regions(anchors, counts, boxes, boxes_valid, self.topk, self.biased_positives)
-        assigned, region = (paddle.split(x, counts, axis=1) for x in ((assigned > 0).astype("float32"), region))
+        assigned = assigned.clip(max=1).astype("float32")
         factors = dict(self.weights)
         if self.kd_per_class:
             factors["kd"] *= student[0][0].shape[1] / COCO_CLASSES
-        total = dict.fromkeys(factors, 0.0)
-        for level in range(len(sizes)):
-            ours, theirs = ((cls[level], box[level]) for cls, box in (student, teacher))
-            weights = paddle.ones_like(assigned[level])
-            terms = ld_terms(
-                ours, theirs, assigned[level], weights, region[level], **self.temps, batch_average=self.batch_average
-            )
-            for name, term in zip(total, terms.values()):
-                total[name] = total[name] + term * factors[name]
-        return total
+        if kernels.on_cpu(student[0][0]):
+            levels = zip(*student, *teacher, *(paddle.split(x, counts, axis=1) for x in (assigned, region)))
+            terms = [self._terms((s, e), (t, d), a, paddle.ones_like(a), r) for s, e, t, d, a, r in levels]
+        else:
+            for side in zip(student, teacher):
+                check_levels("ld", *side)
+            sides = [[_as_one(levels) for levels in side] for side in (student, teacher)]
+            terms = [self._terms(*sides, assigned, _by_level(assigned, counts), region)]
+        by_name = zip(factors.items(), zip(*(each.values() for each in terms)))
+        return {name: functools.reduce(paddle.add, values) * factor for (name, factor), values in by_name}
+
+    def _terms(self, *inputs):
+        return ld_terms(*inputs, **self.temps, batch_average=self.batch_average)
+
+
+def _as_one(levels):
+    """Maps (N, C, H, W) of all levels as one of (N, C, A, 1)."""
+    return paddle.concat([up(x).flatten(2) for x in levels], axis=2).unsqueeze(3)
+
+
+def _by_level(positive, counts):
+    """The weights (A,) by which the mean over the positives of all levels is the sum of the means of each level."""
+    members = _members(tuple(counts), str(positive.place))
+    number = paddle.matmul(positive.sum(axis=0), members).clip(min=1.0)
+    return paddle.matmul(members, positive.sum().clip(min=1.0) / number).expand(positive.shape)
+
+
+# Constants are made once a size, on the device where they are needed.
+@functools.lru_cache(maxsize=64)
+def _anchors(sizes, strides, scale, cell_offset, place):
+    return square_anchors(sizes, strides, scale, cell_offset)
+
+
+@functools.lru_cache(maxsize=64)
+def _members(counts, place):
+    """(A, levels): 1 where a position is of a level."""
+    return paddle.concat([paddle.eye(len(counts))[i : i + 1].expand([n, -1]) for i, n in enumerate(counts)])

@@ -8,10 +8,10 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from .boxes import distances, giou_loss
-from .common import COCO_CLASSES, check_same_shape, frozen, full_precision, up
+from .boxes import expected, giou_loss
+from .common import COCO_CLASSES, as_float, check_same_shape, frozen, full_precision, up
 from .focal import soft_quality_focal
-from .kl import log_softmax
+from .kl import log_and_softmax
 from .ld import ld_rows
 from .ranks import averaged
 
@@ -52,22 +52,24 @@ def ppyoloe_terms(student, teacher, scores, positive, kd_temp=10.0, beta=2.0, fi
     for ours, theirs in zip(student, teacher):
         check_same_shape("ppyoloe", ours, theirs)
     (s_cls, s_box), (t_cls, t_box) = map(up, student), map(frozen, teacher)
-    positive = positive.astype("float32")
-    weight = scores.astype("float32").sum(axis=-1) * positive
+    positive = as_float(positive)
+    weight = as_float(scores).sum(axis=-1) * positive
     weight_sum, count = averaged(paddle.stack([weight.sum(), positive.sum()])).unbind()
     # A division by less than any weight: there is none, and the sum over it is 0.
     weight_mean = weight / weight_sum.clip(min=_EPS)
 
-    gap = giou_loss(distances(s_box, first_bin), distances(t_box, first_bin))
     batch, places, channels = s_box.shape
-    edges = [batch, places, 4, channels // 4]
-    cross_entropy = -F.softmax(t_box.reshape(edges), axis=-1) * log_softmax(s_box.reshape(edges), axis=-1)
+    s_box, t_box = (x.reshape([batch, places, 4, channels // 4]) for x in (s_box, t_box))
+    log_s, shares_s = log_and_softmax(s_box, axis=-1)
+    shares_t = F.softmax(t_box, axis=-1)
+    gap = giou_loss(expected(shares_s, first_bin), expected(shares_t, first_bin))
+    cross_entropy = (shares_t * log_s).sum(axis=[2, 3])
     classes = s_cls.shape[2]
     rows = ld_rows(*(F.sigmoid(x).reshape([-1, classes]) for x in (s_cls, t_cls)), kd_temp)
     return {
         "class": soft_quality_focal(s_cls, t_cls, beta) / weight_sum.clip(min=1.0 if batch_floor else batch / 8),
         "iou": (gap * weight_mean).sum(),
-        "dfl": (cross_entropy.sum(axis=[2, 3]) * weight_mean).sum() / 4,
+        "dfl": (cross_entropy * weight_mean).sum() * -0.25,
         "kd": (rows * positive.flatten()).sum() / count.clip(min=1.0),
     }
 
@@ -132,4 +134,4 @@ class PPYOLOELoss(nn.Layer):
 def _rows(levels):
     """Maps (N, C, H, W) of all levels as (N, A, C)."""
     # Up first: on CPU Paddle 2 cannot differentiate a concatenation of bfloat16.
-    return paddle.concat([up(x).flatten(2).transpose([0, 2, 1]) for x in levels], axis=1)
+    return paddle.concat([up(x).flatten(2) for x in levels], axis=2).transpose([0, 2, 1])
