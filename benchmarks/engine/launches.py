@@ -64,8 +64,9 @@ class Parts:
 
     def average_step(self):
         from ppkd.training.averaging import Averaging
+        from ppkd.training.precision import Precision
 
-        return Averaging(self._model.student, {"use_ema": True}).update
+        return Averaging(self._model.student, {"use_ema": True}, Precision({}, False)).update
 
     def skip_step(self):
         """Finding out whether a step is good, and putting back what it has changed if it is not."""

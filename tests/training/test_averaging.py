@@ -6,6 +6,9 @@ from paddle import nn
 
 from ppkd.bridge.workspace import import_ppdet
 from ppkd.training.averaging import Averaging
+from ppkd.training.precision import Precision
+
+WHOLE = Precision({}, False)
 
 
 def layer(numbers=False):
@@ -36,7 +39,7 @@ def test_the_average_is_ppdets_to_the_bit(kind):
     from ppdet.optimizer import ModelEMA
 
     made = layer(numbers=True)
-    ours = Averaging(made, {"use_ema": True, "ema_decay_type": kind, "ema_black_list": ["2.weight"]})
+    ours = Averaging(made, {"use_ema": True, "ema_decay_type": kind, "ema_black_list": ["2.weight"]}, WHOLE)
     theirs = ModelEMA(made, decay=0.9998, ema_decay_type=kind, ema_black_list=["2.weight"])
     for step in range(4):
         move(made, step)
@@ -51,7 +54,7 @@ def test_the_average_is_ppdets_to_the_bit(kind):
 
 def test_an_average_that_was_restored_goes_on():
     made = layer()
-    whole, first, second = (Averaging(made, {"use_ema": True}) for _ in range(3))
+    whole, first, second = (Averaging(made, {"use_ema": True}, WHOLE) for _ in range(3))
     for step in range(3):
         move(made, step)
         whole.update()
