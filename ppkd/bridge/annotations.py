@@ -65,13 +65,12 @@ def weigh(tidied, found, masks=False, evaluated=False, load_crowd=False):
         Ids of the images that have a box which is kept.
     """
     content = tidied.content
-    images = {image["id"]: image for image in content["images"]}
-    full, of_category = set(), collections.Counter()
+    images = {image["id"]: (image, image["width"], image["height"]) for image in content["images"]}
+    full, classes, copies, shape = set(), [], set(), _Shape()
     entries = content.get("annotations", ())
-    shape, copies = _Shape(), set()
     found.listed = len(entries) + tidied.unused
     for entry in entries:
-        image = images[entry["image_id"]]
+        image, wide, tall = images[entry["image_id"]]
         kind = _loss(entry, load_crowd)
         # pycocotools looks at the masks of all, those that training leaves out as well.
         if masks and (evaluated or kind is None) and not _has_mask(entry, image):
@@ -80,17 +79,18 @@ def weigh(tidied, found, masks=False, evaluated=False, load_crowd=False):
         if kind is not None:
             found.note(kind, _shown(entry, image))
             continue
-        of_category[entry["category_id"]] += 1
+        classes.append(entry["category_id"])
         key = hash((entry["image_id"], entry["category_id"], *entry["bbox"]))
         if key in copies:
             found.note("copied-box", _shown(entry, image))
         copies.add(key)
-        kind = shape.add(entry["bbox"], image)
+        kind = shape.add(*entry["bbox"], wide, tall)
         if kind is not None:
             found.note(kind, _shown(entry, image))
         if kind != "box-outside":
             found.kept += 1
         full.add(entry["image_id"])
+    of_category = collections.Counter(classes)
     for image in content["images"] if "annotations" in content else ():
         if image["id"] not in full:
             found.note("no-boxes", image["file_name"])
@@ -143,16 +143,14 @@ class _Shape:
         self._boxes = self._small = self._beyond = self._corners = 0
         self._example = ""
 
-    def add(self, box, image):
-        """Count a box; its kind if it lies outside of its image or reaches beyond it."""
-        x, y, width, height = box
-        wide, tall = image["width"], image["height"]
+    def add(self, x, y, width, height, wide, tall):
+        """Count a box; its kind if it lies outside of its image, `wide` and `tall`, or reaches beyond it."""
         self._boxes += 1
         if width <= 1 and height <= 1 and 0 <= x <= 1 and 0 <= y <= 1:
             self._small += 1
         # What would be two corners inside of the image.
         self._corners += x < width <= wide + _SLACK and y < height <= tall + _SLACK
-        if min(x, y) >= -_SLACK and x + width <= wide + _SLACK and y + height <= tall + _SLACK:
+        if x >= -_SLACK and y >= -_SLACK and x + width <= wide + _SLACK and y + height <= tall + _SLACK:
             return None
         self._beyond += 1
         self._example = self._example or f"{x:g}, {y:g}, {width:g}, {height:g} in {wide:g} x {tall:g}"

@@ -2,16 +2,16 @@
 
 import collections
 import hashlib
-import json
-import mmap
+import math
 import os
+import time
 
-from ppkd.bridge.coco_reading import read_tidied
+from ppkd.bridge.annotation_file import category_names
 from ppkd.errors import UserError
 from ppkd.files.regular import open_file
 
-# Where `categories` are looked for without reading all of a file, in bytes.
-_WINDOW = 1 << 20
+# How many bytes at the end of an image are compared first.
+_END = 256
 
 
 def compare_categories(config):
@@ -51,60 +51,44 @@ def _plain(name):
     return str(name).strip().casefold()
 
 
-def category_names(path):
-    """Names of an annotation file's categories in the order of the file, in which ppdet numbers them.
-
-    Of a file of hundreds of megabytes only the part that holds them is read.
-
-    Raises:
-        UserError: it is no annotation file.
-        OSError: it cannot be read.
-    """
-    categories = _quick(path)
-    if categories is None:
-        categories = read_tidied(path, ("categories",)).content["categories"]
-    return [str(entry["name"]) for entry in {str(entry["id"]): entry for entry in categories}.values()]
-
-
-def _quick(path):
-    """The list behind the one place that says ``"categories":``, or None."""
-    with open_file(path, "rb") as file:
-        if not os.fstat(file.fileno()).st_size:
-            return None
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            key = b'"categories"'
-            at = data.rfind(key)
-            if at < 0 or data.find(key) != at:
-                return None
-            text = data[at + len(key) : at + _WINDOW].decode("utf-8", "ignore").lstrip().lstrip(":").lstrip()
-    try:
-        found, _ = json.JSONDecoder().raw_decode(text)
-    except ValueError:
-        return None
-    sound = isinstance(found, list) and all(isinstance(x, dict) and "name" in x and "id" in x for x in found)
-    return found if sound else None
-
-
-def same_files(first, second):
-    """Files of equal content in two sets, yielded as pairs; none of a size that is in one set alone is read.
+def same_files(first, second, seconds=math.inf):
+    """Files of equal content in two sets, yielded as pairs. Files are told apart by size, then by their ends; the few
+    that are alike so far are read.
 
     Args:
         first, second: iterables of paths.
+        seconds: how long to look.
+
+    Raises:
+        TimeoutError: not all was looked at in this time.
     """
-    sizes = collections.defaultdict(list)
-    for path in first:
+    end = time.monotonic() + seconds
+    sizes, digests, ends = collections.defaultdict(list), {}, {}
+    for path in _until(end, first):
         sizes[_size(path)].append(path)
-    hashed = {}
-    for path in second:
+    for path in _until(end, second):
         alike = sizes.get(_size(path), ())
-        if alike:
-            digest = _digest(path)
-            for other in alike:
-                if hashed.setdefault(other, None) is None:
-                    hashed[other] = _digest(other)
-                if digest is not None and hashed[other] == digest:
-                    yield path, other
-                    break
+        for other in [path] if path in alike else _until(end, alike):
+            same = path == other or (
+                _known(ends, path, _end) == _known(ends, other, _end) is not None
+                and _known(digests, path, _digest) == _known(digests, other, _digest) is not None
+            )
+            if same:
+                yield path, other
+                break
+
+
+def _until(end, paths):
+    for path in paths:
+        if time.monotonic() > end:
+            raise TimeoutError
+        yield path
+
+
+def _known(found, path, look):
+    if path not in found:
+        found[path] = look(path)
+    return found[path]
 
 
 def _size(path):
@@ -114,9 +98,19 @@ def _size(path):
         return None
 
 
+def _end(path):
+    """The last bytes of a file: unlike the first, those of two photographs are never the same."""
+    try:
+        with open_file(path, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _END))
+            return file.read()
+    except OSError:
+        return None
+
+
 def _digest(path):
     try:
         with open_file(path, "rb") as file:
-            return hashlib.file_digest(file, "blake2b").hexdigest()
+            return hashlib.file_digest(file, "blake2b").digest()
     except OSError:
         return None

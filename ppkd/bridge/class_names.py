@@ -8,7 +8,7 @@ import json
 import os
 import tempfile
 
-from ppkd.bridge.own_data import read_annotations
+from ppkd.bridge.annotation_file import category_names, read_categories
 from ppkd.errors import UserError
 from ppkd.files.class_names import KEY, given_names, names_beside
 from ppkd.files.regular import open_file
@@ -193,7 +193,7 @@ def _ids(config, names):
         path = _labels(config.get(section), section)
         if path and path.endswith(".json") and os.path.isfile(path):
             with contextlib.suppress(UserError, KeyError, TypeError):
-                entries = read_annotations(path, ("categories",))["categories"]
+                entries = read_categories(path)
                 if [str(entry["name"]) for entry in entries] == names:
                     return [entry["id"] for entry in entries]
     return range(len(names))
@@ -240,11 +240,7 @@ def _read(path):
         return names[1:] if names[:1] == ["background"] else names
     if not path.endswith(".json"):
         raise UserError(f"{path}: neither .json nor .txt")
-    try:
-        # In the order of the file, as ppdet numbers them; `own_data.read_categories` sorts by id.
-        return [str(category["name"]) for category in read_annotations(path, ("categories",))["categories"]]
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path}: not a COCO annotation file ({error!r})") from error
+    return category_names(path)
 
 
 def _coco_names():

@@ -11,6 +11,7 @@ import os
 from ppkd.files.write import write_text
 
 _LARGEST = 2**63 - 1  # of a tensor's whole numbers
+_NUMBERS, _FAR = {int, float}, 1e15
 _FALSE, _TRUE = ("", "0", "false", "no"), ("1", "true", "yes")
 
 
@@ -112,12 +113,19 @@ class Tidied:
                 return None
             return numbers[given] if given in numbers else by_whole.get(_whole(given))
 
+        find.by_whole = by_whole
         return find
 
     def _annotations(self, entries):
         note, image_of, category_of, found = self._note, self._image, self._category, self._found
         kept, seen, renumber = [], set(), False
         for number, entry in enumerate(entries):
+            if _is_plain(entry, image_of.by_whole, category_of.by_whole) and entry["id"] not in seen:
+                entry["image_id"] = image_of.by_whole[entry["image_id"]]
+                entry["category_id"] = category_of.by_whole[entry["category_id"]]
+                seen.add(entry["id"])
+                kept.append(entry)
+                continue
             if not isinstance(entry, dict):
                 note("broken-annotation", f"entry {number} is no mapping")
                 continue
@@ -197,6 +205,36 @@ class Tidied:
         return True
 
 
+def _is_plain(entry, images, categories):
+    """Whether an annotation is as nearly all are: nothing is told of it, and only its ids may become others.
+
+    This is for time alone: all others are looked at key by key.
+    """
+    try:
+        x, y, width, height = box = entry["bbox"]
+        area, parts = entry["area"], entry.get("segmentation")
+        return (
+            type(entry["id"]) is int
+            and entry["id"] > 0
+            and type(entry["image_id"]) is int
+            and entry["image_id"] in images
+            and type(entry["category_id"]) is int
+            and entry["category_id"] in categories
+            and type(entry["iscrowd"]) is int
+            and "ignore" not in entry
+            and type(box) is list
+            and {type(x), type(y), type(width), type(height), type(area)} <= _NUMBERS
+            and -_FAR < x < _FAR
+            and -_FAR < y < _FAR
+            and -_FAR < width < _FAR
+            and -_FAR < height < _FAR
+            and -_FAR < area < _FAR
+            and (type(parts) is not list or not parts or _polygons(parts) is parts)
+        )
+    except (KeyError, TypeError, ValueError):
+        return False
+
+
 def _entries(value):
     return value if isinstance(value, list) else []
 
@@ -210,7 +248,10 @@ def _polygons(parts):
     """Those parts of a polygon that are an outline; pycocotools takes two points for a box, and fails on none."""
     if type(parts[0]) is not list:
         parts = [parts]  # one outline without a list around it
-    if all(type(part) is list and len(part) >= 6 and not len(part) % 2 for part in parts):
+    for part in parts:
+        if type(part) is not list or len(part) < 6 or len(part) % 2:
+            break
+    else:
         return parts
     return [part for part in parts if isinstance(part, list) and len(part) >= 6 and not len(part) % 2]
 

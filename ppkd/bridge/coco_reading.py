@@ -3,8 +3,8 @@
 import contextlib
 import gc
 
+from ppkd.bridge.annotation_file import read_annotations
 from ppkd.bridge.coco import Tidied
-from ppkd.bridge.own_data import read_annotations
 
 _handed, _seen = {}, []
 
@@ -20,10 +20,17 @@ def read_tidied(path, keys=(), note=None):
     Raises:
         UserError: the file is missing, is not JSON, or lacks a key.
     """
-    collects = gc.isenabled()
-    gc.disable()  # millions of new objects, none of them garbage: looking for it takes longer than reading
-    try:
+    with uncollected():
         return Tidied(read_annotations(path, keys), note)
+
+
+@contextlib.contextmanager
+def uncollected():
+    """A block that makes millions of objects, none of them garbage: to look for it takes longer than to make them."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
     finally:
         if collects:
             gc.enable()

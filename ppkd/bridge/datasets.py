@@ -3,13 +3,16 @@
 import contextlib
 import os
 
+from ppkd.bridge.annotation_file import read_annotations
 from ppkd.bridge.annotations import LOSSES, Found, weigh
 from ppkd.bridge.bad_images import missing_images
-from ppkd.bridge.between import compare_categories
-from ppkd.bridge.coco_reading import handed_over, read_tidied
+from ppkd.bridge.between import compare_categories, same_files
+from ppkd.bridge.coco import Tidied
+from ppkd.bridge.coco_reading import handed_over, read_tidied, uncollected
 from ppkd.bridge.kinds import ANNOTATIONS, ERROR, WARNING
 from ppkd.bridge.missing import cure_of
-from ppkd.bridge.own_data import finds_masks, read_annotations
+from ppkd.bridge.own_data import finds_masks
+from ppkd.bridge.voc import is_voc, read_voc
 from ppkd.bridge.workspace import create
 from ppkd.errors import UserError
 from ppkd.files.paths import Folder
@@ -21,6 +24,8 @@ _COCO = (
     "page of https://cocodataset.org (20 GB) and unpack them into that folder. If you have it already, point to it "
     "with -o dataset_dir=/path/to/coco; for data of your own see docs/own_data.md"
 )
+# How long a run that evaluates as it trains may look for images that are in both of its sets.
+_SECONDS = 10
 _OWN = (
     "Put it there, or point elsewhere with -o dataset_dir=... {split}_images=... {split}_annotations=... "
     "(docs/own_data.md)"
@@ -52,7 +57,7 @@ def open_dataset(section, config):
         _check_inside(section, dataset, _listed(dataset), config)
     handed = _checked(section, dataset, path, config)
     try:
-        with missing_images() as missing, handed, hushed():
+        with missing_images() as missing, handed, hushed(), uncollected():
             dataset.parse_dataset()
     except _BROKEN as error:
         raise UserError(f"{section}: {_why(section, dataset, path, error)}") from error
@@ -61,7 +66,7 @@ def open_dataset(section, config):
         raise UserError(f"{section}: no image of {path} was found under {_images(dataset)}{cure}")
     if getattr(dataset, "load_image_only", False) and not config.get("save_prediction_only"):
         raise UserError(f"{section}: {path} has no `annotations`: nothing to learn from, or to compare with")
-    _check_inside(section, dataset, [record["im_file"] for record in dataset.roidbs if "im_file" in record], config)
+    _check_inside(section, dataset, files_of(dataset), config)
     dataset.missing_images = missing
     cure = _cure(missing, section, dataset)
     if missing and (section != "TrainDataset" or cure):  # those of the training are told and counted by it
@@ -79,12 +84,41 @@ def open_dataset(section, config):
 def check_sets(config):
     """Open the validation set, and compare it with the training set, before a run that evaluates as it trains.
 
+    Returns:
+        Paths of the validation images.
+
     Raises:
         UserError: as `open_dataset`, or classes are numbered otherwise in the one than in the other.
     """
-    open_dataset("EvalDataset", config)
+    dataset = open_dataset("EvalDataset", config)
     if told := tell_categories(config):
         raise UserError(f"EvalDataset: {told}")
+    return files_of(dataset)
+
+
+def files_of(dataset):
+    """Paths of the images of a parsed data set."""
+    return [record["im_file"] for record in dataset.roidbs if "im_file" in record]
+
+
+def tell_same_images(trained, validated):
+    """Warn where images that a run is evaluated on are, by content, images that it trains on.
+
+    Args:
+        trained, validated: paths of the images.
+    """
+    found = []
+    try:
+        for pair in same_files(trained, validated, _SECONDS):
+            found.append(pair)
+    except TimeoutError:
+        logger().info(
+            "EvalDataset: not all images were compared with the training set's in %d s; ppkd doctor --data does it",
+            _SECONDS,
+        )
+    if found:
+        what = f"{len(found)} of {len(validated)} images are training images too, the first: {' is '.join(found[0])}"
+        logger().warning("EvalDataset: %s: same-image: %s", what, ANNOTATIONS["same-image"][1])
 
 
 def tell_categories(config):
@@ -98,8 +132,8 @@ def tell_categories(config):
 
 
 def judge(section, config, path, found, load_crowd=False):
-    """Read an annotation file in COCO's format and note all that is wrong with it: what training and evaluation start
-    by, and what ``ppkd doctor --data`` tells.
+    """Read annotations in COCO's or Pascal VOC's format and note all that is wrong with them: what training and
+    evaluation start by, and what ``ppkd doctor --data`` tells.
 
     Args:
         section: ``TrainDataset`` or ``EvalDataset``.
@@ -114,19 +148,24 @@ def judge(section, config, path, found, load_crowd=False):
     Raises:
         UserError: it is missing or no annotation file at all.
     """
-    tidied = read_tidied(path, ("images", "categories"), found.note)
     evaluated = section != "TrainDataset"
-    return tidied, weigh(tidied, found, finds_masks(config), evaluated, load_crowd)
+    with uncollected():
+        if is_voc(config.get(section)):
+            tidied = Tidied(read_voc(config[section], found.note), found.note)
+        else:
+            tidied = read_tidied(path, ("images", "categories"), found.note)
+        return tidied, weigh(tidied, found, finds_masks(config), evaluated, load_crowd)
 
 
 def _checked(section, dataset, path, config):
     """Refuse and tell what `judge` finds; a block in which ppdet gets the content without reading the file again."""
     dataset.original_ids = {}
-    if type(dataset).__name__ != "COCODataSet" or not str(path).endswith(".json"):
+    of_coco = type(dataset).__name__ == "COCODataSet" and str(path).endswith(".json")
+    if not of_coco and not is_voc(config.get(section)):
         return contextlib.nullcontext()
     found, predicts = Found(), bool(config.get("save_prediction_only"))
     try:
-        tidied, _ = judge(section, config, path, found, dataset.load_crowd)
+        tidied, _ = judge(section, config, path, found, getattr(dataset, "load_crowd", False))
     except UserError as error:
         raise UserError(f"{section}: {error}") from None
     if not tidied.content["images"] and not found.of(ERROR):
@@ -141,7 +180,7 @@ def _checked(section, dataset, path, config):
         reasons = ", ".join(f"{found.counts[kind]} {kind}" for kind in LOSSES if found.counts[kind])
         logger().info("%s: %s: %d of %d boxes are left: %s", section, path, found.kept, found.listed, reasons)
     dataset.original_ids = tidied.original
-    return handed_over(path, tidied.content)
+    return handed_over(path, tidied.content) if of_coco else contextlib.nullcontext()
 
 
 def _listed(dataset):

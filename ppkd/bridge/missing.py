@@ -2,6 +2,7 @@
 
 import os
 import re
+import unicodedata
 import urllib.parse
 
 # How many of the missing ones are looked for elsewhere, and in how many folders.
@@ -59,11 +60,16 @@ def _below(folder):
 
 
 def _alike(folder, base):
-    """A file of another spelling: capitals, or another ending."""
+    """A file of another spelling: capitals, letters with marks as one sign or as two, or another ending."""
     try:
         names = os.listdir(folder)
     except OSError:
         return None
-    lower, stem = base.lower(), os.path.splitext(base.lower())[0]
-    alike = [name for name in names if name.lower() == lower]
-    return next(iter(alike or [name for name in names if os.path.splitext(name.lower())[0] == stem]), None)
+    lower = _plain(base)
+    alike = [name for name in names if _plain(name) == lower]
+    stem = os.path.splitext(lower)[0]
+    return next(iter(alike or [name for name in names if os.path.splitext(_plain(name))[0] == stem]), None)
+
+
+def _plain(name):
+    return unicodedata.normalize("NFC", name).strip().lower()

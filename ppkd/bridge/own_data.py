@@ -1,14 +1,11 @@
 """Short keys for a data set of the user's own, expanded into ppdet's three data set sections."""
 
-import json
 import os
 
+from ppkd.bridge.annotation_file import EXAMPLE, read_categories
 from ppkd.errors import UserError
 from ppkd.files.class_names import KEY, given_names, names_beside
-from ppkd.files.regular import open_file
 from ppkd.files.yaml_io import Tagged
-
-_EXAMPLE = "-o dataset_dir=/data/mine train_annotations=annotations/train.json"
 
 KEYS = ("dataset_dir", "train_images", "train_annotations", "val_images", "val_annotations", "allow_empty")
 
@@ -57,7 +54,7 @@ def _count(config):
     if not given:
         raise UserError(
             "num_classes: auto counts the categories of the training annotations, and none are given. Set them, "
-            f"for example {_EXAMPLE}, or set num_classes to a number"
+            f"for example {EXAMPLE}, or set num_classes to a number"
         )
     return len(read_categories(path))
 
@@ -91,51 +88,3 @@ def finds_masks(config):
     if name == "CascadeRCNN":
         return bool((config.get(name) or {}).get("mask_head"))
     return name in ("MaskRCNN", "SOLO", "SOLOv2")
-
-
-def read_categories(path):
-    """Category names of a COCO annotation file, in the order of their ids.
-
-    Raises:
-        UserError: the file is missing, is not JSON, or has no categories.
-    """
-    categories = read_annotations(path, ("categories",))["categories"]
-    try:
-        names = [str(c["name"]) for c in sorted(categories, key=lambda c: c["id"])]
-    except (KeyError, TypeError) as error:
-        raise UserError(
-            f"{path}: not a COCO annotation file: every category needs a `name` and an `id` ({error!r})"
-        ) from None
-    if not names:
-        raise UserError(f"{path}: its `categories` are empty, so there is nothing to detect")
-    return names
-
-
-def read_annotations(path, keys):
-    """Read a COCO annotation file.
-
-    Args:
-        path: the file.
-        keys: top-level keys that have to be there.
-
-    Raises:
-        UserError: the file is missing, is not JSON, or lacks a key.
-    """
-    try:
-        with open_file(path, encoding="utf-8") as file:
-            content = json.load(file)
-    except FileNotFoundError:
-        raise UserError(
-            f"{path}: no such annotation file (looked for {os.path.abspath(path)}). Set dataset_dir and "
-            f"train_annotations, for example {_EXAMPLE}"
-        ) from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: broken JSON: {error}") from None
-    found = list(content) if isinstance(content, dict) else []
-    missing = [key for key in keys if key not in found]
-    if missing:
-        what = f"its keys are {', '.join(map(str, found[:6]))}" if found else f"it holds a {type(content).__name__}"
-        raise UserError(f"{path}: not a COCO annotation file: no {' and no '.join(missing)} in it ({what})")
-    return content

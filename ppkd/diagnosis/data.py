@@ -13,6 +13,7 @@ from ppkd.bridge.between import compare_categories, same_files
 from ppkd.bridge.datasets import check_files, judge
 from ppkd.bridge.images import ENDINGS, BadImage, decode, header, read
 from ppkd.bridge.kinds import ANNOTATIONS, ERROR, LEVELS, NOTE, WARNING
+from ppkd.bridge.voc import is_voc
 from ppkd.errors import UserError
 from ppkd.files.paths import Folder
 from ppkd.terminal.log import duration, logger
@@ -33,7 +34,6 @@ KINDS = {
     **ANNOTATIONS,
     "image-size": (WARNING, "the boxes do not fit the image: training takes the file's size, not the annotated one"),
     "huge-image": (WARNING, "slow to load; store it smaller"),
-    "same-image": (WARNING, "the image is in both sets: AP tells how well it is remembered"),
     "cmyk-image": (NOTE, "converted to RGB; colours may be off"),
     "16-bit-image": (NOTE, "reduced to 8 bits"),
     "other-format": (NOTE, "read all the same; its name has the ending of another format"),
@@ -89,8 +89,8 @@ def _scan(section, config):
     given, allow_outside = config[section], config.get("allow_outside") is True
     folder = str(given.get("dataset_dir") or "")
     path = os.path.join(folder, str(given.get("anno_path") or ""))
-    if not path.endswith(".json"):
-        raise UserError(f"{section}: {path}: only annotations in COCO's format (.json) are looked at")
+    if not path.endswith(".json") and not is_voc(given):
+        raise UserError(f"{section}: {path}: only annotations in COCO's format (.json) and Pascal VOC's are looked at")
     scan = Scan(section, path)
     tidied, with_boxes = judge(section, config, path, scan, bool(given.get("load_crowd")))
     images, scan.boxes = tidied.content["images"], scan.listed

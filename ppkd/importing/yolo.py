@@ -36,7 +36,7 @@ def read(source):
             continue
         found = next((labels[p] for p in _places(image) if p in labels), None)
         without += found is None
-        rows = [] if found is None else _rows(found, source)
+        rows = [] if found is None else _rows(found, source, bool(content.get("kpt_shape")))
         source.pictures.append(_picture(image, rows, split, found or path))
     if without == len(source.images.paths):
         raise UserError(f"{source.folder}: none of {without} images has a label file (labels/NAME.txt, or beside it)")
@@ -52,8 +52,8 @@ def _picture(image, rows, split, where):
     return Picture(image, shapes, split, where)
 
 
-def _rows(path, source):
-    """``(name, points as shares, whether they are a polygon)`` of each line."""
+def _rows(path, source, poses):
+    """``(name, points as shares, whether they are a polygon)`` of each line; of poses a box, with points behind it."""
     rows = []
     for place, line in enumerate(read_text(path).splitlines(), 1):
         words, where = line.split(), f"{path}:{place}"
@@ -63,6 +63,9 @@ def _rows(path, source):
         if index != int(index) or not 0 <= index < len(source.names):
             raise UserError(f"{where}: class {index:g}, and there are names for 0 to {len(source.names) - 1}")
         name = source.names[int(index)]
+        if poses and len(values) > 4:
+            source.dropped["keypoints behind boxes"] += 1
+            values = values[:4]
         if any(value < 1 - _EDGE or value > _EDGE for value in values[: len(values) // 2 * 2]):
             raise UserError(f"{where}: shares of width and height are 0 to 1, found {max(values, key=abs):g}")
         if len(values) == 5:
@@ -91,7 +94,7 @@ def _places(image):
 
 def _splits(content, path, images):
     """Image -> split by a ``data.yaml``, whose paths are often those of another machine; empty if it says none."""
-    found, root = {}, os.path.dirname(path)
+    found, root, agreed = {}, os.path.dirname(path), {}
     for key, split in SPLITS.items():
         entries = content.get(key) or []
         for entry in [entries] if isinstance(entries, str) else entries:
@@ -105,14 +108,16 @@ def _splits(content, path, images):
             ours = [part for part in entry.split("/") if part not in ("", ".", "..")]
             for image in images.paths:
                 parts = os.path.relpath(os.path.dirname(image), root).split(os.sep)
-                if _within(parts, ours):
-                    found.setdefault(image, split)
+                if (agreement := _within(parts, ours)) > agreed.get(image, -1):
+                    found[image], agreed[image] = split, agreement
     return found
 
 
 def _within(parts, wanted):
-    """Whether a folder is the wanted one or below it, of whose path any beginning may be another machine's."""
-    return any(parts[: len(tail)] == tail for tail in (wanted[at:] for at in range(len(wanted))))
+    """How many folders say that a folder is the wanted one or below it; any beginning of the wanted path may be another
+    machine's, so that its end counts. -1 says that it is not; a wanted one without a name holds all."""
+    tails = (wanted[at:] for at in range(len(wanted)))
+    return next((len(tail) for tail in tails if parts[: len(tail)] == tail), -1 if wanted else 0)
 
 
 def _yaml(folder):

@@ -12,6 +12,7 @@ from paddle.io.dataloader.dataloader_iter import _DataLoaderIterSingleProcess
 
 from ppkd.bridge.bad_images import BAD, STAND_IN, BadImages, Checked, marked, told
 from ppkd.bridge.compat import yolox_sizes
+from ppkd.bridge.datasets import files_of
 from ppkd.bridge.ground_truth import keep_ground_truth
 from ppkd.bridge.images import BadImage
 from ppkd.errors import UserError
@@ -40,6 +41,9 @@ class TrainLoader:
         seed: seed of the run.
         bad: `bad_images.BadImages` of the run, which counts those that are left out.
 
+    Attributes:
+        files: paths of the images.
+
     Raises:
         UserError: fewer images than one batch has; too many of them missing. The same from `epoch` for unreadable ones.
     """
@@ -48,7 +52,7 @@ class TrainLoader:
         keep_ground_truth(reader._batch_transforms, reader._sample_transforms)
         dataset.set_transform(Checked(reader._sample_transforms))
         dataset.set_kwargs(**reader.kwargs)
-        self._dataset, self._bad = dataset, bad or BadImages()
+        self._dataset, self._bad, self.files = dataset, bad or BadImages(), files_of(dataset)
         missing = getattr(dataset, "missing_images", [])
         self._images = len(dataset.roidbs) + len(missing)
         self._bad.add([(file, "missing") for file in missing], self._images)

@@ -9,6 +9,7 @@ from paddle import distributed as dist
 
 from ppkd.bridge.class_names import names_of_training, tell_taught
 from ppkd.bridge.compat.loader_processes import lost_processes_are_told
+from ppkd.bridge.datasets import tell_same_images
 from ppkd.bridge.operators import check_operators
 from ppkd.bridge.workspace import create, scope
 from ppkd.build import build_model
@@ -83,9 +84,11 @@ class Trainer:
         self.digest, self.names = digest(recipe, self.ranks), names_of_training(self.config)
         state = state_to_go_on(recipe, resume, force, self.digest, self.names)
         if validate:
-            Validation.check(recipe)
+            validated = Validation.check(recipe)
         self._stages = Stages(self.config, self.seed)
         loader = self._stages.loader(state["epoch"] if state else 0)
+        if validate and self.rank == 0:
+            tell_same_images(loader.files, validated)
         self.standing = Standing(len(loader), batch_size.accumulate)
         # Initial weights are the first that is drawn.
         seed_everything(self.seed)

@@ -38,12 +38,15 @@ class Validation:
     def check(recipe):
         """Refuse what would fail after the first epoch.
 
+        Returns:
+            Paths of the images.
+
         Raises:
             UserError: readers or sets that cannot be evaluated with.
         """
         check_reader(recipe.student)
         check_sizes(recipe, reader_size(recipe.student, "EvalReader"), EVAL_SIZE)
-        check_sets(recipe.student)
+        return check_sets(recipe.student)
 
     def evaluate(self):
         """Evaluate the student as it is, and keep its weights if they are the best so far."""

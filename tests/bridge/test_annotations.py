@@ -4,8 +4,10 @@ import json
 
 import pytest
 
+from ppkd.bridge import datasets
+from ppkd.bridge.annotation_file import category_names
 from ppkd.bridge.annotations import Found, weigh
-from ppkd.bridge.between import category_names, compare_categories, same_files
+from ppkd.bridge.between import compare_categories, same_files
 from ppkd.bridge.coco import Tidied
 from ppkd.bridge.missing import cure_of
 
@@ -171,8 +173,43 @@ def test_the_same_image_in_both_sets_is_known_by_its_content(tmp_path, monkeypat
         (tmp_path / name).write_bytes(data)
     first, second = ([str(tmp_path / name) for name in names] for names in ("abc", "defg"))
     assert list(same_files(first, second)) == [(second[0], first[1])]
+    assert list(same_files(first, first)) == [(path, path) for path in first]
+    with pytest.raises(TimeoutError):
+        list(same_files(first, second, seconds=0))
     monkeypatch.setattr("ppkd.bridge.between.open_file", lambda *_: pytest.fail("read"))
     assert not list(same_files(first[2:], second)), "sizes differ, so nothing is read"
+    assert list(same_files(first, first)), "one file is one file"
+
+
+def test_photographs_of_one_size_are_told_apart_by_their_ends(tmp_path, monkeypatch):
+    """Of a large set every size is met many times."""
+    paths = [tmp_path / str(n) for n in range(6)]
+    for n, path in enumerate(paths):
+        path.write_bytes(bytes(5000) + b"the end of %d" % (n % 5))
+    paths[5].write_bytes(b"other" + paths[0].read_bytes()[5:])
+    monkeypatch.setattr("ppkd.bridge.between._digest", lambda path: read.append(path) or path.read_bytes())
+    read = []
+    assert not list(same_files(paths[:3], paths[3:])) and sorted(read) == [paths[0], paths[5]]
+    paths[4].write_bytes(paths[1].read_bytes())
+    assert list(same_files(paths[:3], paths[3:])) == [(paths[4], paths[1])]
+
+
+def test_how_a_run_tells_images_of_both_sets(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(datasets.logger(), "warning", lambda text, *values: said.append(text % values))
+    monkeypatch.setattr(datasets.logger(), "info", lambda text, *values: said.append(text % values))
+    for name, data in {"a": b"one", "b": b"two", "c": b"two", "d": b"six"}.items():
+        (tmp_path / name).write_bytes(data)
+    a, b, c, d = (str(tmp_path / name) for name in "abcd")
+    datasets.tell_same_images([a, b], [d])
+    assert not said
+    datasets.tell_same_images([a, b], [c, d])
+    told = f"EvalDataset: 1 of 2 images are training images too, the first: {c} is {b}: same-image: "
+    assert said.pop().startswith(told)
+    monkeypatch.setattr(datasets, "_SECONDS", -1)
+    datasets.tell_same_images([a, b], [c, d])
+    told = "EvalDataset: not all images were compared with the training set's in -1 s; ppkd doctor --data does it"
+    assert said == [told]
 
 
 @pytest.mark.parametrize(
@@ -187,6 +224,8 @@ def test_the_same_image_in_both_sets_is_known_by_its_content(tmp_path, monkeypat
         ("b.jpg", "is in {root}/images/deep: set -o train_images=images/deep"),
         ("A.JPG", "there is a.jpg: write `file_name` so"),
         ("a.png", "there is a.jpg: write `file_name` so"),
+        ("gro\u0308\u00dfe.jpg", "there is gr\u00f6\u00dfe.jpg: write `file_name` so"),
+        ("a.jpg ", "there is a.jpg: write `file_name` so"),
         ("c.jpg", ""),
     ],
 )
@@ -194,6 +233,7 @@ def test_the_message_says_what_would_find_the_images(name, told, tmp_path):
     root, folder = str(tmp_path), str(tmp_path / "images")
     (tmp_path / "images" / "deep").mkdir(parents=True)
     (tmp_path / "images" / "a.jpg").touch()
+    (tmp_path / "images" / "gr\u00f6\u00dfe.jpg").touch()
     (tmp_path / "images" / "deep" / "b.jpg").touch()
     path = name if name.startswith("/") else f"{folder}/{name}"
     cure = cure_of([path], root, folder, "train")

@@ -261,5 +261,5 @@ def test_without_anything_to_examine():
 def test_annotations_of_another_format(copied):
     folder, _, _ = copied
     (folder / "list.txt").write_text("a.jpg a.xml")
-    with pytest.raises(UserError, match="only annotations in COCO's format"):
+    with pytest.raises(UserError, match="only annotations in COCO's format .* and Pascal VOC's"):
         scan(folder, "num_classes=3", "train_annotations=list.txt")

@@ -6,9 +6,9 @@ import socket
 
 import pytest
 
+from ppkd.bridge.annotation_file import read_annotations
 from ppkd.bridge.datasets import check_files
 from ppkd.bridge.images import BadImage, decode, fault, read
-from ppkd.bridge.own_data import read_annotations
 from ppkd.errors import UserError
 from ppkd.files.regular import NotAFile, open_file
 from ppkd.files.tensor_files import read_tensors

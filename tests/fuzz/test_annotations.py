@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+from ppkd.bridge.annotation_file import category_names
 from ppkd.bridge.datasets import open_dataset
-from ppkd.bridge.own_data import read_categories
 from ppkd.bridge.workspace import scope
 from ppkd.diagnosis.data import KINDS, as_json, as_text, scan_data, verdict
 from ppkd.diagnosis.findings import ERROR
@@ -129,7 +129,7 @@ def check(config, path, quiet):
             assert np.isfinite(boxes).all() and (boxes[:, 2:] > boxes[:, :2]).all()
             assert ((record["gt_class"] >= 0) & (record["gt_class"] < 2)).all()
     try:
-        assert all(isinstance(name, str) for name in read_categories(str(path)))
+        assert all(isinstance(name, str) for name in category_names(str(path)))
     except UserError as error:
         assert str(path) in str(error)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ppkd.importing.convert import convert, read
+from ppkd.importing.yolo import _within
 from tests.helpers_tools import write
 
 # name -> objects as (class, x1, y1, x2, y2); images are 80 wide and 40 high.
@@ -193,3 +194,37 @@ def test_label_studios_boxes_turn_about_their_upper_left_corner(tmp_path):
     (picture_,) = read(str(tmp_path))[0].pictures
     xs, ys = zip(*picture_.shapes(WIDTH, HEIGHT)[0].points)
     assert np.allclose([min(xs), min(ys), max(xs), max(ys)], [30, 20, 40, 40])
+
+
+WITHIN = [  # folders of an image, of a path in data.yaml, and how many agree
+    ("train/images", "train/images", 2), ("train/images", "other/set/train/images", 2), ("train/images", "train", 1),
+    ("train/images/deep", "x/train/images", 2), ("valid/images", "train/images", -1), ("images", "train/images", 1),
+    ("images/train", "train/images", 1), ("training/images", "train/images", -1), ("images/train", "", 0),
+    ("a/train/images", "train/images", -1), (".", "train/images", -1), ("x", "a/x/b", -1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("folder, wanted, agreeing", WITHIN)
+def test_folders_of_a_data_yaml_are_those_of_another_machine(folder, wanted, agreeing):
+    assert _within(folder.split("/"), [part for part in wanted.split("/") if part]) == agreeing
+
+
+def test_the_folder_that_says_most_gives_the_split(tmp_path):
+    """All images are below `images`, and some of them are named for validation."""
+    yolo(tmp_path / "in")
+    write(tmp_path / "in" / "data.yaml", "train: images\nval: images/val\nnames: [car, van]\n")
+    source, _ = read(str(tmp_path / "in"))
+    assert {pathlib.Path(each.path).stem: each.split for each in source.pictures} == dict.fromkeys(
+        "ab", "train"
+    ) | dict.fromkeys("cd", "val")
+
+
+@pytest.mark.parametrize("points", ["0.1 0.1 2 0.2 0.2 1", "0.1 0.1 0.2 0.2", "0.3 0.3 0 0.4 0.4 0 0.5 0.5 0 0 0 0"])
+def test_keypoints_behind_boxes_are_no_polygon(points, tmp_path):
+    picture(tmp_path / "p.jpg", 0)
+    write(tmp_path / "p.txt", f"0 0.5 0.5 0.25 0.5 {points}\n")
+    write(tmp_path / "data.yaml", "names: [car]\nkpt_shape: [2, 3]\n")
+    source, _ = read(str(tmp_path))
+    (shape,) = source.pictures[0].shapes(WIDTH, HEIGHT)
+    assert shape.points == [(30, 10), (50, 30)] and not shape.polygon
+    assert source.dropped["keypoints behind boxes"] == 1
