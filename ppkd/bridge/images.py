@@ -6,15 +6,16 @@ import warnings
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ppkd.files.regular import open_file
 
-# What a folder of images is looked through for. OpenCV knows all but GIF, of which the first frame is taken.
+# What a folder of images is looked through for. OpenCV knows all but films, of which the first frame is taken.
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 _JPEG, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 _PNG, _PNG_END = b"\x89PNG", b"IEND"
 _GIF, _GIF_END = b"GIF8", b";"
+_WEBP, _WEBP_FLAGS, _TURNED_OR_FILM = b"WEBPVP8X", 20, 0x08 | 0x02
 # A few bytes that claim so many pixels are made to fill the memory: photographs have a byte for some ten pixels, blank
 # ones for a few hundred.
 _MANY, _PIXELS_PER_BYTE = 100e6, 200
@@ -57,13 +58,15 @@ def read(path):
 
 
 def decodable(path):
-    """The bytes of an image file, such as OpenCV can decode: of a GIF, its first frame in another format.
+    """The bytes of an image file, such as OpenCV can decode: a film's first frame, and a WebP that has an orientation,
+    which OpenCV does not look for there, in another format.
 
     Raises:
         BadImage: as `read`.
     """
     data = read(path)
-    return _first_frame(path, data) if data.startswith(_GIF) else data
+    by_pillow = data.startswith(_GIF) or (data[8:16] == _WEBP and data[_WEBP_FLAGS] & _TURNED_OR_FILM)
+    return _first_frame(path, data) if by_pillow else data
 
 
 def _may_be_huge(data):
@@ -101,9 +104,9 @@ def _is_whole(data):
 def _first_frame(path, data):
     try:
         with Image.open(io.BytesIO(data)) as image:
-            frame = np.asarray(image.convert("RGB"))
+            frame = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except Exception as error:  # as above: OSError, SyntaxError, EOFError, struct.error, ...
-        raise BadImage(path, f"a GIF that Pillow cannot decode: {error}") from None
+        raise BadImage(path, f"a GIF or WebP that Pillow cannot decode: {error}") from None
     return cv2.imencode(".bmp", frame[:, :, ::-1])[1].tobytes()
 
 

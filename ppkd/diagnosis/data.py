@@ -23,6 +23,8 @@ from ppkd.terminal.text import printable
 SECTIONS = ("TrainDataset", "EvalDataset")
 _EXAMPLES = 5
 _HUGE = 50e6
+# Of 255: what cameras of 12 bits and less leave in the upper 8 of 16.
+_DARK = 32
 _FORMATS = {ending[1:]: ending[1:].upper() for ending in ENDINGS} | {"jpg": "JPEG", "tif": "TIFF"}
 
 # Kind -> (how grave, what training makes of it).
@@ -34,6 +36,7 @@ KINDS = {
     **ANNOTATIONS,
     "image-size": (WARNING, "the boxes do not fit the image: training takes the file's size, not the annotated one"),
     "huge-image": (WARNING, "slow to load; store it smaller"),
+    "dark-image": (WARNING, "of 16 bits the upper 8 are taken, and here they are nearly all 0: store it as 8 bits"),
     "cmyk-image": (NOTE, "converted to RGB; colours may be off"),
     "16-bit-image": (NOTE, "reduced to 8 bits"),
     "other-format": (NOTE, "read all the same; its name has the ending of another format"),
@@ -135,7 +138,8 @@ def look(path, entry):
     try:
         data = read(path)
         mode, form, pixels = header(data)
-        shape = decode(path).shape
+        image = decode(path)
+        shape = image.shape
     except BadImage as bad:
         yield ("missing-image", path) if bad.reason == "missing" else ("unreadable-image", f"{path}: {bad.reason}")
         return
@@ -146,6 +150,8 @@ def look(path, entry):
         yield "cmyk-image", path
     if mode.startswith("I;16") or (form == "PNG" and data[24] == 16):
         yield "16-bit-image", path
+        if image.max() < _DARK:
+            yield "dark-image", f"{path}: {image.max()} at most"
     ending = os.path.splitext(path)[1][1:].lower()
     if form and _FORMATS.get(ending, form) != form:
         yield "other-format", f"{path}: {form}"

@@ -45,6 +45,11 @@ FILES = {
     "png on its side": turned(6, format="PNG"),
     "bmp": lambda image, path: saved(path, image, format="BMP"),
     "webp": lambda image, path: saved(path, image, format="WEBP", lossless=True),
+    "webp on its side": turned(6, format="WEBP", lossless=True),
+    "webp upside down": turned(3, format="WEBP", lossless=True),
+    "webp film": lambda image, path: saved(
+        path, image, format="WEBP", lossless=True, save_all=True, append_images=[image.rotate(180)]
+    ),
     "tif": lambda image, path: saved(path, image, format="TIFF", compression="tiff_lzw"),
     "gif": lambda image, path: saved(path, image.convert("P", palette=Image.Palette.ADAPTIVE), format="GIF"),
     "film": lambda image, path: saved(path, image, format="GIF", save_all=True, append_images=[image.rotate(180)]),

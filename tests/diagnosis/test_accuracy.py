@@ -1,14 +1,20 @@
 """What the teacher finds in the student's images tells random weights, swapped classes and wrong normalisation."""
 
+import json
+
 import paddle
 import pytest
+from pycocotools.coco import COCO
 
+from ppkd.bridge.workspace import scope
 from ppkd.diagnosis import accuracy, normalisations
 from ppkd.diagnosis.findings import ERROR, WARNING, Findings
 from ppkd.diagnosis.sample import _seen
 from ppkd.diagnosis.subject import build
 from ppkd.engine.teacher_inputs import Resized
 from ppkd.recipe.recipe import load_recipe
+from ppkd.training.evaluation import evaluate
+from tests.bridge.test_coco import ap, opened
 from tests.conftest import ROOT
 from tests.diagnosis.conftest import IMAGENET, IMAGES, SLIM, TEACHER, grave, noise, shuffled_head, the_finding
 
@@ -54,6 +60,22 @@ def test_a_student_that_knows_as_much_as_its_teacher(options, tmp_path, monkeypa
     results, _ = accuracy.measure_accuracy(subject, IMAGES, str(tmp_path), findings)
     assert grave(findings) == ["teacher-not-better"]
     assert results["student"] == results["teachers"]["teacher"], "the same model through the wrapper"
+
+
+def test_ap_is_what_pycocotools_says_of_the_detections(options, tmp_path, monkeypatch):
+    """On the images with objects, which is what a sample of all of them holds."""
+    monkeypatch.setattr(accuracy, "other_views", lambda config, spec: ())
+    loaded = load_recipe(str(ROOT / "configs/demo/ppyoloe_plus_teacher_shapes.yml"), SLIM, options)
+    subject = build(loaded, Findings())
+    (tmp_path / "sample").mkdir()
+    results, _ = accuracy.measure_accuracy(subject, 100, str(tmp_path / "sample"), Findings())
+    with scope(loaded.student) as table:
+        evaluate(subject.teachers[0].whole, table, str(tmp_path / "out"))
+    truth = opened(f"{loaded.student['EvalDataset']['dataset_dir']}/annotations/instances_val.json", COCO)
+    images = sorted({entry["image_id"] for entry in truth.dataset["annotations"]})
+    expected = ap(truth, json.loads((tmp_path / "out" / "bbox.json").read_text()), images)
+    found = results["teachers"]["teacher"]
+    assert expected[0] > 0.2 and [found["ap"], found["ap50"]] == pytest.approx(expected[:2], abs=1e-6)
 
 
 def test_a_validation_set_that_cannot_be_sampled(built, tmp_path):

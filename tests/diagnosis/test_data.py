@@ -106,6 +106,16 @@ def test_an_image_that_is_none(content, copied):
     assert dict(scan(folder)[0][0].counts) == {"unreadable-image": 1}
 
 
+@pytest.mark.parametrize("most, dark", [(255, True), (4095, True), (20000, False)])
+def test_few_of_sixteen_bits_are_used(most, dark, copied):
+    folder, content, write = copied
+    content["images"][0]["file_name"] = "deep.png"
+    cv2.imwrite(str(folder / "train" / "deep.png"), np.linspace(0, most, 4096).reshape(64, 64).astype("uint16"))
+    write()
+    kinds = {"16-bit-image": 1} | ({"dark-image": 1} if dark else {})
+    assert dict(scan(folder)[0][0].counts) == kinds
+
+
 def test_sixteen_bits_and_huge(copied, monkeypatch):
     folder, content, write = copied
     content["images"][0]["file_name"] = "deep.png"

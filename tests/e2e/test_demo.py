@@ -4,9 +4,11 @@ import json
 import pathlib
 
 import pytest
+from pycocotools.coco import COCO
 
 from ppkd.demo import demo
 from ppkd.errors import UserError
+from tests.bridge.test_coco import ap, opened
 
 TINY = {"train": 16, "val": 8, "size": 192, "seed": 0}
 
@@ -22,6 +24,9 @@ def test_demo_ends_with_results_and_picture_in_any_folder(tmp_path, capsys, monk
         assert row["train_seconds"] > 0
         assert row["params"] > 0 and row["gflops"] > 0 and row["ms_per_image"] > 0
     assert results["teacher"]["AP"] > 0.2, "the shipped teacher finds shapes"
+    truth = opened(tmp_path / "shapes" / "annotations" / "instances_val.json", COCO)
+    expected = ap(truth, json.loads((output / "detections" / "teacher" / "bbox.json").read_text()))
+    assert [results["teacher"][key] for key in ("AP", "AP50")] == pytest.approx(expected[:2], abs=1e-6)
     assert results["plain"]["params"] == results["distilled"]["params"] < results["teacher"]["params"]
     assert (output / "demo.png").stat().st_size > 10_000
     shown = capsys.readouterr().out

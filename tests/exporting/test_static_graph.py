@@ -132,6 +132,19 @@ def test_without_the_cure_paddle2onnx_mixes_up_the_classes_of_gfl(recipe, tmp_pa
     assert found.shape != expected.shape or np.abs(found - expected).max() > 1
 
 
+@pytest.mark.skipif(PADDLE < 3, reason="Paddle 2 writes model.pdmodel")
+def test_paddle_3_cannot_write_the_graphs_of_paddle_2(tmp_path):
+    """Once this passes, an export for scripts that look for model.pdmodel can be had: docs/export.md."""
+
+    class Sure(paddle.nn.Layer):
+        def forward(self, x):
+            return paddle.nn.functional.sigmoid(x)
+
+    spec = [paddle.static.InputSpec([1, 4])]
+    with paddle.pir_utils.DygraphOldIrGuard(), pytest.raises(TypeError, match="must be Value, but got Variable"):
+        paddle.jit.save(Sure(), str(tmp_path / "model"), input_spec=spec)
+
+
 def test_only_numbers_that_became_wider_are_narrowed(tmp_path):
     wide, always = {"#": "0.a_f64", "D": 0.1}, {"#": "0.a_f64", "D": 1.0}
     listed = {"#": "0.a_array", "D": [{"#": "0.a_f64", "D": 2.0}]}
