@@ -3,6 +3,7 @@
 import collections
 
 from ppkd.bridge.kinds import ANNOTATIONS
+from ppkd.bridge.masks import is_sound, outlines
 
 _EXAMPLES = 5
 # Pixels by which a box may lie beyond the edge: annotators round.
@@ -73,7 +74,7 @@ def weigh(tidied, found, masks=False, evaluated=False, load_crowd=False):
         image, wide, tall = images[entry["image_id"]]
         kind = _loss(entry, load_crowd)
         # pycocotools looks at the masks of all, those that training leaves out as well.
-        if masks and (evaluated or kind is None) and not _has_mask(entry, image):
+        if masks and (evaluated or kind is None) and _mask_lost(entry, image, evaluated):
             kind = "no-mask" if evaluated else "mask-lost"
             entry["ignore"] = 1
         if kind is not None:
@@ -115,18 +116,14 @@ def _loss(entry, load_crowd):
     return None
 
 
-def _has_mask(entry, image):
-    mask, size = entry.get("segmentation"), [image["height"], image["width"]]
-    if isinstance(mask, dict):
-        counts = mask.get("counts")
-        if mask.get("size") != size:
-            return False
-        if isinstance(counts, list):
-            return all(type(count) is int and count >= 0 for count in counts) and sum(counts) == size[0] * size[1]
-        return isinstance(counts, str) and bool(counts)
-    if not isinstance(mask, list) or not mask:
-        return False
-    return all(type(value) in (int, float) and abs(value) < 1e9 for part in mask for value in part)
+def _mask_lost(entry, image, evaluated):
+    """Whether an annotation has no mask that can be used; run lengths to learn from become outlines."""
+    mask = entry.get("segmentation")
+    sound = is_sound(mask, image["height"], image["width"])
+    if sound and isinstance(mask, dict) and not evaluated:
+        entry["segmentation"] = outlines(mask)
+        return not entry["segmentation"]
+    return not sound
 
 
 def _shown(entry, image):

@@ -78,10 +78,11 @@ def test_crowds_are_kept_where_they_are_asked_for():
 RUNS = {"size": [48, 64], "counts": [48 * 64 - 7, 7]}
 MASKS = {
     "polygon": (SQUARE, True), "run lengths": (RUNS, True), "two parts": (SQUARE + SQUARE, True),
-    "packed": ({"size": [48, 64], "counts": "abc"}, True), "unnested": (SQUARE[0], True), "empty": ([], False),
+    "packed": ({"size": [48, 64], "counts": "Xo0Xo0`Q1"}, True), "unnested": (SQUARE[0], True), "empty": ([], False),
     "missing": (None, False), "two points": ([[1, 1, 9, 9]], False), "odd": ([[1, 1, 9, 9, 5]], False),
     "nothing in it": ([[]], False), "no counts": ({"size": [48, 64]}, False), "words": ([["a"] * 6], False),
     "another size": ({"size": [64, 48], "counts": [48 * 64]}, False), "too short": (RUNS | {"counts": [7]}, False),
+    "no run lengths": ({"size": [48, 64], "counts": "abc"}, False), "black": (RUNS | {"counts": [48 * 64]}, None),
 }  # fmt: skip
 
 
@@ -92,7 +93,8 @@ def test_masks_are_judged_for_detectors_that_need_them(kind):
         made = content(TEN)
         made["annotations"][3]["segmentation"] = mask
         found = judged(made, masks=masks, evaluated=evaluated)
-        assert found.counts[told] == (told is not None and not good)
+        usable = evaluated if good is None else good  # there is nothing to learn from
+        assert found.counts[told] == (told is not None and not usable)
         assert found.kept == 10 - found.counts[told]
         assert bool(found.of("error")) == (found.counts["no-mask"] > 0), "evaluation would fail on it"
         assert bool(made["annotations"][3].get("ignore")) == (found.counts[told] > 0), "so ppdet leaves it out"
