@@ -3,7 +3,7 @@
 import collections
 
 from ppkd.bridge.kinds import ANNOTATIONS
-from ppkd.bridge.masks import is_sound, outlines
+from ppkd.bridge.masks import has_area, is_sound, outlines
 
 _EXAMPLES = 5
 # Pixels by which a box may lie beyond the edge: annotators round.
@@ -12,6 +12,8 @@ _SLACK = 1.0
 _LEAST = 1e-5
 # Share of lost boxes that is worth a warning.
 _LOST = 0.1
+# Share of boxes beyond the edges of their images that is worth one.
+_BEYOND = 0.1
 # Boxes and the share of them that are told by their numbers to be no x, y, width, height in pixels.
 _MANY, _TELLING = 8, 0.2
 _ALL_SMALL = 0.9
@@ -74,9 +76,11 @@ def weigh(tidied, found, masks=False, evaluated=False, load_crowd=False):
         image, wide, tall = images[entry["image_id"]]
         kind = _loss(entry, load_crowd)
         # pycocotools looks at the masks of all, those that training leaves out as well.
-        if masks and (evaluated or kind is None) and _mask_lost(entry, image, evaluated):
-            kind = "no-mask" if evaluated else "mask-lost"
-            entry["ignore"] = 1
+        if masks and (evaluated or kind is None) and (without := _without_mask(entry, image, evaluated)):
+            if without == "empty-mask" and evaluated:
+                found.note(without, _shown(entry, image))  # which nothing can be found for; the box counts
+            else:
+                kind, entry["ignore"] = without, 1
         if kind is not None:
             found.note(kind, _shown(entry, image))
             continue
@@ -116,14 +120,14 @@ def _loss(entry, load_crowd):
     return None
 
 
-def _mask_lost(entry, image, evaluated):
-    """Whether an annotation has no mask that can be used; run lengths to learn from become outlines."""
-    mask = entry.get("segmentation")
-    sound = is_sound(mask, image["height"], image["width"])
-    if sound and isinstance(mask, dict) and not evaluated:
-        entry["segmentation"] = outlines(mask)
-        return not entry["segmentation"]
-    return not sound
+def _without_mask(entry, image, evaluated):
+    """The kind of an annotation that has no mask; None if it has one. Run lengths to learn from become outlines."""
+    mask, width, height = entry.get("segmentation"), image["width"], image["height"]
+    if not is_sound(mask, height, width):
+        return "no-mask" if evaluated else "mask-lost"
+    if isinstance(mask, dict) and not evaluated:
+        mask = entry["segmentation"] = outlines(mask)
+    return None if isinstance(mask, dict) or any(has_area(part, height, width) for part in mask) else "empty-mask"
 
 
 def _shown(entry, image):
@@ -160,6 +164,8 @@ class _Shape:
         if self._boxes >= _MANY and self._corners == self._boxes and self._beyond > _TELLING * self._boxes:
             text = f"{self._beyond} of {self._boxes} boxes reach beyond their image, none would as corners"
             found.note("corner-boxes", f"{text}: {self._example}")
+        elif self._beyond >= _MANY and self._beyond > _BEYOND * self._boxes:
+            found.note("boxes-beyond", f"{self._beyond} of {self._boxes} boxes: {self._example}")
 
 
 def _judge_categories(categories, used, evaluated, found):
@@ -186,5 +192,5 @@ def _judge_losses(found):
 # Why boxes are lost. Those with a box that is broken stand for themselves: nothing starts with them.
 LOSSES = (
     "crowd", "ignored-box", "no-bbox", "empty-box", "negative-box", "box-outside", "unknown-image", "mask-lost",
-    "no-mask", "missing-key", "broken-box", "unknown-category", "broken-annotation",
+    "no-mask", "empty-mask", "missing-key", "broken-box", "unknown-category", "broken-annotation",
 )  # fmt: skip

@@ -81,6 +81,7 @@ class Tidied:
             before = found.setdefault(entry["id"], entry)
             if before is not entry and before["file_name"] != entry["file_name"]:
                 self._note("duplicate-image", f"id {entry['id']}: {before['file_name']} and {entry['file_name']}")
+        for entry in found.values():  # of two equal entries one is left
             if entry["file_name"] in files:
                 self._note("duplicate-file", entry["file_name"])
             files.add(entry["file_name"])
@@ -267,6 +268,8 @@ def _can_be_id(value):
 def _whole(value):
     """An id as a whole number, or None if it is none."""
     try:
+        if isinstance(value, str) and "." in value:
+            value = float(value)
         number = int(value)
     except (ValueError, OverflowError):
         return None

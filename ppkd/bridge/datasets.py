@@ -72,12 +72,6 @@ def open_dataset(section, config):
     if missing and (section != "TrainDataset" or cure):  # those of the training are told and counted by it
         what = f"{len(missing)} images of {path} are missing, the first is {missing[0]}{cure}"
         logger().warning("%s: %s", section, what)
-    categories, classes = len(getattr(dataset, "catid2clsid", ())), config.get("num_classes")
-    if isinstance(classes, int) and categories > classes:
-        raise UserError(
-            f"{section}: {path} has {categories} categories, more than num_classes: {classes}; "
-            f"set -o num_classes={categories}"
-        )
     return dataset
 
 
@@ -154,6 +148,10 @@ def judge(section, config, path, found, load_crowd=False):
             tidied = Tidied(read_voc(config[section], found.note), found.note)
         else:
             tidied = read_tidied(path, ("images", "categories"), found.note)
+        categories, classes = len(tidied.content["categories"]), config.get("num_classes")
+        if isinstance(classes, int) and categories > classes:
+            text = f"{categories} categories, more than num_classes: {classes}; set -o num_classes={categories}"
+            found.note("too-many-categories", text)
         return tidied, weigh(tidied, found, finds_masks(config), evaluated, load_crowd)
 
 

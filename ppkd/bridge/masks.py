@@ -19,6 +19,12 @@ def is_sound(mask, height, width):
     return all(type(value) in (int, float) and abs(value) < 1e9 for part in mask for value in part)
 
 
+def has_area(polygon, height, width):
+    """Whether a polygon, ``[x1, y1, x2, y2, ...]``, is more than a line, and in an image of this size."""
+    xs, ys = polygon[::2], polygon[1::2]
+    return max(min(xs), 0) < min(max(xs), width) and max(min(ys), 0) < min(max(ys), height)
+
+
 def unpacked(text):
     """Run lengths of the text that COCO packs them into, or None if it is none.
 

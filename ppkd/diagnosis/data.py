@@ -13,6 +13,7 @@ from ppkd.bridge.between import compare_categories, same_files
 from ppkd.bridge.datasets import check_files, judge
 from ppkd.bridge.images import ENDINGS, BadImage, decode, header, read
 from ppkd.bridge.kinds import ANNOTATIONS, ERROR, LEVELS, NOTE, WARNING
+from ppkd.bridge.missing import cure_of
 from ppkd.bridge.voc import is_voc
 from ppkd.errors import UserError
 from ppkd.files.paths import Folder
@@ -106,15 +107,16 @@ def _scan(section, config):
     def look_inside(entry):
         path = os.path.join(root, entry["file_name"])
         if not allow_outside and not any(x.holds(path) for x in inside):
-            return [("outside-folder", path)]
+            return [("outside-folder" if os.path.lexists(path) else "missing-image", path)]
         return list(look(path, entry))
 
-    begin, mark, useful = time.time(), time.time(), False
+    begin, mark, useful, missing = time.time(), time.time(), False, []
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         found = pool.map(look_inside, images)
         for number, (entry, notes) in enumerate(zip(images, found), 1):
             for kind, example in notes:
                 scan.note(kind, example)
+            missing += [path for kind, path in notes if kind == "missing-image"]
             there = not {"missing-image", "outside-folder"} & set(dict(notes))
             if there:
                 scan.files.append(os.path.join(root, entry["file_name"]))
@@ -123,6 +125,9 @@ def _scan(section, config):
                 mark = time.time()
                 left = duration((mark - begin) / number * (len(images) - number))
                 logger().info("%s: %d of %d images, %s left", section, number, len(images), left)
+    split = "train" if section == "TrainDataset" else "val"
+    if cure := cure_of(missing, folder, root, split):
+        scan.examples["missing-image"][0] += cure
     if not useful:
         scan.note("nothing-to-use", f"{path}: {len(images)} images, {len(with_boxes)} of them with a box")
     return scan

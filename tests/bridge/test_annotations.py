@@ -82,7 +82,7 @@ MASKS = {
     "missing": (None, False), "two points": ([[1, 1, 9, 9]], False), "odd": ([[1, 1, 9, 9, 5]], False),
     "nothing in it": ([[]], False), "no counts": ({"size": [48, 64]}, False), "words": ([["a"] * 6], False),
     "another size": ({"size": [64, 48], "counts": [48 * 64]}, False), "too short": (RUNS | {"counts": [7]}, False),
-    "no run lengths": ({"size": [48, 64], "counts": "abc"}, False), "black": (RUNS | {"counts": [48 * 64]}, None),
+    "no run lengths": ({"size": [48, 64], "counts": "abc"}, False), "a line": ([[1, 1, 9, 9, 5, 5]], True),
 }  # fmt: skip
 
 
@@ -93,11 +93,36 @@ def test_masks_are_judged_for_detectors_that_need_them(kind):
         made = content(TEN)
         made["annotations"][3]["segmentation"] = mask
         found = judged(made, masks=masks, evaluated=evaluated)
-        usable = evaluated if good is None else good  # there is nothing to learn from
-        assert found.counts[told] == (told is not None and not usable)
+        assert found.counts[told] == (told is not None and not good)
         assert found.kept == 10 - found.counts[told]
         assert bool(found.of("error")) == (found.counts["no-mask"] > 0), "evaluation would fail on it"
         assert bool(made["annotations"][3].get("ignore")) == (found.counts[told] > 0), "so ppdet leaves it out"
+
+
+NO_PIXEL = {
+    "run lengths": RUNS | {"counts": [48 * 64]}, "outside": [[70, 5, 80, 5, 80, 9]], "above": [[5, -9, 9, -9, 9, -1]],
+    "a point": [[5, 5, 5, 5, 5, 5]], "upright": [[5, 1, 5, 9, 5, 20]], "two": [[5, 5] * 3, [64, 1, 70, 1, 70, 9]],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", NO_PIXEL)
+def test_masks_without_a_pixel_are_left_out_of_training_and_told_of_evaluation(kind):
+    for evaluated in (False, True):
+        made = content(TEN)
+        made["annotations"][3]["segmentation"] = NO_PIXEL[kind]
+        found = judged(made, masks=True, evaluated=evaluated)
+        told = not evaluated or kind != "run lengths"  # which pycocotools counts as they are
+        assert found.counts["empty-mask"] == told and not found.of("error")
+        assert found.kept == 10 - (not evaluated) and bool(made["annotations"][3].get("ignore")) == (not evaluated)
+    assert not judged(made).of("error", "warning"), "a detector of boxes"
+
+
+def test_many_boxes_beyond_the_edge():
+    centred = [(x + 45, y + 25, w, 2 * h) for x, y, w, h in TEN]
+    assert judged(content(centred * 2)).counts["boxes-beyond"] == 1
+    few = [(60, 20, 30, 20), *[(n, n, 9, 9) for n in range(30)]]
+    found = judged(content(few * 2))
+    assert found.counts["box-beyond-edge"] == 2 and not found.counts["boxes-beyond"]
 
 
 def test_shares_in_place_of_pixels():

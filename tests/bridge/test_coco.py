@@ -85,6 +85,8 @@ HARMLESS = {
     "image ids beyond a tensor": ids(lambda given: 10**30 + given),
     "image ids as floats": ids(float),
     "text of whole image ids": mixed,
+    "image ids as text of floats": ids(lambda given: f"{given}.0"),
+    "text of whole image ids as floats": lambda c: [e.update(image_id=f"{e['image_id']}.0") for e in c["annotations"]],
     "category ids as text": ids(str, "category"),
     "category ids as words": ids(lambda given: f"c{given}", "category"),
     "category ids as floats": ids(float, "category"),

@@ -81,7 +81,7 @@ def test_an_image(kind, copied):
     assert dict(train.counts) == {kind: 1} and set(val.counts) <= {"no-boxes"}
     assert train.examples[kind][0].startswith(str(path))
     bad = kind in ("missing-image", "unreadable-image")
-    assert (verdict([train, val], config) is not None) == bad, "one of twelve is more than 1%"
+    assert (verdict([train, val], {**config, "max_bad_images": 0}) is not None) == bad
     assert verdict([train, val], {**config, "max_bad_images": "10%"}) is None
 
 
@@ -97,6 +97,27 @@ def test_an_image_outside_of_the_folder_is_told_and_not_opened(copied, monkeypat
     assert dict(train.counts) == {"outside-folder": 1} and "outside-folder" in verdict([train, val], config)
     assert len(opened) == 17 and not any("secret" in path for path in opened)
     assert not scan(folder, "allow_outside=true")[0][0].counts
+
+
+def test_more_categories_than_the_detector_has_classes(copied):
+    folder, content, _ = copied
+    content["categories"].append({"id": 99, "name": "extra"})
+    (folder / "annotations" / "instances_val.json").write_text(json.dumps(content))
+    scans, config = scan(folder)
+    assert "instances_val.json: 1 too-many-categories" in verdict(scans, config)
+    with scope(config), pytest.raises(UserError, match="EvalDataset: .*categories, more than num_classes: .*; set -o"):
+        open_dataset("EvalDataset", config)
+
+
+@pytest.mark.parametrize("name", ["train\\{}", "https://x.y/{}?v=1", "/data/local-files/?d=set/{}", "../../{}"])
+def test_missing_images_are_told_with_what_finds_them(name, copied):
+    folder, content, write = copied
+    for image in content["images"]:
+        image["file_name"] = name.format(image["file_name"])
+    write()
+    (train, _), _ = scan(folder)
+    assert train.counts["missing-image"] == 12 and not train.counts["outside-folder"]
+    assert ": it is there as 000001.jpg: write " in train.examples["missing-image"][0]
 
 
 @pytest.mark.parametrize("content", [b"", b"GIF89a and nothing", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xd9"])
@@ -252,7 +273,7 @@ def test_the_command(copied, tmp_path, capsys):
     write()
     path = tmp_path / "out" / "found.json"
     args = cli.doctor_parser().parse_args(
-        ["-c", STUDENT, "--data", "--json", str(path), "-o", f"dataset_dir={folder}", "num_classes=3"]
+        ["-c", STUDENT, "--data", "--json", str(path), "-o", f"dataset_dir={folder}", "num_classes=6"]
     )
     with pytest.raises(UserError, match="do not start a run on this data: .*instances_train.json: 1 unknown-category"):
         commands.doctor(args)

@@ -23,6 +23,32 @@ GRAVE = {
 }  # fmt: skip
 
 
+def each(key, value):
+    return lambda made: [entry.update({key: value(entry[key])}) for entry in made["images"]]
+
+
+def alike(part, key, value):
+    def change(made):
+        for entry in made[part]:
+            entry["id"] = value(entry["id"])
+        for entry in made["annotations"]:
+            entry[key] = value(entry[key])
+
+    return change
+
+
+FILE = {
+    "text": alike("images", "image_id", lambda given: str(int(given))),
+    "words": alike("images", "image_id", lambda given: f"image {int(given)}"),
+    "floats": alike("categories", "category_id", float), "sizes": each("width", str),
+}  # fmt: skip
+GRAVE_FILE = {
+    "one more": lambda made: made["categories"].append({"id": 3, "name": "z"}), "flat": each("height", lambda _: 0),
+    "one id": each("id", lambda _: 1), "no number": each("width", lambda _: None), "nowhere": each("file_name", len),
+    "no name": lambda made: made["categories"][1].pop("name"),
+}  # fmt: skip
+
+
 def generated(seed):
     """A file, and whether something in it is what nothing starts with."""
     draw = random.Random(seed)
@@ -36,6 +62,10 @@ def generated(seed):
         made["annotations"].append(entry | {"bbox": box, "area": box[2] * box[3]})
         if draw.random() < odd:
             made["annotations"][-1].update(clone(BOXES[draw.choice(kinds)]))
+    if draw.random() < 0.3:
+        (change := draw.choice([*FILE.values(), *GRAVE_FILE.values()]))(made)
+        if change in GRAVE_FILE.values():
+            return made, True
     if grave and made["annotations"]:
         draw.choice(made["annotations"]).update(clone(GRAVE[draw.choice(list(GRAVE))]))
         return made, True
