@@ -18,7 +18,7 @@ setup(
     packages=[*find_packages(include=["ppkd", "ppkd.*"]), "ppkd.configs"],
     # configs/ stands at the top of the repository and inside of the package where that is installed.
     package_dir={"ppkd.configs": "configs"},
-    package_data={"ppkd": ["data/teacher_shapes.*", "reporting/page.css"], "ppkd.configs": ["**/*.yml"]},
+    package_data={"ppkd": ["py.typed", "data/teacher_shapes.*", "reporting/page.css"], "ppkd.configs": ["**/*.yml"]},
     entry_points={"console_scripts": ["ppkd = ppkd.cli:main"]},
     python_requires=">=3.10,<3.14",
     # Nothing here may ask for a version of numpy, or for what does, nor for Paddle or ppdet: installing ppkd beside

@@ -4,10 +4,26 @@ Importing it cures ppdet's defects on today's Paddle (`compat`) and adds detecto
 process, whenever ppdet is imported.
 """
 
+from typing import TYPE_CHECKING
+
 from ppkd.bridge.compat.on_import import after_import
 from ppkd.bridge.compat.stand_ins import StandIns
 from ppkd.bridge.compat.zlib_order import load_zlib_before_paddle
 from ppkd.moved import find_moved_modules
+
+if TYPE_CHECKING:
+    from ppkd.api import compare, distill, doctor, evaluate, export, predict, report, train
+
+# The functions of `api`, imported when first asked for: importing ppkd stays as quick as it is.
+__all__ = ["compare", "distill", "doctor", "evaluate", "export", "predict", "report", "train"]
+
+
+def __getattr__(name):
+    if name in __all__:
+        from ppkd import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'ppkd' has no attribute {name!r}")
 
 
 def _extend_ppdet():

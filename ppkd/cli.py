@@ -86,6 +86,7 @@ def doctor_parser():
     parser.add_argument("--data", action="store_true", help="look at every image and annotation instead")
     parser.add_argument("--json", help="write everything that was found and measured into this file")
     parser.add_argument("--images", type=_positive, default=48, help="validation images to detect on (default 48)")
+    parser.add_argument("--waive", type=_names, metavar="ID[,ID]", help="findings that you know of: told as notes")
     return parser
 
 
@@ -112,7 +113,7 @@ def infer_parser():
     parser = _common("Detect objects in images with the weights of -o weights=PATH_OR_URL, and draw them.")
     parser.formatter_class = _Help
     parser.add_argument("--slim_config", help=_UNUSED_SLIM)
-    parser.add_argument("--infer_img", help="one image; goes before --infer_dir")
+    parser.add_argument("--infer_img", nargs="+", help="one image or several; they go before --infer_dir")
     parser.add_argument("--infer_dir", help="all images of a folder")
     parser.add_argument("--output_dir", default="output/infer", help="folder for the drawn images")
     parser.add_argument("--draw_threshold", type=float, default=0.5, help="draw detections from this score on")
@@ -177,6 +178,33 @@ def data_parser():
     return parser
 
 
+def distill_parser():
+    """Arguments of ``ppkd distill``."""
+    return _of_course("From a folder of images to a taught student: each part is an ordinary command, and is printed.")
+
+
+def init_parser():
+    """Arguments of ``ppkd init``."""
+    return _of_course("Write the files of student, teacher and method for a data set, and print what to run.")
+
+
+def _of_course(description):
+    parser = argparse.ArgumentParser(description=description, formatter_class=_Help)
+    parser.add_argument("data", metavar="DATA", help="folder in COCO's, YOLO's or another format of ppkd data import")
+    parser.add_argument("--student", default="ppyoloe_plus_small_custom", metavar="NAME_OR_FILE", help="its config")
+    parser.add_argument("--teacher", default="ppyoloe_plus_teacher_custom", metavar="NAME_OR_FILE[=WEIGHTS]",
+                        help="its config; without weights it is trained first")  # fmt: skip
+    for name, what in SETTINGS.items():
+        parser.add_argument(f"--{name}", type=_positive, metavar="N", help=f"{what}; proposed if not given")
+    parser.add_argument("--teacher_epochs", type=_positive, metavar="N", help="length of the teacher's training")
+    parser.add_argument("--method", default="auto", metavar="NAME", help="auto, FGD, PKD, ..., or a shipped slim file")
+    parser.add_argument("--baseline", action="store_true", help="train the student without a teacher as well")
+    parser.add_argument("--seeds", type=_positive, default=1, metavar="N", help="students of each kind")
+    parser.add_argument("--output", default="output/distill", help="folder for all that is made")
+    parser.add_argument("--waive", type=_names, metavar="ID[,ID]", help="findings of the doctor to go on with")
+    return parser
+
+
 def demo_parser():
     """Arguments of ``tools/demo.py``."""
     parser = argparse.ArgumentParser(description="Train a student alone and with a teacher on generated images.")
@@ -224,6 +252,8 @@ def halve_parser():
 
 # Subcommands of ``ppkd``: name -> (parser, name of the function in `commands`, one line).
 COMMANDS = {
+    "distill": (distill_parser, "distill", "from a folder of images to a taught student: all that follows, in one"),
+    "init": (init_parser, "init", "write the files of student, teacher and method for a data set"),
     "train": (train_parser, "train", "train a detector, or distil a teacher into it"),
     "eval": (eval_parser, "evaluate", "evaluate a detector"),
     "infer": (infer_parser, "infer", "detect objects in images and draw them"),
@@ -304,6 +334,10 @@ def _positive(text):
     if value < 1:
         raise argparse.ArgumentTypeError("has to be at least 1")
     return value
+
+
+def _names(text):
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _flag(text):

@@ -50,7 +50,7 @@ def explained(recipe, overrides, folder):
 def _heading(recipe, overrides):
     method = recipe.method
     named = "its own terms" if method.name == TERMS else method.name
-    yield f"{method.file} with student {recipe.name} ({recipe.student['architecture']}): {named}."
+    yield f"{method.file} with student {recipe.name} ({recipe.detector}): {named}."
     yield "This is a slim file too, and gives the same losses. Behind each key stands who set it."
     rest = [pair for pair in overrides if not _stands_in_file(pair)]
     if rest:

@@ -9,6 +9,7 @@ import importlib.abc
 import importlib.util
 import pathlib
 import sys
+import types
 import warnings
 
 # Former names that several wings have today: the wing of the one that is meant.
@@ -34,8 +35,18 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return None
 
     def exec_module(self, module):
+        found = importlib.import_module(module.__spec__.loader_state)
+        if module.__name__.rpartition(".")[2] in sys.modules["ppkd"].__all__:
+            found.__class__ = _Callable  # the import system puts it where the function of this name was
         # The import system hands out what stands in sys.modules in the end.
-        sys.modules[module.__name__] = importlib.import_module(module.__spec__.loader_state)
+        sys.modules[module.__name__] = found
+
+
+class _Callable(types.ModuleType):
+    """A module that has the name of a function of `api`, and does what that does where it is called."""
+
+    def __call__(self, *args, **kwargs):
+        return sys.modules["ppkd"].__getattr__(self.__name__.rpartition(".")[2])(*args, **kwargs)
 
 
 def find_moved_modules():

@@ -5,9 +5,10 @@ from ppkd.commands.learning import doctor, explain, layers, train
 from ppkd.commands.studying import compare, report
 from ppkd.commands.using import evaluate, export, infer
 from ppkd.commands.weights import convert, halve
+from ppkd.commands.whole import distill, init
 from ppkd.training.device import start_device
 
 __all__ = [
-    "compare", "configs", "convert", "data", "demo", "doctor", "evaluate", "explain", "export", "halve", "hosts",
-    "infer", "layers", "report", "start_device", "train",
+    "compare", "configs", "convert", "data", "demo", "distill", "doctor", "evaluate", "explain", "export", "halve",
+    "hosts", "infer", "init", "layers", "report", "start_device", "train",
 ]  # fmt: skip

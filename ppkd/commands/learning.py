@@ -78,18 +78,23 @@ def doctor(args):
     check_writable("--json", args.json and (os.path.dirname(args.json) or "."))
     if args.data:
         return _doctor_data(args, recipe)
+    if errors := examined(args, recipe).findings.ids("error"):
+        raise UserError(f"doctor: do not start this run: {', '.join(errors)} (docs/doctor.md)")
+
+
+def examined(args, recipe):
+    """What the doctor finds, printed and written where it was asked for; errors are among it."""
     for key in ("epoch", "TrainReader", "EvalReader", "LearningRate", "OptimizerBuilder"):
         if recipe.student.get(key) is None:
             raise UserError(f"{args.config}: no `{key}`, which training needs (is a _BASE_ missing?)")
     start_device(recipe.student)
     from ppkd.diagnosis import as_json, as_text, examine
 
-    found = examine(recipe, args.images)
+    found = examine(recipe, args.images, args.waive or ())
     show("\n" + as_text(found, recipe))
     if args.json:
         write_text(args.json, as_json(found, recipe) + "\n")
-    if errors := found.findings.ids("error"):
-        raise UserError(f"doctor: do not start this run: {', '.join(errors)} (docs/doctor.md)")
+    return found
 
 
 def _doctor_data(args, recipe):

@@ -62,10 +62,11 @@ def infer(args):
     from ppkd.training.inference import infer as run
 
     images = find_images(args.infer_img, args.infer_dir)
-    if args.infer_img and (reason := fault(args.infer_img)):
-        raise UserError(f"{args.infer_img}: {reason}")
+    if len(images) == 1 and (reason := fault(images[0])):
+        raise UserError(f"{images[0]}: {reason}")
     start_device(recipe.student)
-    check_writable("--output_dir", args.output_dir)
+    if args.visualize or args.save_results:
+        check_writable("--output_dir", args.output_dir)
     if args.visualize:
         check_not_over(images, args.output_dir)
     config = recipe.student | {"use_vdl": args.use_vdl, "vdl_log_dir": args.vdl_log_dir}
@@ -132,3 +133,4 @@ def export(args):
     with called(recipe.student, names) as recipe.student:
         publish(write, folder)
     logger().info("written to %s: %s", folder, ", ".join(sorted(os.listdir(folder))))
+    return folder

@@ -5,9 +5,9 @@ import os
 import shutil
 import statistics
 import subprocess
-import sys
 import time
 
+from ppkd.course.process import environment, ppkd, start, tail
 from ppkd.errors import UserError
 from ppkd.files.shipped import shipped
 from ppkd.files.write import write_text
@@ -22,6 +22,8 @@ SHIPPED_TEACHER = os.path.join(
 )
 DATA = {"train": 1200, "val": 200, "size": 224, "seed": 0}
 INPUT_SIZE = (192, 192)
+# So that two runs share a small machine fairly.
+_ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 RESULT_KEYS = ("AP", "AP50", "APs", "APm", "APl", "params", "gflops", "ms_per_image", "train_seconds")
 
 
@@ -84,7 +86,7 @@ class Run:
             command += ["--slim_config", shipped(SLIM_CONFIG)]
             options += [f"teacher.pretrain_weights={os.path.abspath(teacher)}"]
         self._begin = time.time()
-        self._process = _start([*command, "-o", *options], os.path.join(folder, "log.txt"))
+        self._process = start([*command, "-o", *options], os.path.join(folder, "log.txt"), _ONE_THREAD)
         self._log = os.path.join(folder, "log.txt")
         self.seconds = 0.0
 
@@ -106,7 +108,7 @@ class Run:
             return False
         self.seconds = self.seconds or time.time() - self._begin
         if code:
-            raise UserError(f"the {self.name} student's training failed (exit {code}):\n{_tail(self._log)}")
+            raise UserError(f"the {self.name} student's training failed (exit {code}):\n{tail(self._log)}")
         return True
 
     def stop(self):
@@ -122,28 +124,6 @@ class Run:
     def curve(self):
         """List of (epoch, AP)."""
         return [(r["epoch"], r["AP"]) for r in self.records() if r["kind"] == "eval"]
-
-
-def _start(command, log):
-    os.makedirs(os.path.dirname(log), exist_ok=True)
-    with open(log, "w", encoding="utf-8") as file:
-        environment = {**_environment(), "OMP_NUM_THREADS": "1"}
-        return subprocess.Popen(_ppkd(*command), stdout=file, stderr=subprocess.STDOUT, env=environment)
-
-
-def _ppkd(*command):
-    return [sys.executable, "-m", "ppkd", *command]
-
-
-def _environment():
-    """In which a child imports what this process imports, from the same places in the same order."""
-    places = os.pathsep.join(place or os.getcwd() for place in sys.path)
-    return {**os.environ, "PYTHONPATH": places, "PYTHONSAFEPATH": "1"}
-
-
-def _tail(path, lines=15):
-    with open(path, encoding="utf-8", errors="replace") as file:
-        return "".join(file.readlines()[-lines:]).rstrip()
 
 
 def _watch(runs):
@@ -204,8 +184,8 @@ def _teacher_weights(teacher, output, options):
         logger().info("teacher: %s is there already", weights)
         return weights
     logger().info("teacher: training it, which takes longer than the rest of the demo")
-    command = _ppkd("train", "-c", shipped(TEACHER_CONFIG), "--eval", "-o", *options)
-    if subprocess.call([*command, f"save_dir={os.path.abspath(folder)}"], env=_environment()):
+    command = ppkd("train", "-c", shipped(TEACHER_CONFIG), "--eval", "-o", *options)
+    if subprocess.call([*command, f"save_dir={os.path.abspath(folder)}"], env=environment()):
         raise UserError("the teacher's training failed; its messages stand above")
     return weights
 
@@ -236,8 +216,8 @@ def _evaluate(name, weights, output, options):
     results, log = os.path.join(folder, "results.json"), os.path.join(folder, "log.txt")
     command = ["eval", "-c", _config(name), "--output_eval", os.path.abspath(folder)]
     command += ["--json", os.path.abspath(results), "-o", *options, f"weights={os.path.abspath(weights)}"]
-    if _start(command, log).wait():
-        raise UserError(f"evaluating {name} failed:\n{_tail(log)}")
+    if start(command, log, _ONE_THREAD).wait():
+        raise UserError(f"evaluating {name} failed:\n{tail(log)}")
     with open(results, encoding="utf-8") as file:
         return json.load(file)
 

@@ -11,6 +11,8 @@ from ppkd.terminal.log import logger
 
 # A teacher below these knows nothing: AP50 of a detector without training is 0, of a poor one on few images above this.
 NEAR_ZERO = 0.05
+# One with a lower AP knows little, and a student that starts with such a share of its teacher's AP is no beginner.
+_WEAK, _HIGH = 0.2, 0.5
 # How many images other normalisations are tried on, what one has to reach, and by how much it has to be better:
 # absolute and as a factor.
 _TRIED, _LEAST, _BETTER, _TIMES = 16, 0.2, 0.05, 1.1
@@ -46,6 +48,12 @@ def measure_accuracy(subject, count, folder, findings):
         if found.agnostic50 > NEAR_ZERO and 0 < student.ap >= found.ap:
             text = f"{teacher.called} has AP {_pc(found.ap)} on the sample, the student has {_pc(student.ap)} already"
             findings.add("teacher-not-better", text)
+        elif found.ap50 >= NEAR_ZERO and found.ap < _WEAK and teacher.classes == subject.classes:
+            findings.add("teacher-weak", f"{teacher.called} has AP {_pc(found.ap)} on the sample, which is little")
+        if student.ap50 >= NEAR_ZERO and student.ap >= _HIGH * found.ap:
+            start = f"from {subject.inherited[1]} tensors of the teacher" if subject.inherited else "from its weights"
+            text = f"the student starts {start} with AP {_pc(student.ap)} on the sample, before any training"
+            findings.add("student-starts-high", text)
     return results, scores
 
 

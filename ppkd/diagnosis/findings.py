@@ -1,8 +1,9 @@
 """What the doctor can find: a stable id each, how grave it is, and what to do about it (docs/doctor.md)."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ppkd.bridge.kinds import ERROR, LEVELS, NOTE, WARNING
+from ppkd.errors import UserError, nearest
 
 __all__ = ["ERROR", "KINDS", "LEVELS", "NOTE", "WARNING", "Finding", "Findings", "Kind"]
 
@@ -52,6 +53,10 @@ KINDS = {
         "model.",
     ),
     "teacher-not-better": Kind((WARNING,), "Take a better teacher; this one has little to tell."),
+    "teacher-weak": Kind(
+        (WARNING,), "Train it longer, or take a larger one: a student seldom gets beyond its teacher."
+    ),
+    "student-starts-high": Kind((NOTE,), "Compare with plain training from the same start, not from random weights."),
     "train-eval-normalisation": Kind(
         (ERROR, WARNING), "Write the same NormalizeImage into TrainReader and EvalReader."
     ),
@@ -77,6 +82,7 @@ KINDS = {
         "Lower its weight about {factor:.0f} times, or let -o distill.terms.{term}.magnitude=20% do it.",
     ),
     "term-negligible": Kind((WARNING,), "Raise its weight, or let -o distill.terms.{term}.magnitude=20% do it."),
+    "term-outside-rule": Kind((NOTE,), "The magnitude finds a weight: -o distill.terms.{term}.magnitude=1.0."),
     "term-opposed": Kind(
         (WARNING,), "Lower its weight (-o distill.terms.{term}.magnitude=10%), or start it later (start_epoch)."
     ),
@@ -123,6 +129,22 @@ class Findings:
         if level not in kind.levels:
             raise ValueError(f"{name} is never a {level}")
         self.items.append(Finding(name, level, text, kind.advice.format(**fields)))
+
+    def waive(self, names):
+        """Take findings for notes that somebody knows of.
+
+        Args:
+            names: ids.
+
+        Raises:
+            UserError: there is no such finding.
+        """
+        for name in names:
+            if name not in KINDS:
+                raise UserError(f"--waive {name}: there is no such finding{nearest(name, KINDS)} (docs/doctor.md)")
+        self.items = [
+            replace(item, level=NOTE, text=f"waived: {item.text}") if item.id in names else item for item in self.items
+        ]
 
     def of(self, level):
         """Those of a level."""

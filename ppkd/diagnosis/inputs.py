@@ -4,6 +4,8 @@ from ppkd.bridge.normalisation import Normalisation
 from ppkd.diagnosis import normalisations
 from ppkd.diagnosis.findings import WARNING
 
+_COLOURS = 6
+
 
 def check_readers(subject, findings):
     """Compare the normalisations of the run's readers and the teachers'.
@@ -63,7 +65,8 @@ def check_batch(name, image, norm, findings):
         return
     lowest, highest = normalisations.limits(norm)
     low, high = float(image.min()), float(image.max())
-    slack = 0.02 * (highest - lowest)
+    # Augmentations of colour (RandomDistort) leave 0 to 255 by a few times; pixels scaled otherwise by fifty and more.
+    slack = _COLOURS * (highest - lowest)
     outside = low < min(lowest, 0.0) - slack or high > max(highest, 0.0) + slack  # padding is 0
     # Photographs use most of the range; values crowded into a hundredth of it have been scaled twice.
     crowded = high - low < 0.01 * (highest - lowest)

@@ -17,7 +17,7 @@ def as_text(examination, recipe):
     """The report, no line break at the end."""
     results = examination.results
     method = recipe.method
-    who = f"{recipe.name} ({recipe.student['architecture']}), taught by {method.file} ({method.name})"
+    who = f"{recipe.name} ({recipe.detector}), taught by {method.file} ({method.name})"
     lines = [printable(who)]
     for title, part in (
         ("Weights", _weights), ("Classes", _classes), ("Accuracy on a sample of the validation set", _accuracy),

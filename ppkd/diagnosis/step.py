@@ -14,6 +14,8 @@ from ppkd.engine.balance import measure
 # PKD's terms, 22 times by value, gains 10 AP (docs/methods.md), and PKD's published weight gives 25 by gradient.
 STRONG = {"value": (30, 100), "gradient": (100, 300)}
 _WEAK = 1e-4
+# The FGD authors' rule for each of its terms in the first steps.
+_RULE = (0.1, 2.0)
 
 
 def busiest_epoch(model, epochs):
@@ -53,6 +55,7 @@ def check_step(subject, batch, findings):
     check_attention(seen, findings)
     if not broken:
         _check_strength(pulls, labels, findings, _zero_head(subject.student, findings))
+        _check_rule(pulls, [term for term, _ in model.active_terms()], findings)
     weights = {term.label: weight for term, weight in model.active_terms()}
     return [_row(pull, weights, {t.label: t.spec.magnitude for t in model.terms}) for pull in pulls]
 
@@ -116,6 +119,19 @@ def _check_ratio(name, ratio, value, detection, findings, keys):
         findings.add("term-too-strong", text, level, factor=_round([ratio[key] for key in keys]), term=name.split()[0])
     elif 0 < max(ratio.values()) < _WEAK:
         findings.add("term-negligible", f"{name} changes next to nothing: {told} as large", term=name.split()[0])
+
+
+def _check_rule(pulls, terms, findings):
+    """FGD's parts, each over all its levels, against what its authors want them to be."""
+    sums = {}
+    for term in (each for each in terms if each.spec.loss["name"] == "fgd" and each.spec.magnitude is None):
+        for pull in (each for each in pulls[1:] if _is(each, term.label)):
+            part = term.spec.name, pull.name.rpartition(".")[2]
+            sums[part] = sums.get(part, 0.0) + pull.value
+    out = [f"{part} {value:.3g}" for (_, part), value in sums.items() if not _RULE[0] <= value <= _RULE[1]]
+    if out:
+        text = f"outside of the FGD authors' rule, each between {_RULE[0]:g} and {_RULE[1]:g} in the first steps"
+        findings.add("term-outside-rule", f"{text}: {', '.join(out)}", term=next(iter(sums))[0])
 
 
 def _round(ratios):

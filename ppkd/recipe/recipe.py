@@ -78,6 +78,13 @@ class Recipe:
         return os.path.join(str(self.student.get("save_dir") or "output"), self.name)
 
 
+    @property
+    def detector(self):
+        """What kind of detector the student is: its head says more than ``YOLOv3``, which PP-YOLOE's files have."""
+        kind = self.student["architecture"]
+        return (self.student.get(kind) or {}).get("yolo_head", kind)
+
+
 ENGINE_OPTIONS = (
     "inherit", "numerics", "upstream_merge", "terms", "teachers", "plugins", "clip", *SCHEDULE_KEYS, *HAND_OVER_KEYS,
 )  # fmt: skip

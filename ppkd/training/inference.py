@@ -23,16 +23,18 @@ from ppkd.training.evaluation import count_parameters
 _NAMED = 4
 
 
-def find_images(image, folder):
-    """Paths of the images that ``--infer_img`` or ``--infer_dir`` names.
+def find_images(images, folder):
+    """Paths of the images that ``--infer_img`` (one or several) or ``--infer_dir`` names.
 
     Raises:
         UserError: neither is given, or nothing is found.
     """
-    if image:
-        if not os.path.isfile(image):
-            raise UserError(f"--infer_img {image}: no such file")
-        return [image]
+    if images:
+        images = [images] if isinstance(images, str) else list(images)
+        for image in images:
+            if not os.path.isfile(image):
+                raise UserError(f"--infer_img {image}: no such file")
+        return images
     if not folder:
         raise UserError("give --infer_img FILE or --infer_dir FOLDER")
     if not os.path.isdir(folder):

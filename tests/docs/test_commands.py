@@ -49,6 +49,9 @@ ELSEWHERE = {
     "export --onnx": "tests/exporting/test_export.py::test_onnxruntime_gives_what_the_detector_gives",
     "convert": "tests/files/test_convert.py::test_a_whole_models_checkpoint_gives_the_student_that_detects_the_same",
     "doctor": "tests/diagnosis/test_command.py::test_errors_end_the_command_with_one",
+    "distill": "tests/e2e/test_distill.py::"
+        "test_one_command_killed_in_the_middle_ends_with_a_taught_student_and_a_report",
+    "init": "tests/course/test_course.py::test_each_part_is_a_command_that_the_parsers_and_the_files_take",
     "explain": "tests/test_explain.py::test_the_command_prints_it_or_writes_it",
     "data": "tests/importing/test_formats.py::test_the_same_scene_comes_out_of_each_format",
     "report": "tests/reporting/test_report.py::test_the_command_writes_it_where_it_says",

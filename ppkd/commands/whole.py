@@ -1,0 +1,40 @@
+"""From a folder of images to a taught student in one command."""
+
+from ppkd.terminal.log import logger
+
+
+def distill(args):
+    """``ppkd distill``: the whole course."""
+    from ppkd.course import prepare, run
+    from ppkd.terminal.table import result_table
+
+    course = prepare(_wishes(args))
+    found = run(course)
+    kinds = ("AP", "AP50", "APs", "APm", "APl")
+    rows = [
+        {"name": each.title, **{key: found["results"][each.name].get(key) for key in kinds}} for each in course.trained
+    ]
+    print("\n" + result_table(rows) + "\n", flush=True)
+    logger().info("report: %s", found["report"])
+    logger().info(
+        "the taught student: %s; next: ppkd infer -c %s -o weights=%s --infer_dir FOLDER",
+        found["weights"], course.trained[1].config, found["weights"],
+    )  # fmt: skip
+    return found
+
+
+def init(args):
+    """``ppkd init``: the three files of a course, to edit."""
+    from ppkd.course import prepare
+
+    course = prepare(_wishes(args))
+    for part in course.parts:
+        logger().info("%s: ppkd %s", part.title, " ".join(part.words))
+    return course.folder
+
+
+def _wishes(args):
+    from ppkd.course import Wishes
+
+    given = {key: value for key, value in vars(args).items() if key in Wishes.__dataclass_fields__}
+    return Wishes(**given | {"waive": tuple(given.get("waive") or ())})

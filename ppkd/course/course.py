@@ -1,0 +1,198 @@
+"""A whole course: its data, its files, its parts one after the other, and what came of it."""
+
+import hashlib
+import json
+import os
+import shlex
+import time
+from dataclasses import asdict, dataclass
+
+from ppkd.course import data as data_sets
+from ppkd.course import files, sizes
+from ppkd.course.follow import Follower
+from ppkd.course.parts import detectors, parts, result_of
+from ppkd.errors import UserError
+from ppkd.files.locate import find_weights
+from ppkd.files.regular import open_file
+from ppkd.files.write import write_text
+from ppkd.terminal.log import duration, logger
+
+STATE = "course.json"
+# With another value of these a course only becomes longer.
+_GROWING = ("seeds", "baseline", "waive")
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user says.
+
+    Attributes:
+        data: folder of the data set, in any format that ``ppkd data import`` reads.
+        student, teacher: names or paths of configs; the teacher's with ``=WEIGHTS`` if it is trained.
+        output: folder for all that is made.
+        epochs, teacher_epochs, imgsz, batch: None for what is proposed.
+        method: of `methods.lines_of`.
+        seeds: how many students of each kind.
+        baseline: train the student alone as well.
+        waive: findings of the doctor that do not end the course.
+    """
+
+    data: str
+    student: str = "ppyoloe_plus_small_custom"
+    teacher: str = "ppyoloe_plus_teacher_custom"
+    output: str = "output/distill"
+    epochs: int | None = None
+    teacher_epochs: int | None = None
+    imgsz: int | None = None
+    batch: int | None = None
+    method: str = "auto"
+    seeds: int = 1
+    baseline: bool = False
+    waive: tuple = ()
+
+
+@dataclass
+class Course:
+    """A course that is ready to run.
+
+    Attributes:
+        folder: of all that it makes.
+        trained: list of `parts.Trained`.
+        parts: list of `parts.Part`.
+        state: what was done before: ``parts`` by name.
+    """
+
+    folder: str
+    trained: list
+    parts: list
+    state: dict
+
+
+def prepare(wishes):
+    """Look at the data, import it where it is in another format, and write the three files.
+
+    Raises:
+        UserError: anything wrong with what is given; an output folder of another course.
+    """
+    folder = wishes.output
+    state = _state(folder, wishes)
+    name, _, weights = wishes.teacher.partition("=")
+    student = files.read_config(wishes.student, "--student")
+    teacher = files.read_config(name, "--teacher")
+    weights = os.path.abspath(find_weights(weights, "--teacher")) if weights else None
+    data = _data(wishes, folder)
+    logger().info("data: %s", data.text)
+    gpu = _has_gpu()
+    given = {key: getattr(wishes, key) for key in ("epochs", "teacher_epochs", "imgsz", "batch")}
+    chosen, told = sizes.propose(data, student[1], teacher[1], gpu, given)
+    if told:
+        logger().info("proposed for this data and %s: %s", "a GPU" if gpu else "a CPU", "; ".join(told))
+    trained = detectors(folder, weights, wishes.seeds, wishes.baseline)
+    what = (chosen, student, teacher, wishes.method, os.path.abspath(trained[0].weights), gpu)
+    written, why = files.write_files(folder, data, *what)
+    if written:
+        logger().info("method: %s", why)
+        logger().info("written to %s: %s; edit them before they are used", folder, ", ".join(written))
+    steps = max(1, data.train // chosen.batch)
+    found = parts(folder, trained, steps, chosen, wishes.waive)
+    _keep(folder, state)
+    return Course(folder, trained, found, state)
+
+
+def run(course):
+    """Run the parts that are not done, each as the command that it is.
+
+    Returns:
+        Path by name of what there is at the end: ``weights``, ``report``, and ``results`` with AP by detector.
+
+    Raises:
+        UserError: a part failed; the same course goes on from there.
+    """
+    done, begin = course.state["parts"], time.time()
+    follower = Follower(course.folder, course.parts, [part.name for part in course.parts if _is_done(part, done)])
+    for number, part in enumerate(course.parts, 1):
+        place = f"[{number}/{len(course.parts)}]"
+        if _is_done(part, done):
+            logger().info("%s %s: done before", place, part.title)
+            continue
+        logger().info("%s %s: ppkd %s", place, part.title, shlex.join(part.words))
+        seconds = follower.run(part, place)
+        done[part.name] = {"seconds": round(seconds, 1), "of": _fingerprint(part)}
+        _keep(course.folder, course.state)
+    results = {each.name: _read(result_of(course.folder, each)) for each in course.trained}
+    times = ", ".join(f"{part.name} {duration(done[part.name]['seconds'])}" for part in course.parts)
+    logger().info("time by part: %s; this time %s in all", times, duration(time.time() - begin))
+    weights = next(each.weights for each in course.trained if each.name.startswith("taught"))
+    return {"weights": weights, "report": course.parts[-1].makes, "results": results}
+
+
+def _data(wishes, folder):
+    if not os.path.isdir(wishes.data):
+        raise UserError(f"{wishes.data}: no such folder; give one with images and their annotations")
+    made = os.path.join(folder, "data")
+    if data_sets.is_ready(wishes.data):
+        return data_sets.opened(wishes.data, wishes.data)
+    if os.path.isdir(made):
+        logger().info("data: %s is there already", made)
+    else:
+        where = shlex.join(["data", "import", wishes.data, "--output", made, "--images", "leave"])
+        logger().info("data: another format than COCO's, or other folders: ppkd %s", where)
+        data_sets.make(wishes.data, made)
+    return data_sets.opened(made, wishes.data)
+
+
+def _state(folder, wishes):
+    """What an earlier call left, if it is of the same course."""
+    path, given = os.path.join(folder, STATE), asdict(wishes)
+    given["data"] = os.path.realpath(given["data"])
+    given = {key: value for key, value in given.items() if key not in ("output", *_GROWING)}
+    if not os.path.exists(path):
+        there = os.listdir(folder) if os.path.isdir(folder) else []
+        if there:
+            first = ", ".join(sorted(there)[:3])
+            raise UserError(f"--output {folder}: has other things in it ({first}); give a new folder")
+        return {"given": given, "parts": {}}
+    state = _read(path)
+    if not isinstance(state, dict) or not all(isinstance(state.get(key), dict) for key in ("given", "parts")):
+        raise UserError(f"{path}: is not what a course leaves; remove it, or give another --output")
+    for key, value in given.items():
+        if (before := state["given"].get(key)) != value:
+            raise UserError(
+                f"--output {folder}: holds a course of another {key}: {before} then, {value} now; give what it had, "
+                "or another --output"
+            )
+    return state
+
+
+def _keep(folder, state):
+    write_text(os.path.join(folder, STATE), json.dumps(state, indent=1))
+
+
+def _read(path):
+    try:
+        with open_file(path, encoding="utf-8") as file:
+            return json.load(file)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
+
+
+def _is_done(part, done):
+    """Whether a part was done with the same command and files, and what it made is there."""
+    if part.name not in done or not os.path.exists(part.makes):
+        return False
+    return done[part.name].get("of") == _fingerprint(part)
+
+
+def _fingerprint(part):
+    """What tells a part from the same one after an edit."""
+    found = hashlib.sha256(shlex.join(part.words).encode())
+    for path in part.reads:
+        with open_file(path, "rb") as file:
+            found.update(file.read())
+    return found.hexdigest()[:16]
+
+
+def _has_gpu():
+    import paddle
+
+    return bool(paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0)

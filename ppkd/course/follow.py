@@ -1,0 +1,116 @@
+"""Runs the parts of a course and tells how far it is: the part, and the time left of the whole."""
+
+import json
+import os
+import time
+
+from ppkd.course.process import start, tail
+from ppkd.errors import UserError
+from ppkd.terminal.log import duration, logger
+
+_EVERY = 15
+_ERROR = "ppkd: error: "
+
+
+class Follower:
+    """Runs parts one after the other.
+
+    Args:
+        folder: of the course; what a part prints goes into ``log/NAME.txt`` there.
+        parts: all of them.
+        done: names of those that are done already.
+    """
+
+    def __init__(self, folder, parts, done):
+        self._folder = folder
+        self._left = {part.name: part.cost for part in parts if part.name not in done}
+        self._spent = self._paid = 0.0
+
+    def run(self, part, place):
+        """Run one and wait for it.
+
+        Args:
+            part: `parts.Part`.
+            place: text in front of the lines.
+
+        Returns:
+            Seconds.
+
+        Raises:
+            UserError: it failed, or did not make what it is for.
+        """
+        log = os.path.join(self._folder, "log", f"{part.name}.txt")
+        begin = shown = time.time()
+        before = self._progress(part)
+        process = start(part.words, log, append=part.run is not None)
+        try:
+            while process.poll() is None:
+                time.sleep(0.2)
+                if time.time() - shown > _EVERY:
+                    shown = time.time()
+                    self._tell(part, place, shown - begin, before)
+        finally:
+            if process.poll() is None:  # asked to stop: a run saves itself first
+                process.terminate()
+                process.wait()
+        if process.returncode:
+            hint = "; --waive ID goes on all the same, in the same folder" if part.name == "doctor" else ""
+            why = f"{part.title} failed: {_why(log)} (log: {log}{hint})"
+            raise UserError(f"{why}. The same command goes on from here")
+        if not os.path.exists(part.makes):
+            raise UserError(f"{part.title} ended without {part.makes} (log: {log})")
+        seconds = time.time() - begin
+        if part.run:  # by trainings alone the others are reckoned: they take the most
+            self._spent, self._paid = self._spent + seconds, self._paid + (1 - before) * part.cost
+        del self._left[part.name]
+        logger().info("%s done in %s%s%s", place, duration(seconds), _result(part), self._whole())
+        return seconds
+
+    def _tell(self, part, place, seconds, before):
+        share, records = self._progress(part), _records(part)
+        train = [record for record in records if record.get("kind") == "train"]
+        where = f"epoch {train[-1]['epoch'] + 1}" if train else "at work"
+        left = f", {duration(train[-1]['seconds_left'])} left of it" if train else ""
+        now = (seconds, (share - before) * part.cost) if share > before else (0.0, 0.0)
+        logger().info("%s %s%s%s%s", place, where, _result(part), left, self._whole(*now, share * part.cost))
+
+    def _whole(self, seconds=0.0, paid=0.0, done=0.0):
+        """The time left of all parts, by what a unit of cost took in trainings; nothing before one is on its way.
+
+        Args:
+            seconds, paid: of the training that runs.
+            done: of the part that runs, in units of cost.
+        """
+        left, paid = sum(self._left.values()) - done, self._paid + paid
+        if paid <= 0 or left <= 0:
+            return ""
+        return f"; about {duration((self._spent + seconds) / paid * left)} left of all"
+
+    @staticmethod
+    def _progress(part):
+        """The share of a training that is done, by its own records."""
+        train = [record for record in _records(part) if record.get("kind") == "train"]
+        if not train or not train[-1].get("seconds_per_step"):
+            return 0.0
+        last = train[-1]
+        left = last["seconds_left"] / last["seconds_per_step"]
+        return last["step"] / (last["step"] + left) if last["step"] + left else 0.0
+
+
+def _records(part):
+    path = part.run and os.path.join(part.run, "metrics.jsonl")
+    if not path or not os.path.exists(path):
+        return []
+    with open(path, encoding="utf-8") as file:
+        return [json.loads(line) for line in file if line.endswith("\n")]
+
+
+def _result(part):
+    found = [record["AP"] for record in _records(part) if record.get("kind") == "eval" and "AP" in record]
+    return f", AP {100 * found[-1]:.1f} (best {100 * max(found):.1f})" if found else ""
+
+
+def _why(log):
+    lines = tail(log).splitlines()
+    told = [line.removeprefix(_ERROR) for line in lines if line.startswith(_ERROR)]
+    return told[-1] if told else " / ".join(lines[-3:]) or "it said nothing"

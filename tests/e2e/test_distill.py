@@ -1,0 +1,40 @@
+"""From a folder of images to a taught student and a report with one command, killed in the middle."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from tests.conftest import CONFIGS
+
+
+def begin(folder, shapes):
+    pair = [f"--{who}={CONFIGS}/ppyoloe_{size}.yml" for who, size in (("student", "tiny"), ("teacher", "wide"))]
+    words = ["distill", str(shapes), *pair, "--epochs", "1", "--teacher_epochs", "2", "--imgsz", "64"]
+    words += ["--waive", "teacher-near-zero,term-too-strong,dead-source,no-gradient,teacher-normalisation"]
+    with open(folder / "log.txt", "a", encoding="utf-8") as log:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "ppkd", *words]
+        return subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
+
+
+def test_one_command_killed_in_the_middle_ends_with_a_taught_student_and_a_report(shapes, tmp_path):
+    out = tmp_path / "output" / "distill"
+    process = begin(tmp_path, shapes)
+    while not (out / "teacher" / "0.resume").exists():  # the teacher's first epoch is over
+        assert process.poll() is None, (tmp_path / "log.txt").read_text()
+        time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert begin(tmp_path, shapes).wait(timeout=500) == 0, (tmp_path / "log.txt").read_text()
+    text = (tmp_path / "log.txt").read_text()
+    assert text.count("a look at every image and annotation: ppkd doctor") == 1, "done before the kill, and once"
+    assert "resuming from" in (out / "log" / "teacher.txt").read_text()
+    assert (out / "taught_seed0" / "student" / "model_final.pdparams").exists()
+    assert "<html" in (out / "report" / "report.html").read_text()
+    assert set(json.loads((out / "checks" / "taught_seed0.json").read_text())) >= {"AP", "AP50"}
+    assert "student with the teacher" in text and "next: ppkd infer -c" in text
+    state = json.loads((out / "course.json").read_text())
+    assert all(part["seconds"] > 0 for part in state["parts"].values())
