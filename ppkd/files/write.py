@@ -104,6 +104,17 @@ def make_folder(path):
         raise UserError(f"{path}: the folder cannot be made: {_reason(error)}") from error
 
 
+def make_own_folder(path):
+    """As `make_folder`, for one that lies in a folder of somebody and has its name from ppkd: it is no link elsewhere.
+
+    Raises:
+        UserError: as `make_folder`; there is a link.
+    """
+    if os.path.islink(path):
+        raise UserError(f"{path}: is a link, and links are not followed in writing; remove it")
+    make_folder(path)
+
+
 @contextlib.contextmanager
 def filling(folder):
     """A block in which others write files into a temporary folder, which it is given; then all move into `folder`.

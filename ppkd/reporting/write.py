@@ -1,11 +1,12 @@
 """Makes the page and writes it."""
 
 import os
+import re
 import time
 
 import ppkd
 from ppkd.errors import UserError
-from ppkd.files.write import write_bytes, write_text
+from ppkd.files.write import filling, make_own_folder, replacing, write_bytes, write_text
 from ppkd.reporting import accuracy, cost, curves, examples, learning, maps, provenance, similarity, strengths
 from ppkd.reporting.document import Document, Missing, Section
 from ppkd.reporting.html import render_html
@@ -17,7 +18,8 @@ from ppkd.terminal.log import duration, hushed, logger
 # In the order of the page.
 _SECTIONS = (accuracy, curves, learning, strengths, examples, maps, similarity, cost, provenance)
 _HTML = "report.html"
-_PICTURES = (".svg", ".png", ".jpeg")
+# As `render_markdown` names them.
+_PICTURE = re.compile(r"[a-z0-9-]+-[0-9]+-[0-9]+\.(svg|png|jpeg)")
 
 
 def write_report(runs, output, images=None):
@@ -42,19 +44,25 @@ def write_report(runs, output, images=None):
     stem = os.path.splitext(html)[0]
     folder = f"{stem}_pictures"
     text, files = render_markdown(page, os.path.basename(folder))
+    make_own_folder(folder)
     try:
-        os.makedirs(folder, exist_ok=True)
-        for old in os.listdir(folder):  # pictures of an earlier report are not this one's
-            if old.endswith(_PICTURES):
-                os.remove(os.path.join(folder, old))
-        for name, data in files.items():
-            write_bytes(os.path.join(folder, name), data)
-        for path, content in ((f"{stem}.md", text), (html, render_html(page))):
-            write_text(path, content)
+        with replacing(html) as page_file, replacing(f"{stem}.md") as text_file, filling(folder) as pictures:
+            for path, content in ((page_file, render_html(page)), (text_file, text)):
+                write_text(path, content)
+            for name, data in files.items():
+                write_bytes(os.path.join(pictures, name), data)
+        _remove_former(folder, files)
     except OSError as error:
         raise UserError(f"--output {output}: cannot be written: {error}") from error
     logger().info("report done in %s", duration(time.time() - begin))
     return html, f"{stem}.md"
+
+
+def _remove_former(folder, files):
+    """Remove pictures of an earlier report, which are not this one's; what else lies there is somebody's."""
+    for entry in os.scandir(folder):
+        if _PICTURE.fullmatch(entry.name) and entry.name not in files and entry.is_file(follow_symlinks=False):
+            os.remove(entry.path)
 
 
 def _page(material):

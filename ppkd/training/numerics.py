@@ -13,6 +13,7 @@ from paddle import distributed as dist
 from ppkd.bridge.bad_images import STAND_IN
 from ppkd.engine.packing import by_type, packed
 from ppkd.errors import UserError
+from ppkd.files.write import make_own_folder
 from ppkd.terminal.log import logger
 from ppkd.training import checkpoint
 from ppkd.training.batch_size import count
@@ -246,7 +247,7 @@ class Numerics:
             "model": _arrays(self._model.state_dict()) if weights else None,
         }
         try:
-            os.makedirs(folder, exist_ok=True)
+            make_own_folder(folder)
             checkpoint.write(path, content)
         except (OSError, UserError) as error:
             logger().warning("the batch to reproduce this is not saved: %s", error)
