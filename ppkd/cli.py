@@ -4,6 +4,7 @@ import argparse
 import importlib
 import os
 import sys
+import traceback
 import warnings
 
 from ppkd.bridge import gate
@@ -310,23 +311,43 @@ def run(parser, command, argv=None):
             plugins.permit()
         command(args)
     except UserError as error:
-        print(f"{coloured('ppkd: error:', 'red', sys.stderr)} {printable(error)}", file=sys.stderr)
-        # Under paddle.distributed.launch a rank that stops must not leave the others waiting.
-        sys.stderr.flush()
-        if int(os.environ.get("PADDLE_TRAINERS_NUM", "1")) > 1:
-            os._exit(1)
-        sys.exit(1)
+        _end(printable(error))
     except Stopped as stopped:
         print(f"ppkd: {stopped}", file=sys.stderr)
         sys.exit(128 + stopped.signal)
-    except OSError as error:
-        if not is_of_the_disk(error):
-            raise
-        print(f"{coloured('ppkd: error:', 'red', sys.stderr)} cannot be written: {printable(error)}", file=sys.stderr)
-        sys.exit(1)
     except KeyboardInterrupt:
         print("ppkd: stopped by the user", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        if isinstance(error, OSError) and is_of_the_disk(error):
+            _end(f"cannot be written: {printable(error)}")
+        if os.environ.get(_TRACEBACK):
+            raise
+        _end(_unexpected(error))
+
+
+# Set to anything: an error that nobody foresaw is shown with the way there.
+_TRACEBACK = "PPKD_TRACEBACK"
+
+
+def _end(message):
+    """Say in one line why it ends, and end."""
+    print(f"{coloured('ppkd: error:', 'red', sys.stderr)} {message}", file=sys.stderr)
+    # Under paddle.distributed.launch a rank that stops must not leave the others waiting.
+    sys.stderr.flush()
+    if int(os.environ.get("PADDLE_TRAINERS_NUM", "1")) > 1:
+        os._exit(1)
+    sys.exit(1)
+
+
+def _unexpected(error):
+    """What goes wrong in ppdet or Paddle with values of a config that can be seen to be wrong nowhere before."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    what = printable(" ".join(f"{type(error).__name__}: {error}".split())[:300])
+    return (
+        f"{what} (in {printable(place.filename)}, line {place.lineno}). Some value in the files given does not fit, or "
+        f"ppkd is wrong here: {_TRACEBACK}=1 before the command shows the way there"
+    )
 
 
 def _positive(text):

@@ -12,6 +12,9 @@ import numpy as np
 import paddle
 import pytest
 
+# An error that nobody foresaw is shown as it is, not as the one line that users get.
+os.environ["PPKD_TRACEBACK"] = "1"
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "tests" / "configs"
 SHARED = ROOT.parent / "shared"

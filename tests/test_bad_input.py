@@ -6,6 +6,7 @@ import re
 import paddle
 import pytest
 
+from ppkd import cli
 from ppkd.build import build_student
 from ppkd.errors import UserError
 from ppkd.recipe.recipe import load_recipe
@@ -324,3 +325,30 @@ def test_resuming_another_recipe(train, shapes):
 )
 def test_inference_without_images(shapes, arguments, message):
     assert the_error(*call("infer", "-c", STUDENT, *arguments, "-o", f"dataset_dir={shapes}")) == message
+
+
+def _key_error(_):
+    {}["gt_bbox\n\x1b[2J"]
+
+
+def _no_such_file(_):
+    with open("tracker/GMC-a.txt"):
+        pass
+
+
+def _two_lines(_):
+    raise RuntimeError("one\ntwo\x1b[2J")
+
+
+@pytest.mark.parametrize("command", [_key_error, _no_such_file, _two_lines])
+def test_what_nobody_foresaw_is_one_line_as_well(monkeypatch, capsys, command):
+    """Values of a config go through all of ppdet and Paddle, up to the first step."""
+    monkeypatch.delenv("PPKD_TRACEBACK")
+    with pytest.raises(SystemExit) as stop:
+        cli.run(cli.hosts_parser(), command, [])
+    message = the_error(stop.value.code, capsys.readouterr().err)
+    assert re.match(r"(KeyError|FileNotFoundError|RuntimeError): .*\(in .*test_bad_input\.py, line \d+\)", message)
+    assert message.isprintable() and "PPKD_TRACEBACK=1" in message
+    monkeypatch.setenv("PPKD_TRACEBACK", "1")
+    with pytest.raises((KeyError, FileNotFoundError, RuntimeError)):
+        cli.run(cli.hosts_parser(), command, [])

@@ -16,7 +16,7 @@ from ppkd.bridge.voc import is_voc, read_voc
 from ppkd.bridge.workspace import create
 from ppkd.errors import UserError
 from ppkd.files.paths import Folder
-from ppkd.files.regular import check_file, open_file
+from ppkd.files.regular import NotAFile, check_file, open_file
 from ppkd.terminal.log import hushed, logger
 
 _COCO = (
@@ -186,9 +186,17 @@ def _listed(dataset):
     path = os.path.join(dataset.dataset_dir, dataset.anno_path)
     try:
         with open_file(path, encoding="utf-8") as file:
-            return [os.path.join(_images(dataset), name) for line in file for name in line.split()]
+            lines = [[os.path.join(_images(dataset), name) for name in line.split()] for line in file]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
+    for annotation in (names[1] for names in lines if len(names) > 1):
+        try:
+            check_file(annotation)  # which ElementTree opens
+        except NotAFile as error:
+            raise UserError(f"{annotation}: {error}") from None
+        except (OSError, ValueError):
+            continue  # ppdet tells what is missing
+    return [name for names in lines for name in names]
 
 
 def _cure(missing, section, dataset):

@@ -65,6 +65,8 @@ class Asked(Exception):
 class Namespace:
     """A module as a config's names find it: the classes that `check` lets through, and nothing else.
 
+    Not its own parts either: ``__init__`` is a name like any other, and would take another list from the config.
+
     Args:
         module: where names are looked up.
         known: the judged ones.
@@ -72,11 +74,17 @@ class Namespace:
     """
 
     def __init__(self, module, known, where):
-        self._module, self._known, self._where = module, known, where
+        vars_of(self).update(module=module, known=known, where=where)
 
-    def __getattr__(self, name):
+    def __getattribute__(self, name):
         if name.startswith(ABSENT):
             raise Asked
-        value = getattr(self._module, name)
-        check(name, value, self._where, self._known)
+        own = vars_of(self)
+        value = getattr(own["module"], name)
+        check(name, value, own["where"], own["known"])
         return value
+
+
+def vars_of(namespace):
+    """What a `Namespace` was made of, for ppkd: ``module``, ``known`` and ``where``."""
+    return object.__getattribute__(namespace, "__dict__")

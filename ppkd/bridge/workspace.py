@@ -13,6 +13,7 @@ from ppkd.bridge.compat.twin_config import without_twin
 from ppkd.bridge.host import why_not_imported
 from ppkd.bridge.ppdet_log import route
 from ppkd.errors import UserError, nearest
+from ppkd.files.write import is_of_the_disk
 from ppkd.files.yaml_io import Tagged
 
 
@@ -114,9 +115,11 @@ def built_from_config(name):
     """
     try:
         yield
-    except (UserError, OSError):
+    except UserError:
         raise
     except Exception as error:
+        if isinstance(error, OSError) and is_of_the_disk(error):
+            raise
         wrong = _unknown_class(error, import_ppdet().global_config) if isinstance(error, ValueError) else None
         if wrong is not None:
             raise _not_there(wrong, f"{name}: ") from error

@@ -20,14 +20,14 @@ class NotAFile(OSError):
         return self.strerror
 
 
-def open_file(path, mode="r", **options):
+def open_file(path, mode="r", *args, **options):
     """``open`` for reading a regular file; links are followed, nothing is waited for.
 
     Raises:
         NotAFile: it is a folder, FIFO, socket or device, which is said without opening it.
         OSError: as ``open``.
     """
-    return open(path, mode, opener=_open, **options)
+    return open(path, mode, *args, opener=_open, **options)
 
 
 def check_file(path):

@@ -58,6 +58,9 @@ WAYS = {
     "a cache": _transform("DecodeCache", cache_root="canary"),
     "a function among the transforms": _transform("setup_logger", name="x", output="canary/log"),
     "among those of batches": _transform("setup_logger", "batch_transforms", name="x", output="canary/log"),
+    "what holds the transforms": _transform("__class__", module="os", known=["system"], where="x"),
+    "its list": _transform("__init__", module="os", known=["setup_logger"], where="x"),
+    "its attributes": _transform("__dict__", "batch_transforms"),
     "in a transform": _transform("RandomSelect", transforms1=[{"setup_logger": {"name": "y", "output": "canary/log"}}],
                                  transforms2=[{"Decode": {}}]),
     "a function among the schedules": (
@@ -148,7 +151,8 @@ def test_ppdet_looks_up_whatever_its_modules_hold():
     assert "getattr(transform, k)" in inspect.getsource(reader.Compose.__init__)
     assert callable(transform.setup_logger)
     named_classes.look_classes_up_among_the_judged()
-    assert not isinstance(reader.transform._module, gate.Namespace)  # applied again it changes nothing
+    inner = gate.vars_of(reader.transform)["module"]
+    assert not isinstance(inner, gate.Namespace)  # applied again it changes nothing
 
 
 def test_metrics_are_judged():

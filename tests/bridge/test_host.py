@@ -11,6 +11,7 @@ import pytest
 
 from ppkd.bridge import compat, host
 from ppkd.bridge.compat.looks import APPLIED, NOT_APPLICABLE, NOT_NEEDED, says
+from ppkd.bridge.gate import vars_of
 from ppkd.bridge.workspace import import_ppdet
 from ppkd.errors import UserError
 from ppkd.files.yaml_io import dump, parse_value
@@ -112,7 +113,7 @@ def test_a_cure_without_its_class_is_not_applicable(monkeypatch):
 def _a_compose_that_looks_elsewhere(patch):
     from ppdet.data import reader
 
-    table = vars(reader.transform._module)
+    table = vars(vars_of(reader.transform)["module"])
     patch.setattr(reader, "Compose", lambda transforms: [table[name] for each in transforms for name in each])
 
 

@@ -1,21 +1,26 @@
 """What is opened is a file: a FIFO, socket, device or folder is refused in a line, and never waited for."""
 
+import importlib
 import os
+import pathlib
 import signal
 import socket
 
 import pytest
 
 from ppkd.bridge.annotation_file import read_annotations
-from ppkd.bridge.datasets import check_files
+from ppkd.bridge.datasets import check_files, open_dataset
 from ppkd.bridge.images import BadImage, decode, fault, read
+from ppkd.bridge.workspace import import_ppdet, scope
 from ppkd.errors import UserError
 from ppkd.files.regular import NotAFile, open_file
 from ppkd.files.tensor_files import read_tensors
 from ppkd.files.torch_files import read_torch
-from ppkd.files.yaml_io import read_yaml
+from ppkd.files.yaml_io import Tagged, read_yaml
 from ppkd.training.inference import find_images
 from ppkd.training.records import read_records
+
+import_ppdet()  # before anything is timed
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +31,7 @@ def _no_waiting():
         raise TimeoutError("it waits")
 
     before = signal.signal(signal.SIGALRM, raise_it)
-    signal.alarm(20)
+    signal.alarm(60)
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
@@ -112,3 +117,40 @@ def test_a_fifo_among_images_to_detect_on_is_named(tmp_path):
     os.mkfifo(tmp_path / "a.jpg")
     (found,) = find_images(None, str(tmp_path))
     assert "is a named pipe" in fault(found)
+
+
+@pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("module", ["ppdet.data.source.widerface", "ppdet.data.source.keypoint_coco"])
+def test_ppdet_opens_files_alone(module, make, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    opened = importlib.import_module(module).open
+    make(pathlib.Path("a.txt"))
+    with pytest.raises(UserError, match=f"a.txt: is a .*{KINDS[make]}.*, not a file"):
+        opened("a.txt", "r")
+    (tmp_path / "b.txt").write_text("content")
+    with opened("b.txt") as file, opened("c.txt", "w", encoding="utf-8") as other:
+        other.write(file.read())
+    assert (tmp_path / "c.txt").read_text() == "content"
+
+
+def _voc(folder):
+    (folder / "classes.txt").write_text("cat\n")
+    (folder / "train.txt").write_text("a.jpg a.xml\n")
+    given = {"dataset_dir": str(folder), "image_dir": "", "anno_path": "train.txt", "label_list": "classes.txt"}
+    return Tagged("VOCDataSet", given)
+
+
+def _keypoints(folder):
+    (folder / "a.json").write_text('{"images": [], "annotations": [], "categories": [{"id": 1, "name": "person"}]}')
+    given = {"dataset_dir": str(folder), "image_dir": "", "anno_path": "a.json", "num_joints": 1, "trainsize": [8, 8]}
+    return Tagged("KeypointTopDownCocoDataset", given | {"bbox_file": "a.xml", "use_gt_bbox": False})
+
+
+@pytest.mark.parametrize("section", [_voc, _keypoints])
+@pytest.mark.parametrize("make", [fifo, link_to_a_device], ids=lambda make: make.__name__)
+def test_files_that_a_data_set_opens_when_it_is_read_are_files(section, make, tmp_path):
+    config = {"TrainDataset": section(tmp_path), "num_classes": 1}
+    make(tmp_path / "a.xml")
+    config["allow_outside"] = True
+    with pytest.raises(UserError, match=r"a\.xml: is a .*, not a file"), scope(config):
+        open_dataset("TrainDataset", config)

@@ -45,13 +45,14 @@ def applied(cure):
 
 def protections():
     """Those of the cures without which nothing runs: they hold what files of others may do."""
-    from ppkd.bridge.compat import named_classes, no_downloads, no_eval, safe_load
+    from ppkd.bridge.compat import named_classes, no_downloads, no_eval, regular_files, safe_load
 
     return (
         no_eval.look_names_up,
         named_classes.look_classes_up_among_the_judged,
         no_downloads.fetch_nothing,
         safe_load.read_cached_images_as_arrays,
+        regular_files.open_files_alone,
     )
 
 

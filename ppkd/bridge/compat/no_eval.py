@@ -3,10 +3,10 @@
 import functools
 import inspect
 import re
-import sys
 
 from paddle import nn
 
+from ppkd.bridge.compat import own_builtins
 from ppkd.errors import UserError
 
 _OF_MODELS = ("paddle.nn.functional.", "ppdet.modeling.", "ppdet.optimizer.")
@@ -22,40 +22,8 @@ def look_names_up():
 
     Needed for: paddledet 2.6.0.
     """
-    for name, module in list(sys.modules.items()):
-        if _of_ppdet(name) and module is not None:
-            _replace(module)
-    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Finder())
-
-
-def _of_ppdet(name):
-    return name == "ppdet" or name.startswith("ppdet.")
-
-
-def _replace(module):
-    """A function finds these names among its module's before Python's own."""
-    module.eval = functools.partial(_named, module)
-    module.exec = functools.partial(_refuse, module)
-
-
-class _Finder:
-    """Finds ppdet's modules as the finders behind it do, for a loader that gives each its `eval` first."""
-
-    def find_spec(self, name, path=None, target=None):
-        if not _of_ppdet(name):
-            return None
-        behind = sys.meta_path[sys.meta_path.index(self) + 1 :]
-        found = (finder.find_spec(name, path, target) for finder in behind if hasattr(finder, "find_spec"))
-        spec = next((spec for spec in found if spec is not None), None)
-        if spec is not None and hasattr(spec.loader, "exec_module"):
-            spec.loader.exec_module = functools.partial(_load, spec.loader.exec_module)
-        return spec
-
-
-def _load(load, module):
-    _replace(module)
-    load(module)
+    own_builtins.give("eval", lambda module: functools.partial(_named, module))
+    own_builtins.give("exec", lambda module: functools.partial(_refuse, module))
 
 
 def _refuse(module, *args, **kwargs):
