@@ -14,6 +14,7 @@ from ppkd.methods import plan
 from ppkd.methods.block import plan_block
 from ppkd.recipe.hand_over import KEYS as HAND_OVER_KEYS
 from ppkd.recipe.keys import METHOD_KEYS, RUN_KEYS
+from ppkd.recipe.parting import KEYS as PARTING_KEYS
 from ppkd.recipe.plan import SCHEDULE_KEYS
 from ppkd.recipe.recipe import SECTIONS, TERMS, parse_overrides
 from ppkd.terminal.table import text_table
@@ -135,7 +136,7 @@ def _origins(method, block):
         if first in ("terms", "teachers", "plugins", "upstream_merge"):
             continue
         shown = f"{os.path.basename(source)} ({path})" if source != "-o" else f"-o distill.{path}"
-        if first in ("inherit", "clip", *HAND_OVER_KEYS):
+        if first in ("inherit", *PARTING_KEYS, *HAND_OVER_KEYS):
             found[first] = shown
         elif first in SCHEDULE_KEYS:
             found |= {key: shown for key in before if key.startswith("terms.") and key.endswith(f".{path}")}

@@ -70,7 +70,7 @@ class Distillation(nn.Layer):
                 self._ended.add(name)
                 logger().info(
                     "epoch %d: term %s is over (stop: auto): the cosine of its gradient and the detection loss's was "
-                    "%.3f on the mean of %d epochs", epoch + 1, name, float(ending.cosines.mean()), ending.WINDOW,
+                    "%.3f on the mean of %d measurements", epoch + 1, name, float(ending.cosines.mean()), ending.WINDOW,
                 )  # fmt: skip
 
     def turned(self, epoch):

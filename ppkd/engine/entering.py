@@ -84,9 +84,9 @@ def _scales(student):
 class LettingGo(nn.Layer):
     """When a term has stopped helping (``stop: auto``).
 
-    Once an epoch the cosine between its gradient and the detection loss's is looked at. When the mean of the last
-    `WINDOW` of them is 0 or below, what the term asks for does not go with what the labels ask for any more, and it
-    ends with that epoch, for good.
+    Where gradients are measured, the cosine between its gradient and the detection loss's is looked at. When the mean
+    of the last `WINDOW` of them is 0 or below, what the term asks for does not go with what the labels ask for any
+    more, and it ends with that epoch, for good.
     """
 
     WINDOW = 3

@@ -40,9 +40,9 @@ class DistillModel(nn.Layer):
             done every so many batches. Left alone, every batch is the first.
         timed: whether the next step measures `teacher_seconds`, for which a GPU has to be waited for.
         teacher_seconds: time of all teachers in the last step that was measured, or None if none ran.
-        watched: whether the next step measures every term's gradient beside the detection loss's (see `entering`); once
-            an epoch, since ``stop: auto`` and ``magnitude: ... every epoch`` go by it.
-        hand_over, clip: the plan's.
+        watched: whether the next step measures every term's gradient beside the detection loss's (see `entering`); at
+            the beginning of some epochs, since ``stop: auto`` and ``magnitude: ... every epoch`` go by it.
+        hand_over, parting: the plan's.
         alpha: factor on the whole loss; 1 if no term of the plan ever has a weight.
 
     Raises:
@@ -57,7 +57,7 @@ class DistillModel(nn.Layer):
         self.timed, self.teacher_seconds = False, None
         self.watched, self._pulls = False, {}
         self.alpha = plan.alpha if any(spec.weight for spec in plan.terms) else 1.0
-        self.hand_over, self.clip = plan.hand_over, plan.clip
+        self.hand_over, self.parting = plan.hand_over, plan.parting
         # A plain tuple hides the teachers from nn.Layer; a dict of layers would too, a Layer attribute would not.
         self._teachers = tuple((name, detector_for(freeze(model))) for name, model in teachers.items())
         # Neither is an adapter a layer: it holds the student without owning it.
@@ -127,6 +127,11 @@ class DistillModel(nn.Layer):
     def turned(self, epoch):
         """Names of the lines whose strength changes by much as `epoch`, which was entered, begins."""
         return self.distillation.turned(epoch)
+
+    @property
+    def strength(self):
+        """The highest factor that schedules put on a term in this epoch; 0 if none is on."""
+        return max((term.spec.schedule.factor(self.epoch) for term, _ in self.active_terms()), default=0.0)
 
     def part(self, losses):
         """What the terms added to ``loss``, or None if none is on.

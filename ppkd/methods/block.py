@@ -168,8 +168,7 @@ def plan_block(plan):
         block["alpha"] = plan.alpha
     if plan.assigner != "student":
         block["assigner"] = plan.assigner
-    if plan.clip != "together":
-        block["clip"] = plan.clip
+    block |= plan.parting.keys
     if plan.hand_over is not None:
         block |= {"hand_over": plan.hand_over.text, "hand_over_warmup": plan.hand_over.warmup}
     return block

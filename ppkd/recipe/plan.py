@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from ppkd.errors import UserError
 from ppkd.recipe.hand_over import HandOver, hand_over_of
+from ppkd.recipe.parting import Parting, parting_of
 from ppkd.recipe.schedules import DECAYS, Schedule
 from ppkd.recipe.targets import Target
 
@@ -12,7 +13,6 @@ TEACHER = "teacher"
 
 # The keys of a schedule, at the top of `distill:` for all terms or in one of them.
 SCHEDULE_KEYS = ("start_epoch", "stop_epoch", "stop", "decay", "final_weight", "warmup_epochs")
-CLIPS = ("together", "apart")
 
 
 @dataclass
@@ -59,8 +59,7 @@ class Plan:
             is the first of them, whatever its name.
         inherit_from: the teacher that `inherit` means; None for the first.
         hand_over: what training forgets when terms begin or end, or None.
-        clip: one of `CLIPS`: whether the distillation's gradient is clipped with the detection loss's, or each by
-            itself.
+        parting: what the distillation's gradient and the detection loss's have each for itself.
     """
 
     terms: list
@@ -69,11 +68,12 @@ class Plan:
     assigner: str = "student"
     inherit_from: str | None = None
     hand_over: HandOver | None = None
-    clip: str = "together"
+    parting: Parting = Parting()
 
     @classmethod
     def of(cls, terms, method, inherit=False, **more):
-        """Apply the ``distill:`` options that every method has: `schedule_of`'s, `hand_over_of`'s and ``inherit``.
+        """Apply the ``distill:`` options that every method has: `schedule_of`'s, `hand_over_of`'s,
+        `parting_of`'s and ``inherit``.
 
         Args:
             terms: list of `TermSpec`.
@@ -89,14 +89,12 @@ class Plan:
             )
         where = f"{method.file}: distill"
         schedule, hand_over = schedule_of(method.options, method.epochs, where), hand_over_of(method.options, where)
-        clip = method.options.get("clip", CLIPS[0])
-        if clip not in CLIPS:
-            raise UserError(f"{where}.clip has to be one of {', '.join(CLIPS)}; found {clip!r}")
+        parting = parting_of(method.options, where)
         for term in terms:
             term.schedule = schedule
         source = wanted if isinstance(wanted, str) else None
         parts = ("neck", "head") if wanted else ()
-        return cls(terms, parts, inherit_from=source, hand_over=hand_over, clip=clip, **more)
+        return cls(terms, parts, inherit_from=source, hand_over=hand_over, parting=parting, **more)
 
 
 def schedule_of(options, epochs, where):

@@ -15,6 +15,7 @@ from ppkd.files.shipped import find_config
 from ppkd.files.yaml_io import clone, merge, parse_value, read_with_bases
 from ppkd.recipe.hand_over import KEYS as HAND_OVER_KEYS
 from ppkd.recipe.keys import METHOD_KEYS, RUN_KEYS, check_top_level
+from ppkd.recipe.parting import KEYS as PARTING_KEYS
 from ppkd.recipe.plan import SCHEDULE_KEYS
 from ppkd.recipe.settings import settle, settle_method, take
 from ppkd.recipe.teachers import check_fields, read_teachers, resolve_paths
@@ -86,7 +87,8 @@ class Recipe:
 
 
 ENGINE_OPTIONS = (
-    "inherit", "numerics", "upstream_merge", "terms", "teachers", "plugins", "clip", *SCHEDULE_KEYS, *HAND_OVER_KEYS,
+    "inherit", "numerics", "upstream_merge", "terms", "teachers", "plugins", *SCHEDULE_KEYS, *HAND_OVER_KEYS,
+    *PARTING_KEYS,
 )  # fmt: skip
 # Methods whose parameters stand in a class of ppdet's that is no loss: in PaddleDetection's files the student's head.
 SECTIONS = {"LD": ("LDGFLHead", ("loss_ld", "loss_ld_vlr", "loss_kd"))}

@@ -20,7 +20,7 @@ class Target:
         relative: whether `value` is such a share.
         steps: how many steps the average is taken over; then the factor stays as it is.
         gradient: whether it is a share of the detection loss's gradient instead, where the term enters the student.
-        every_epoch: whether that goes on being measured, once an epoch.
+        every_epoch: whether that goes on being measured, as epochs begin.
     """
 
     value: float

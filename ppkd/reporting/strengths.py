@@ -83,9 +83,11 @@ def _total(subject):
 
 
 def gradients(run):
-    """Plots of each term's share of the gradient and of its cosine over the epochs; none where it was not recorded."""
+    """Plots over the epochs of each term's share of the gradient, its cosine, and how far each loss moves the weights;
+    none where it was not recorded."""
     records, images = run.of_kind("gradients"), []
-    titles = {"share": "gradient, as a share of the detection loss's", "cosine": "cosine of the gradients"}
+    titles = {"share": "gradient, as a share of the detection loss's", "cosine": "cosine of the gradients",
+              "update": "update by each loss, in learning rates"}  # fmt: skip
     for what, title in titles.items():
         lines = {}
         for record in records:

@@ -22,7 +22,7 @@ class Restart:
     Args:
         config: the run's, see `hand_over.restarts_of`.
         distill: `model.DistillModel`, or None.
-        optimizing: `optimizing.Optimizing`.
+        update: `update.Update`.
         averaging: `averaging.Averaging`.
         standing: `standing.Standing`; only read.
 
@@ -30,13 +30,13 @@ class Restart:
         UserError: a key of the wrong kind; an optimizer of which it is not known what it keeps.
     """
 
-    def __init__(self, config, distill, optimizing, averaging, standing):
+    def __init__(self, config, distill, update, averaging, standing):
         self._epochs, self._planned = restarts_of(config)
-        self._distill, self._optimizing, self._averaging, self._standing = distill, optimizing, averaging, standing
+        self._distill, self._update, self._averaging, self._standing = distill, update, averaging, standing
         self._step = self._warmup = 0
         planned = [self._planned, distill.hand_over if distill is not None else None]
         if any(each is not None and each.parts != ("average",) for each in planned):
-            optimizing.check_forgets()
+            update.optimizing.check_forgets()
         late = [epoch for epoch in self._epochs if epoch >= int(config.get("epoch") or 1)]
         if late:
             logger().warning("restart_epochs: a run of %s epochs does not reach %s", config["epoch"], late)
@@ -67,7 +67,7 @@ class Restart:
         if "average" in parts:
             self._averaging.begin_anew()
         if "moments" in parts or "first_moment" in parts:
-            self._optimizing.forget(squares="moments" in parts)
+            self._update.forget(squares="moments" in parts)
 
     def factor(self):
         """What the learning rate of the coming step is multiplied by."""

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass, fields
 
+# Steps between two measurements of gradients, at least: they take a part of a step's time.
+WATCH = 100
+
 
 @dataclass
 class Standing:
@@ -44,6 +47,13 @@ class Standing:
     def ends_step(self):
         """Whether a step of the optimizer ends with this batch."""
         return (self.batch + 1) % self.accumulate == 0 or self.batch + 1 == self.batches
+
+    @property
+    def watched(self):
+        """Whether gradients are measured with the step of this batch: the first of a run, and then of epochs that lie
+        `WATCH` steps or more apart, which does not depend on where a run was resumed."""
+        apart = -(-WATCH // self.steps)
+        return self.batch < self.accumulate and self.epoch % apart == 0
 
     @property
     def parts(self):

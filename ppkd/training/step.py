@@ -9,17 +9,16 @@ class Step:
 
     Args:
         model: what is trained, as `parallel.distribute` gives it.
-        optimizing: `optimizing.Optimizing`.
+        update: `update.Update`.
         precision: `precision.Precision`.
-        clipping: `clipping.Clipping`.
         averaging: `averaging.Averaging`.
         numerics: `numerics.Numerics`.
         restart: `restart.Restart`, for the learning rate after one.
         standing: `standing.Standing`; only read.
     """
 
-    def __init__(self, model, optimizing, precision, clipping, averaging, numerics, restart, standing):
-        self._model, self._optimizing, self._precision, self._clipping = model, optimizing, precision, clipping
+    def __init__(self, model, update, precision, averaging, numerics, restart, standing):
+        self._model, self._update, self._precision = model, update, precision
         self._averaging, self._numerics, self._restart, self._standing = averaging, numerics, restart, standing
 
     def train(self, batch):
@@ -36,6 +35,7 @@ class Step:
         inputs = dict(batch)  # models write into what they get
         if at.begins_step:
             self._numerics.begin()
+            self._update.begin(at.watched)
         losses = self._losses(batch, inputs) if "image" in batch else {}
         if losses:
             self._backward(losses, STAND_IN in inputs, at.parts)
@@ -46,13 +46,8 @@ class Step:
         return self._numerics.take() if at.ends_step or not self._numerics.skips else []
 
     def _backward(self, losses, nothing, parts):
-        part = None if nothing else self._clipping.separates(losses)
-        loss = losses["loss"]
-        if parts > 1:
-            loss, part = loss / parts, part if part is None else part / parts
-        if part is not None:
-            self._clipping.keep(part)
-        self._precision.backward(loss)
+        self._update.keep(losses, 0.0 if nothing else 1 / parts)
+        self._precision.backward(losses["loss"] / parts if parts > 1 else losses["loss"])
 
     def _losses(self, batch, inputs):
         try:
@@ -63,13 +58,11 @@ class Step:
             return {}
 
     def _end(self):
-        good = self._numerics.good()
+        good, factor = self._numerics.good(), self._restart.factor()
         if good:
-            self._clipping.split()
+            self._update.take(factor)
         else:
-            self._clipping.forget()
-        if good or self._precision.scales:  # a scaler skips by itself, and has to see what it skips
-            self._optimizing.step(self._precision, self._restart.factor())
-        self._optimizing.end()
+            self._update.leave(factor)
+        self._update.optimizing.end()
         if good:
             self._averaging.update()

@@ -23,7 +23,6 @@ from ppkd.terminal.progress import follow
 from ppkd.training import checkpoint
 from ppkd.training.averaging import Averaging
 from ppkd.training.batch_size import BatchSize, count
-from ppkd.training.clipping import Clipping
 from ppkd.training.contents import contents
 from ppkd.training.digest import digest
 from ppkd.training.learning_rate import learning_rate
@@ -31,7 +30,7 @@ from ppkd.training.loader import seed_everything, seed_step
 from ppkd.training.meters import Meters
 from ppkd.training.numerics import Numerics
 from ppkd.training.of_ranks import OfRanks
-from ppkd.training.optimizing import Moving, Optimizing
+from ppkd.training.optimizing import Moving
 from ppkd.training.patience import Patience
 from ppkd.training.precision import Precision
 from ppkd.training.restart import Restart
@@ -41,6 +40,7 @@ from ppkd.training.stages import Stages
 from ppkd.training.standing import Standing
 from ppkd.training.step import Step
 from ppkd.training.stopping import Stopped, StopRequest
+from ppkd.training.update import Update
 from ppkd.training.validation import Validation
 from ppkd.training.weights import Weights
 
@@ -107,20 +107,21 @@ class Trainer:
         self.precision.prepare(self.student, self.optimizer, self.distill.teachers.values() if self.distill else ())
         if self.distill is not None:
             self.distill.compute_teachers(self.precision.of_teachers)
-        self._clipping = Clipping(self.optimizer, model.parameters(), self.distill, self.precision.scales)
+        self._update = Update(self.optimizer, self.lr, model.parameters(), self.distill, self.precision)
         self.averaging = Averaging(self.student, self.config, self.precision)
-        detector, optimizing = detector_for(self.student), Optimizing(self.optimizer, self.lr)
+        detector = detector_for(self.student)
         self.numerics = Numerics(
             self.config, model, detector, self.output_dir, self.seed, self.rank, self.reload, self.precision.scales
         )
         self._of_ranks = OfRanks(self.distillation)
         # By their names in a resume file; none of them needs another to be restored before it.
-        self._restart = Restart(self.config, self.distill, optimizing, self.averaging, self.standing)
+        self._restart = Restart(self.config, self.distill, self._update, self.averaging, self.standing)
         self._parts = {
             "student": Weights(self.student, "student (-c)", self.averaging.own, self.precision.whole),
             "terms": Weights(self.distillation, "method or teacher (--slim_config)"),
             "of_ranks": self._of_ranks,
-            "optimizer": optimizing,
+            "optimizer": self._update.optimizing,
+            "moments": self._update.moments,
             "moving": Moving(model.parameters()),
             "ema": self.averaging,
             "restart": self._restart,
@@ -143,8 +144,7 @@ class Trainer:
             paddle.nn.SyncBatchNorm.convert_sync_batchnorm(self.student)
         self.model = distribute(model)
         self._step = Step(
-            self.model, optimizing, self.precision, self._clipping, self.averaging, self.numerics, self._restart,
-            self.standing,
+            self.model, self._update, self.precision, self.averaging, self.numerics, self._restart, self.standing
         )
         self._stop = StopRequest(self.ranks == 1)
 
@@ -220,10 +220,10 @@ class Trainer:
             if self.distill is not None:
                 self.distill.timed = meters.due(ahead=1) or at.batch + 1 == at.batches
                 self.distill.batch = at.batch
-                self.distill.watched = at.batch == 0
+                self.distill.watched = at.watched and at.batch == 0
             losses, whole = self._train_batch(batch), at.ends_step
-            if self.distill and (pulls := self.distill.take_pulls()):
-                self._log.add({"kind": "gradients", "epoch": self.epoch, "step": self.step, **pulls})
+            if self.distill and (found := self.distill.take_pulls() | self._update.lengths.take()):
+                self._log.add({"kind": "gradients", "epoch": self.epoch, "step": self.step, **found})
             at.advance()
             meters.add(losses, self.distill and self.distill.teacher_seconds, whole)
             if whole and self._after_step(meters, epochs):
@@ -247,7 +247,7 @@ class Trainer:
 
     def _report(self, meters, epochs):
         record = {"kind": "train", "epoch": self.epoch, "step": self.step}
-        record |= meters.read() | self._clipping.read()
+        record |= meters.read() | self._update.clipping.read()
         counts = {"skipped_steps": self.numerics.skipped, "bad_images": len(self._stages.bad.found)}
         record |= {name: number for name, number in counts.items() if number}
         self._log.add(self._tell(record, epochs))

@@ -10,16 +10,21 @@ from paddle import nn
 
 from ppkd.errors import UserError
 from ppkd.methods import plan
+from ppkd.recipe.parting import Parting
 from ppkd.recipe.recipe import MethodSpec
 from ppkd.training.clipping import Clipping
+from ppkd.training.precision import Precision
+from ppkd.training.update import Update
 from tests.helpers_training import QUICK, differing, fit
+
+PLAIN = Precision({}, wanted=False)
 
 
 class Distilled:
     """Stands for a DistillModel whose losses are a detection loss and one term."""
 
     def __init__(self, clip):
-        self.clip = clip
+        self.parting = Parting(clip == "apart")
 
     def part(self, losses):
         return losses.get("term")
@@ -33,19 +38,17 @@ def steps(batches, clip="apart", norm=1.0):
     """
     zeros = nn.initializer.Constant(0.0)
     w, adapter = (paddle.create_parameter([2], "float32", default_initializer=zeros) for _ in "ab")
-    optimizer = paddle.optimizer.SGD(1.0, parameters=[w, adapter], grad_clip=nn.ClipGradByGlobalNorm(norm))
-    clipping = Clipping(optimizer, [w, adapter], Distilled(clip), scales=False)
+    rate = paddle.optimizer.lr.LambdaDecay(1.0, lambda step: 1.0)
+    optimizer = paddle.optimizer.SGD(rate, parameters=[w, adapter], grad_clip=nn.ClipGradByGlobalNorm(norm))
+    update = Update(optimizer, optimizer._learning_rate, [w, adapter], Distilled(clip), PLAIN)
     for own, theirs in batches:
         losses = {"own": (w * paddle.to_tensor(own[0])).sum() + (adapter * paddle.to_tensor(own[1])).sum()}
         if theirs is not None:
             losses["term"] = (w * paddle.to_tensor(theirs[0])).sum() + (adapter * paddle.to_tensor(theirs[1])).sum()
-        part = clipping.separates(losses)
-        if part is not None:
-            clipping.keep(part)
+        update.keep(losses, 1)
         sum(losses.values()).backward()
-    clipping.split()
-    optimizer.step()
-    return -np.stack([w.numpy(), adapter.numpy()]), clipping.read()
+    update.take(1.0)
+    return -np.stack([w.numpy(), adapter.numpy()]), update.clipping.read()
 
 
 NOTHING = [0.0, 0.0]
@@ -100,9 +103,9 @@ def test_a_run_is_clipped_apart_and_resumed_to_the_bit(recipe, tmp_path):
 def test_what_cannot_be_clipped_apart():
     sgd = paddle.optimizer.SGD(1.0, parameters=nn.Linear(1, 1).parameters())
     with pytest.raises(UserError, match="needs a norm to clip by: set OptimizerBuilder.clip_grad_by_norm"):
-        Clipping(sgd, [], Distilled("apart"), scales=False)
+        Clipping(sgd, Distilled("apart"), scales=False)
     sgd = paddle.optimizer.SGD(1.0, parameters=nn.Linear(1, 1).parameters(), grad_clip=nn.ClipGradByGlobalNorm(1.0))
     with pytest.raises(UserError, match="is not for float16"):
-        Clipping(sgd, [], Distilled("apart"), scales=True)
+        Clipping(sgd, Distilled("apart"), scales=True)
     with pytest.raises(UserError, match="f: distill.clip has to be one of together, apart; found 'part'"):
         plan(MethodSpec("FGD", options={"clip": "part"}, file="f"))

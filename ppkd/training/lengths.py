@@ -1,0 +1,76 @@
+"""How far each of the two losses moves the student's weights, as the optimizer scales its gradient."""
+
+import paddle
+
+from ppkd.engine.balance import trained_parameters
+
+_KINDS = ("Adam", "AdamW")
+
+
+class Lengths:
+    """Measures the two parts of an update of Adam's, in units of the learning rate.
+
+    A part's length is the root of the mean over all of the student's weights of ``(g / (sqrt(v) + eps))^2``, where
+    ``g`` is its clipped gradient in this step and ``v`` the mean of squares that the optimizer divides by, without its
+    bias: what this step's gradient does by itself, before momentum averages it over ten steps or so. Where a strong
+    second gradient is in ``v``, the first one's length falls.
+
+    Args:
+        optimizer: Paddle's; nothing is measured if it is not Adam or AdamW.
+        distill: `model.DistillModel`, or None: nothing is measured then.
+        clipping: `clipping.Clipping`.
+        moments: `moments.Moments`.
+        scales: whether there is a loss scaler, which scales the whole gradient and not its part: nothing is measured.
+
+    Attributes:
+        possible: whether anything is measured.
+    """
+
+    def __init__(self, optimizer, distill, clipping, moments, scales):
+        self._optimizer, self._distill, self._clipping, self._moments = optimizer, distill, clipping, moments
+        self.possible = distill is not None and type(optimizer).__name__ in _KINDS and not scales
+        self._parts, self._found = None, {}
+
+    def begin(self, parted):
+        """Note the gradients of a step that is measured, before the optimizer takes it.
+
+        Args:
+            parted: list of `parting.Parted`, clipped if they are clipped apart; empty where there is no distillation.
+        """
+        students = [p for p in trained_parameters(self._distill.student) if p.grad is not None]
+        if not parted:
+            factor = self._clipping.factor([p.grad for p in students])
+            self._parts = {"detection": [(p, p.grad.clone(), factor) for p in students]}
+            return
+        ids = {id(p) for p in students}
+        factor = self._clipping.factor([each.own + each.theirs for each in parted])
+        mine = [each for each in parted if id(each.parameter) in ids]
+        self._parts = {
+            "detection": [(each.parameter, each.own, factor) for each in mine],
+            "distillation": [(each.parameter, each.theirs, factor) for each in mine],
+        }
+
+    def end(self):
+        """The optimizer has taken the step."""
+        parts, self._parts = self._parts or {}, None
+        for name, gradients in parts.items():
+            apart = name == "distillation" and self._moments.apart
+            length = _length(self._moments.optimizer if apart else self._optimizer, gradients)
+            self._found[f"{name}.update"] = length * self._moments.share if apart else length
+
+    def take(self):
+        """What was measured since the last call: ``detection.update`` and, with terms, ``distillation.update``."""
+        found, self._found = self._found, {}
+        return {name: float(length) for name, length in found.items()}
+
+
+def _length(optimizer, gradients):
+    total, count = paddle.zeros([]), 0
+    with paddle.no_grad():
+        for p, gradient, factor in gradients:
+            squares, power = (optimizer._get_accumulator_master(name, p) for name in ("moment2", "beta2_pow_acc"))
+            bias = 1 - power.astype("float32") / float(optimizer._beta2)
+            scale = (squares.astype("float32") / bias).sqrt() + float(optimizer._epsilon)
+            total = total + (gradient.astype("float32") * factor / scale).square().sum()
+            count += p.size
+    return (total / max(count, 1)).sqrt()
