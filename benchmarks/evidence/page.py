@@ -1,88 +1,185 @@
-"""Makes docs/evidence.md of results.json: means, paired intervals, curves, cost, and where it does not help.
+"""Makes docs/evidence.md of results.json: means, paired intervals, curves, cost, what is missing and does not help.
 
-    python benchmarks/evidence/page.py [--results FILE] [--output FILE.md]
+    python benchmarks/evidence/page.py [--results FILE] [--plan FILE.yml] [--output FILE.md]
 """
 
 import argparse
 import json
 import os
 import statistics
+import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-DOCS = os.path.join(os.path.dirname(os.path.dirname(HERE)), "docs")
+ROOT = os.path.dirname(os.path.dirname(HERE))
+sys.path.insert(0, ROOT)
+
+from benchmarks.evidence import results  # noqa: E402
+from ppkd.files.yaml_io import read_yaml  # noqa: E402
+
 PLAIN, EQUAL_TIME, TEACHER = "plain", "equal_time", "teacher"
 LEAST = 0.5  # AP
+CONVERGED = 1.0  # AP
+PARTS = 8  # of a curve
+INTRO = """# Does it help, at convergence?
+
+Made by `python benchmarks/evidence/page.py` of `benchmarks/evidence/results.json`. What was run, and what counts as
+helping, was written before: `benchmarks/evidence/protocol.md`. AP is COCO's, in percent, of the weights at the end of
+training; differences are paired by seed, with 95 % intervals (Student's t). Cost is CPU time beside a plain run's, as
+`benchmarks/evidence/cost.py` measured it. An arm's name is its method and `doc`, as documented, `first`, the same for
+the first third with a hand-over, or `gradient`, a constant share of the detection loss's gradient.
+"""
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--results", default=os.path.join(HERE, "results.json"))
-    parser.add_argument("--output", default=os.path.join(DOCS, "evidence.md"))
+    parser.add_argument("--cost", default=os.path.join(HERE, "cost.json"))
+    parser.add_argument("--plan", default=os.path.join(HERE, "arms.yml"))
+    parser.add_argument("--output", default=os.path.join(ROOT, "docs", "evidence.md"))
     args = parser.parse_args()
-    with open(args.results, encoding="utf-8") as file:
-        records = json.load(file)
+    cost = {}
+    if os.path.exists(args.cost):
+        with open(args.cost, encoding="utf-8") as file:
+            cost = json.load(file)
+    text = page(results.read(args.results), read_yaml(args.plan), cost)
     with open(args.output, "w", encoding="utf-8") as file:
-        file.write(page(records))
+        file.write(text)
 
 
-def page(records):
+def page(records, plan, cost):
     """The page's text.
 
     Args:
         records: as `run.py` keeps them.
+        plan: `arms.yml`, read: what is missing.
+        cost: name of an arm -> CPU time of its run over that of a plain one; those that are not known are left out.
     """
-    lines = [
-        "# Does it help, at convergence?", "",
-        "Made by `python benchmarks/evidence/page.py` of `benchmarks/evidence/results.json`. What was run, and what",
-        "counts as helping, was written before: `benchmarks/evidence/protocol.md`. AP is COCO's, in percent, of the",
-        "weights at the end of training; differences are paired by seed, with 95 % intervals (Student's t).", "",
-    ]  # fmt: skip
+    sections, verdicts = [], []
     for name in dict.fromkeys(record["data"] for record in records):
-        lines += section(name, [record for record in records if record["data"] == name])
-    return "\n".join(lines)
+        for student, arms in by_student([record for record in records if record["data"] == name]).items():
+            title = f"{name}, {os.path.splitext(os.path.basename(student))[0]}"
+            rows = measured(arms, cost)
+            verdicts += [(title, row) for row in rows]
+            taught = teachers(records, plan, name)
+            sections += [f"## {title}", "", *taught, *headroom(rows), *table(rows), *curves(arms), *failures(arms), ""]
+    return "\n".join([INTRO, *summary(verdicts), *missing(records, plan), *sections]).rstrip() + "\n"
 
 
-def section(name, records):
-    """One data set, by student."""
-    lines = []
-    for student in dict.fromkeys(r["student"] for r in records if r["arm"] != TEACHER):
-        title = os.path.splitext(os.path.basename(student))[0]
-        arms = {}
-        for record in records:
-            if record["student"] == student and record["arm"] != TEACHER:
-                arms.setdefault(record["arm"], {})[record["seed"]] = record
-        lines += [f"## {name}, {title}", "", *teachers(records), *table(arms), *failures(arms), ""]
-    return lines
+def by_student(records):
+    """Student -> arm -> seed -> record, teachers left out."""
+    found = {}
+    for record in records:
+        if record["arm"] != TEACHER:
+            found.setdefault(record["student"], {}).setdefault(record["arm"], {})[record["seed"]] = record
+    return found
 
 
-def teachers(records):
-    found = [record for record in records if record["arm"] == TEACHER and "failed" not in record]
+def teachers(records, plan, name):
+    owner = plan["sets"].get(name, {}).get("teacher_of", name)
+    found = [r for r in records if (r["data"], r["arm"]) == (owner, TEACHER) and "failed" not in r]
     return [f"The teacher's AP: {100 * max(ap for _, ap in record['curve']):.1f}.\n" for record in found]
 
 
-def table(arms):
-    """The arms in the order of their gain over plain, as rows of Markdown."""
-    plain = arms.get(PLAIN, {})
-    rows = []
+def summary(verdicts):
+    """What helps, and plainly what does not."""
+    lines = ["## Where it helps, and where it does not", ""]
+    for word, told in WORDS.items():
+        found = [f"{row['arm']} ({title}, {spread(row)})" for title, row in verdicts if row["verdict"] == word]
+        lines += [f"- {told}: {'; '.join(found)}."] if found else []
+    return [*lines, "" if len(lines) > 2 else "No arm has been run beside plain yet, so nothing can be said.\n"]
+
+
+WORDS = {
+    "helps": "Better than plain",
+    "hurts": "Worse than plain",
+    "not told apart": "Not told from plain, so no help that was seen",
+    "one seed": "Of one seed, which says nothing yet",
+}
+
+
+def spread(row):
+    ends = "" if row["low"] is None else f", {row['low']:+.1f} to {row['high']:+.1f}"
+    return f"{row['gain']:+.1f}{ends}"
+
+
+def missing(records, plan):
+    """What the plan's stages have and the records do not."""
+    there, lines = {results.key_of(record) for record in records}, []
+    for stage in plan["stages"]:
+        left = {}
+        for arm in stage["arms"]:
+            seeds = [str(seed) for seed in stage["seeds"] if (stage["set"], arm, seed) not in there]
+            if seeds:
+                left.setdefault(" ".join(seeds), []).append(arm)
+        lines += [f"- {stage['set']}, seed {seeds}: {', '.join(arms)}" for seeds, arms in left.items()]
+    return ["## Not run", "", *lines, ""] if lines else []
+
+
+def measured(arms, cost):
+    """One row of numbers an arm, those with the highest gain over plain first."""
+    plain, rows = arms.get(PLAIN, {}), []
     for arm, runs in arms.items():
-        split = "test" if all("test" in run for run in runs.values() if "failed" not in run) else "val"
-        done = {seed: score(run, split) for seed, run in runs.items() if "failed" not in run}
-        if not done:
+        good = {seed: run for seed, run in runs.items() if "failed" not in run}
+        if not good:
             continue
+        split = "test" if all("test" in run for run in good.values()) else "val"
+        done = {seed: score(run, split) for seed, run in good.items()}
         alone = {seed: score(run, split) for seed, run in plain.items()}
         pairs = [ap - alone[seed] for seed, ap in done.items() if alone.get(seed) is not None]
-        mean, low, high = interval(pairs) if arm != PLAIN else (0.0, None, None)
-        rows.append((mean, [
-            arm, split, " ".join(f"{ap:.1f}" for ap in done.values()), f"{statistics.mean(done.values()):.1f}",
-            "" if arm == PLAIN or mean is None else f"{mean:+.1f}", "" if low is None else f"{low:+.1f} to {high:+.1f}",
-            verdict(mean, low, high) if arm != PLAIN else "",
-            *(steps_until(runs, plain, share) for share in (0.9, 1.0)),
-            f"{statistics.median(run['seconds_per_step'] for run in runs.values() if 'failed' not in run):.2f}",
-        ]))  # fmt: skip
-    head = ["arm", "split", "AP by seed", "mean", "difference", "95 % interval", "",
-            "steps to 90 % of plain's end", "to 100 %", "s/step"]  # fmt: skip
-    rows.sort(key=lambda row: -(row[0] if row[0] is not None else -100.0))
-    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *(cells for _, cells in rows))]
+        gain, low, high = interval(pairs) if arm != PLAIN else (None, None, None)
+        rows.append({
+            "arm": arm, "split": split, "aps": list(done.values()), "gain": gain, "low": low, "high": high,
+            "verdict": verdict(gain, low, high), "until": [steps_until(good, plain, share) for share in (0.9, 1.0)],
+            "cost": 1.0 if arm == PLAIN else cost.get(arm),
+        })  # fmt: skip
+    return sorted(rows, key=lambda row: -(row["gain"] or 0.0))
+
+
+def headroom(rows):
+    """Whether plain had converged: what a run of about twice its length gains."""
+    found = [row for row in rows if row["arm"] == EQUAL_TIME and row["gain"] is not None]
+    if not found:
+        return []
+    told = "more than 1 AP: plain had not converged" if found[0]["gain"] > CONVERGED else "plain had converged"
+    return [f"Headroom, what `{EQUAL_TIME}` gains over `{PLAIN}`: {spread(found[0])}; {told}.\n"]
+
+
+def table(rows):
+    head = ["arm", "split", "AP by seed", "mean", "difference", "95 % interval", "", "steps to 90 % of plain's end",
+            "to 100 %", "cost"]  # fmt: skip
+    lines = [
+        [
+            row["arm"], row["split"], " ".join(f"{ap:.1f}" for ap in row["aps"]), f"{statistics.mean(row['aps']):.1f}",
+            "" if row["gain"] is None else f"{row['gain']:+.1f}",
+            "" if row["low"] is None else f"{row['low']:+.1f} to {row['high']:+.1f}",
+            f"**{row['verdict']}**" if row["verdict"] in ("helps", "hurts") else row["verdict"], *row["until"],
+            "" if row["cost"] is None else f"{row['cost']:.2f}",
+        ]
+        for row in rows
+    ]  # fmt: skip
+    return markdown(head, lines)
+
+
+def markdown(head, lines):
+    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *lines)]
+
+
+def curves(arms):
+    """AP on the validation split after each part of a run, means over the seeds."""
+    head = ["AP after a share of the run", *(f"{part}/{PARTS}" for part in range(1, PARTS + 1))]
+    lines = []
+    for arm, runs in arms.items():
+        good = [run for run in runs.values() if "failed" not in run]
+        points = [[at(run, part / PARTS) for run in good] for part in range(1, PARTS + 1)]
+        if good:
+            lines.append([arm, *(f"{statistics.mean(values):.1f}" for values in points)])
+    return ["", *markdown(head, lines)] if lines else []
+
+
+def at(run, share):
+    """AP of the evaluation that is nearest to a share of a run."""
+    goal = share * run["curve"][-1][0]
+    return 100 * min(run["curve"], key=lambda point: abs(point[0] - goal))[1]
 
 
 def score(run, split):
@@ -110,8 +207,8 @@ def verdict(mean, low, high):
     if low is None:
         return "one seed" if mean is not None else ""
     if low > 0 and mean >= LEAST:
-        return "**helps**"
-    return "**hurts**" if high < 0 and mean <= -LEAST else "not told apart"
+        return "helps"
+    return "hurts" if high < 0 and mean <= -LEAST else "not told apart"
 
 
 def steps_until(runs, plain, share):
@@ -119,7 +216,7 @@ def steps_until(runs, plain, share):
     reached = []
     for seed, run in runs.items():
         base = plain.get(seed)
-        if base is None or "failed" in base or "failed" in run:
+        if base is None or "failed" in base:
             continue
         goal = share * base["curve"][-1][1]
         reached.append(next((step for step, ap in run["curve"] if ap >= goal), float("inf")))

@@ -9,6 +9,8 @@ from ppkd.terminal.log import logger
 # What curves are drawn of. Beside it a record has any numbers: losses, figures of an evaluation.
 _NEEDED = {"train": ("epoch", "step", "lr", "loss"), "eval": ("epoch", "step")}
 _COUNTS = ("epoch", "step")
+# What is no number: lists of names.
+_NAMES = {"restart": ("terms", "parts")}
 
 
 def read_records(path):
@@ -40,7 +42,10 @@ def readable(line, whole=True):
         return None
     if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
         return None
-    numbers = {key: value for key, value in record.items() if key != "kind"}
+    names = _NAMES.get(record["kind"], ())
+    numbers = {key: value for key, value in record.items() if key not in ("kind", *names)}
+    if not all(_are_names(record.get(key, [])) for key in names):
+        return None
     unknown = (None,) if record["kind"] == "gradients" else ()  # where a gradient is zero, none has a share in it
     if not all(value in unknown or _is_number(value) for value in numbers.values()):
         return None
@@ -48,6 +53,10 @@ def readable(line, whole=True):
     if any(key not in numbers for key in needed):
         return None
     return record if all(type(record.get(key, 0)) is int and record.get(key, 0) >= 0 for key in _COUNTS) else None
+
+
+def _are_names(value):
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
 def _is_number(value):

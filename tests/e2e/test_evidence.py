@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.evidence import results, training
 from benchmarks.evidence import run as program
+from benchmarks.evidence.cost import of_arm
 from benchmarks.evidence.page import page
 from ppkd import cli, commands
 from ppkd.files.yaml_io import read_yaml
@@ -152,17 +153,50 @@ def test_every_arm_is_a_recipe(tmp_path):
             assert recipe.student["epoch"] == run.epochs and (recipe.method is None) == (not run.taught)
 
 
-def test_helping_is_what_the_protocol_says():
-    def runs(arm, *scores):
-        common = {"data": "d", "student": "s.yml", "arm": arm, "seconds_per_step": 1.0}
-        return [{**common, "seed": i, "AP": ap, "curve": [[9, ap / 2], [20, ap]]} for i, ap in enumerate(scores)]
+def runs(arm, *scores, data="d"):
+    common = {"data": data, "student": "s.yml", "arm": arm, "seconds_per_step": 1.0}
+    return [{**common, "seed": i, "AP": ap, "curve": [[9, ap / 2], [20, ap]]} for i, ap in enumerate(scores)]
 
+
+def rows_of(text):
+    return {line.split(" | ")[0].strip("| "): line.split(" | ") for line in reversed(text.splitlines()) if "| " in line}
+
+
+def test_helping_is_what_the_protocol_says():
     text = page([*runs("plain", 0.4, 0.41, 0.39), *runs("better", 0.42, 0.432, 0.411),
                  *runs("little", 0.403, 0.413, 0.393), *runs("wide", 0.5, 0.41, 0.39),
                  *runs("worse", 0.38, 0.391, 0.369), *runs("once", 0.5),
-                 {"data": "d", "student": "s.yml", "arm": "lost", "seed": 0, "failed": "exit 1: why"}])  # fmt: skip
-    rows = {line.split(" | ")[0].strip("| "): line for line in text.splitlines() if line.startswith("| ")}
-    words = {arm: rows[arm].split(" | ")[6] for arm in ("better", "little", "wide", "worse", "once", "plain")}
+                 {"data": "d", "student": "s.yml", "arm": "lost", "seed": 0, "failed": "exit 1: why"}],
+                PLAN, {})  # fmt: skip
+    rows = rows_of(text)
+    words = {arm: rows[arm][6] for arm in ("better", "little", "wide", "worse", "once", "plain")}
     assert words == {"better": "**helps**", "little": "not told apart", "wide": "not told apart",
                      "worse": "**hurts**", "once": "one seed", "plain": ""}  # fmt: skip
     assert "Failed: lost, seed 0: exit 1: why" in text
+    assert "- Better than plain: better (d, s, +2.1, +1.9 to +2.3)." in text
+    assert "- Worse than plain: worse (" in text and "- Not told from plain, so no help that was seen: wide (" in text
+
+
+def test_the_page_says_what_is_missing_and_whether_plain_had_converged():
+    plan = {"sets": {"d": {}, "half": {"teacher_of": "d"}}, "arms": {}, "stages": [
+        {"set": "d", "seeds": [0, 1], "arms": ["plain", "fgd", "equal_time"]},
+        {"set": "half", "seeds": [0], "arms": ["plain"]},
+    ]}  # fmt: skip
+    nothing = page([], plan, {})
+    assert "- d, seed 0 1: plain, fgd, equal_time" in nothing and "nothing can be said" in nothing
+    teacher = {"data": "d", "student": "t.yml", "arm": "teacher", "seed": 0, "curve": [[5, 0.55], [9, 0.54]]}
+    records = [teacher, *runs("plain", 0.4, 0.42), *runs("equal_time", 0.412, 0.43), *runs("plain", 0.3, data="half")]
+    text = page(records, plan, {"equal_time": 1.9})
+    assert "## Not run\n\n- d, seed 0 1: fgd\n\n" in text and text.count("The teacher's AP: 55.0") == 2
+    assert "gains over `plain`: +1.1, -0.2 to +2.4; more than 1 AP: plain had not converged" in text
+    assert text.split("| equal_time |")[1].splitlines()[0].endswith("| 1.90 |")
+    # The middle of each curve is one of its two evaluations.
+    assert text.split("| plain |")[2].splitlines()[0].split(" | ")[2:5] == ["20.5"] * 3
+    assert "plain had converged" in page([*runs("plain", 0.4), *runs("equal_time", 0.409)], plan, {})
+
+
+def test_what_an_arm_costs_beside_plain():
+    seconds = {None: 2.0, "pkd.yml": 3.0}
+    first = {"slim": "pkd.yml", "options": ["distill.stop_epoch={third}"]}
+    assert of_arm({}, seconds) == 1 and of_arm({"slim": "pkd.yml"}, seconds) == 1.5
+    assert of_arm(first, seconds) == pytest.approx(1 + 0.5 / 3) and of_arm({"times": 1.9}, seconds) == 1.9

@@ -151,7 +151,8 @@ def test_in_a_run_all_levels_together_begin_at_the_share_of_the_gradient(recipe)
     assert found == pytest.approx(share, rel=1e-3) and -1 <= cosine <= 1
 
 
-def test_resumed_equals_uninterrupted_and_the_log_has_a_record_an_epoch(recipe, tmp_path):
+def test_resumed_equals_uninterrupted_and_the_log_has_a_record_an_epoch(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr("ppkd.training.standing.WATCH", 3)
     given = [f"{TENTH} every epoch", "distill.terms.fgd.magnitude_steps=2", "distill.stop=auto", FOUR, "epoch=3"]
 
     def run(name, **options):
@@ -176,6 +177,7 @@ def test_resumed_equals_uninterrupted_and_the_log_has_a_record_an_epoch(recipe, 
 
 
 def test_a_run_lets_a_term_go_that_pulls_against_the_labels(recipe, monkeypatch, caplog):
+    monkeypatch.setattr("ppkd.training.standing.WATCH", 1)
     look = LettingGo.look
     monkeypatch.setattr(LettingGo, "look", lambda self, cosine, epoch: look(self, paddle.full([], -0.25), epoch))
     trainer = fit(recipe(QUICK, overrides=["distill.stop=auto", "TrainReader.batch_size=12", "epoch=5"]))

@@ -148,12 +148,12 @@ def test_a_run_with_moments_apart_is_resumed_to_the_bit_and_recorded(recipe, tmp
 
 def test_its_moments_are_forgotten_too():
     for squares, kept in ((True, 0.0), (False, 0.1)):
-        _, _, _, update, _ = trained(Parting(share=0.1), [(0.0, 10.0)])
+        *_, update = trained(Parting(share=0.1), [(0.0, 10.0)])
         update.forget(squares)
         state = update.moments.state()
         (second,) = [float(value) for name, value in state.items() if name.endswith("_moment2_0")]
         (first,) = [float(value) for name, value in state.items() if name.endswith("_moment1_0")]
-        assert first == 0 and second == pytest.approx(kept)
+        assert first == 0 and second == pytest.approx(kept, rel=1e-3)
 
 
 def test_what_cannot_have_moments_apart():
@@ -163,7 +163,7 @@ def test_what_cannot_have_moments_apart():
         precision = Precision({}, wanted=False)
         for name, value in more.items():
             setattr(precision, name, value)
-        Update(optimizer, None, layer.parameters(), Distilled(Parting(share=0.1), layer), precision)
+        Update(optimizer, 0.1, layer.parameters(), Distilled(Parting(share=0.1), layer), precision)
 
     for kind in ("SGD", "Momentum"):
         with pytest.raises(UserError, match=f"is for Adam and AdamW.*; {kind} does not"):

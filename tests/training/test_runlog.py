@@ -8,6 +8,7 @@ import pytest
 from ppkd.errors import UserError
 from ppkd.recipe.recipe import Recipe
 from ppkd.training.meters import Meters
+from ppkd.training.records import read_records
 from ppkd.training.runlog import RunLog
 from tests.helpers_training import FOUR, QUICK, fit
 
@@ -31,6 +32,16 @@ def test_rewinding_drops_what_will_be_recorded_again(log, tmp_path):
     assert lines(tmp_path) == [{"kind": "train", "step": 1}, {"kind": "train", "step": 2}]
     log.add({"kind": "train", "step": 3})
     assert len(lines(tmp_path)) == 3
+
+
+@pytest.mark.parametrize("names", [{"terms": ["fgd"], "parts": ["moments"]}, {"terms": [], "parts": ["average"]}])
+def test_records_of_restarts_are_kept_and_read(log, tmp_path, names):
+    log.add({"kind": "restart", "epoch": 1, "step": 2, "warmup": 20, **names})
+    log.rewind(3)
+    assert lines(tmp_path) == [{"kind": "restart", "epoch": 1, "step": 2, "warmup": 20, **names}]
+    assert read_records(str(tmp_path / "out" / "metrics.jsonl")) == lines(tmp_path)
+    log.add({"kind": "restart", "epoch": 1, "step": 2, "warmup": 20, **names, "parts": [7]})
+    assert len(read_records(str(tmp_path / "out" / "metrics.jsonl"))) == 1
 
 
 def test_a_new_run_in_the_folder_of_another_begins_a_new_record(recipe):
