@@ -143,6 +143,8 @@ class Trainer:
         if self._uses_sync_bn():
             paddle.nn.SyncBatchNorm.convert_sync_batchnorm(self.student)
         self.model = distribute(model)
+        if state is not None:  # once more, for it gives all ranks what the first one has
+            self._of_ranks.restore(state.get("of_ranks"))
         self._step = Step(
             self.model, self._update, self.precision, self.averaging, self.numerics, self._restart, self.standing
         )

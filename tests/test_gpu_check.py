@@ -1,0 +1,88 @@
+"""The check of a GPU, run on the CPU at its smallest size: the script itself is known to work."""
+
+import json
+import os
+import subprocess
+import sys
+
+import paddle
+import pytest
+
+from benchmarks import gpu_check
+from benchmarks.device import losses, pairs, speed
+from benchmarks.device.lines import FAILED, MISSED, NOT_HERE, NOT_ON_CPU, OK, table, tried
+from tests.conftest import ROOT
+
+
+def check(folder, *args):
+    command = [sys.executable, str(ROOT / "benchmarks" / "gpu_check.py"), *args]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=500, check=False
+    )  # fmt: skip
+
+
+def test_on_a_cpu_every_line_is_shown_or_said_not_to_be(tmp_path):
+    done = check(tmp_path, "--device", "cpu", "--smallest")
+    found = json.loads((tmp_path / "gpu_check.json").read_text())
+    lines = {line["name"]: line for line in found["lines"]}
+    assert found["failed"] == [], [lines[name]["detail"] for name in found["failed"]]
+    assert done.returncode == bool(found["missed"]), done.stderr
+    assert all(name in done.stdout and line["verdict"] in done.stdout for name, line in lines.items())
+    by = {verdict: {n for n, x in lines.items() if x["verdict"] == verdict} for verdict in (OK, NOT_ON_CPU, NOT_HERE)}
+    trained = {f"train {' '.join(pair)} {name}" for pair in pairs.PAIRS for name in pairs.PRECISIONS}
+    full = {name for name in trained if name.endswith("float32")}
+    assert by[NOT_ON_CPU] == trained - full | {f"rows {name}" for name in speed.GROUPS}
+    assert by[NOT_HERE] == {"golden files", "two ranks", "launches retinanet fgd", "launches gfl ld"}
+    rest = {"device", "resume", "doctor", "evaluation", "export", "waits", *(f"loss {name}" for name in losses.CASES)}
+    assert rest | full <= by[OK] and set(lines) - set().union(*by.values()) <= set(found["missed"])
+    assert not list(tmp_path.glob("output*")), "it leaves its file and nothing else"
+    for name in full:
+        assert len(lines[name]["numbers"]["losses"]) == 1
+
+
+@pytest.mark.skipif(paddle.is_compiled_with_cuda(), reason="this Paddle may find a GPU")
+def test_without_a_gpu_it_says_so_and_no_more(tmp_path):
+    done = check(tmp_path)
+    found = json.loads((tmp_path / "gpu_check.json").read_text())
+    assert done.returncode == 1 and [line["name"] for line in found["lines"]] == ["device"] == found["failed"]
+    assert "Paddle finds no GPU; --device cpu runs the same list" in done.stdout
+
+
+@pytest.mark.parametrize("part", ["losses", "no such part"])
+def test_a_part_that_ends_with_its_process_does_not_end_the_others(part, tmp_path, monkeypatch):
+    args = gpu_check.argparse.Namespace(folder=str(tmp_path), device="cpu", steps=1, golden=None)
+    monkeypatch.setattr(gpu_check.sys, "executable", "/bin/false")
+    (line,) = gpu_check.in_a_process(args, part, 60)
+    assert (line.name, line.verdict) == (part, FAILED) and "exit code 1" in line.detail
+    (late,) = gpu_check.in_a_process(args, part, 0)
+    assert late.verdict == FAILED and "no time left" in late.detail
+
+
+def test_what_a_line_says():
+    def breaks():
+        raise ZeroDivisionError("first\n  Error: what it was\nlast")
+
+    lines = [
+        tried("right", lambda: (True, "fine", {"x": 1})), tried("wrong", lambda: (False, "far off", {})),
+        tried("slow", lambda: (MISSED, "2 (target: 1)", {})), tried("broken", breaks),
+    ]  # fmt: skip
+    assert [line.verdict for line in lines] == [OK, FAILED, MISSED, FAILED]
+    assert lines[3].detail == "ZeroDivisionError: Error: what it was"
+    assert all(word in table(lines) for word in ("far off", "TARGET MISSED", "2 (target: 1)", "Error: what it was"))
+
+
+def test_a_loss_that_is_off_is_seen(monkeypatch):
+    right = losses.measured("cwd")
+    assert losses._as_expected("cwd", "cpu")[0]
+    for part in right:
+        monkeypatch.setattr(losses, "measured", lambda _, part=part: {**right, part: right[part] * 1.001})
+        good, detail, _ = losses._as_expected("cwd", "cpu")
+        assert not good and detail.startswith(part)
+        assert losses._as_expected("cwd", "gpu")[0], "TF32 has ten bits"
+
+
+@pytest.mark.parametrize("target, expected", [(">= 2", OK), (">= 3", MISSED), ("<= 2", MISSED), (None, OK)])
+def test_a_row_beside_its_target(target, expected):
+    assert speed._line(speed.run.Row("loss", ratio=2.5, target=target)).verdict == expected
+    assert speed._line(speed.run.Row("loss", note="failed: no memory")).verdict == FAILED
