@@ -113,7 +113,7 @@ def distill(
 def train(
     config: Path, slim_config: Path | None = None, *, evaluate: bool = True, resume: Path | None = None,
     force: bool = False, amp: bool = False, max_steps: int | None = None, epochs: int | None = None,
-    imgsz: int | None = None, batch: int | None = None, opt: Opt = None,
+    imgsz: int | None = None, batch: int | None = None, track: Sequence[str] = (), opt: Opt = None,
 ) -> TrainResult:  # fmt: skip
     """Train a detector; with `slim_config`, distil a teacher into it, as ``ppkd train``.
 
@@ -126,10 +126,11 @@ def train(
         amp: mixed precision.
         max_steps: stop after so many steps.
         epochs, imgsz, batch: single settings that move all that hangs on them.
+        track: ``tensorboard``, ``wandb``, ``visualdl``, if they are installed.
         opt: over what the files say.
     """
     given = {"slim_config": _path(slim_config), "eval": evaluate, "resume": _path(resume), "force": force, "amp": amp,
-             "max_steps": max_steps}  # fmt: skip
+             "max_steps": max_steps, "track": list(track) or None}  # fmt: skip
     return TrainResult(**_run("train", ["-c", str(config)], given, _opt(opt, epochs, imgsz, batch)))
 
 

@@ -67,6 +67,7 @@ def train_parser():
     parser.add_argument("--force", action="store_true", help="with -r: although the recipe is another")
     parser.add_argument("--amp", action="store_true", help="mixed precision")
     parser.add_argument("--max_steps", type=_positive, help="stop after so many steps")
+    parser.add_argument("--track", type=_names, metavar="NAME[,NAME]", help="tensorboard, wandb, visualdl, if there")
     parser.add_argument("--use_vdl", type=_flag, nargs="?", const=True, default=False, help="log to VisualDL")
     parser.add_argument("--vdl_log_dir", default="vdl_log_dir/scalar", help="folder of the VisualDL log")
     return parser

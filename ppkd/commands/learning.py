@@ -32,6 +32,7 @@ def train(args):
         "max_steps": args.max_steps,
         "amp": args.amp,
         "vdl_dir": args.vdl_log_dir if args.use_vdl else None,
+        "trackers": args.track or (),
     }
     with Trainer.open(recipe, **options) as trainer:
         results = trainer.run()

@@ -98,7 +98,9 @@ def _figure(image):
     source = f"data:{_MIME[image.kind]};base64,{base64.b64encode(image.data).decode()}"
     caption = f"<figcaption>{marked(image.caption)}</figcaption>" if image.caption else ""
     shown = f'<img src="{source}" alt="{plain(image.alt)}" width="{width}" height="{height}">'
-    return f"<figure>{shown}{caption}</figure>"
+    # A click shows it large, without a script: the box is ticked, and the page's style does the rest.
+    zoom = f'<label class=zoom><input type=checkbox aria-label="show large">{shown}</label>'
+    return f"<figure>{zoom}{caption}</figure>"
 
 
 @_block.register

@@ -4,7 +4,8 @@ import numpy as np
 
 from ppkd.study.bootstrap import Sample, image_draws, image_interval
 
-_RESAMPLES = 1000
+# As many as `ppkd compare` takes, so that one pair has one interval.
+_RESAMPLES = 2000
 
 
 def outcome(material):
@@ -20,11 +21,12 @@ def outcome(material):
         return _without_comparison(material), facts, remarks
     gain = best.stats["AP"] - plain.stats["AP"]
     interval = _interval(best, plain)
-    facts.append((f"{100 * gain:+.1f}", "AP gained by distillation"))
+    sure = f"95 % interval over images {100 * interval.low:+.1f} to {100 * interval.high:+.1f}"
+    facts.append((f"{100 * gain:+.1f}", f"AP gained by distillation, {sure}"))
     ap, before = (percent(subject.stats["AP"]) for subject in (best, plain))
     sentence = (
         f"{_called(best, material)} reaches AP {ap}, {_called(plain, material)} {before}: {100 * gain:+.1f} points "
-        f"(95 % interval over images {100 * interval.low:+.1f} to {100 * interval.high:+.1f})"
+        f"({sure})"
     )
     if teacher is not None and teacher.stats["AP"] > plain.stats["AP"]:
         share = 100 * gain / (teacher.stats["AP"] - plain.stats["AP"])

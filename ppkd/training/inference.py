@@ -18,6 +18,7 @@ from ppkd.errors import UserError
 from ppkd.files.write import filling, make_folder, write_bytes, write_text
 from ppkd.terminal.log import logger
 from ppkd.terminal.progress import follow
+from ppkd.training.drawing import draw_boxes
 from ppkd.training.evaluation import count_parameters
 
 _NAMED = 4
@@ -198,8 +199,9 @@ def _draw(path, found, number, names, threshold, engine):
     from ppdet.utils.visualizer import visualize_results
 
     pixels = decode(path)[:, :, ::-1]
-    parts = (found.get(kind) for kind in ("bbox", "mask", "segm", "keypoint", "pose3d"))
-    drawn = visualize_results(Image.fromarray(pixels), *parts, number, names, threshold)
+    parts = (found.get(kind) for kind in ("mask", "segm", "keypoint", "pose3d"))
+    drawn = visualize_results(Image.fromarray(pixels), None, *parts, number, names, threshold)
+    draw_boxes(drawn, found.get("bbox") or (), names, threshold)
     if engine._compose_callback:  # VisualDL's
         engine.status.update(mode="test", original_image=pixels, result_image=np.array(drawn))
         engine._compose_callback.on_step_end(engine.status)

@@ -1,4 +1,4 @@
-"""What a run leaves beside its checkpoints: metrics.jsonl, recipe.yml and, if asked for, VisualDL's log."""
+"""What a run leaves beside its checkpoints: metrics.jsonl, recipe.yml and, if asked for, the logs of trackers."""
 
 import json
 import os
@@ -8,6 +8,7 @@ from ppkd.files.regular import open_file
 from ppkd.files.write import append, remove_leftovers, write_text
 from ppkd.training.record import FILE, record
 from ppkd.training.records import readable
+from ppkd.training.trackers import VisualDL, open_trackers
 
 
 class RunLog:
@@ -19,13 +20,14 @@ class RunLog:
         writes: whether this is the process that writes.
         names: of the classes, or None.
         vdl_dir: folder for VisualDL's log, or None.
+        trackers: names in `trackers.NAMES`.
 
     Raises:
         UserError: the folder cannot be made or written to.
     """
 
-    def __init__(self, folder, recipe, writes, vdl_dir=None, names=None):
-        self._path, self._writes, self._vdl = os.path.join(folder, "metrics.jsonl"), writes, None
+    def __init__(self, folder, recipe, writes, vdl_dir=None, names=None, trackers=()):
+        self._path, self._writes, self._trackers = os.path.join(folder, "metrics.jsonl"), writes, []
         if not writes:
             return
         try:
@@ -36,10 +38,8 @@ class RunLog:
                 f"the output folder {folder} is not writable: {error}. Choose another with -o save_dir=..."
             ) from error
         write_text(os.path.join(folder, FILE), record(recipe, names))
-        if vdl_dir:
-            from visualdl import LogWriter
-
-            self._vdl = LogWriter(vdl_dir)
+        self._trackers = [VisualDL(vdl_dir)] if vdl_dir else []
+        self._trackers += open_trackers(trackers, folder, recipe)
 
     def add(self, record):
         """Append a record: a dict of plain values with ``kind`` and ``step``.
@@ -50,10 +50,13 @@ class RunLog:
         if not self._writes:
             return
         append(self._path, json.dumps(record) + "\n", "; checkpoints are untouched")
-        if self._vdl is not None:
-            for key, value in record.items():
-                if isinstance(value, (int, float)) and key not in ("step", "epoch"):
-                    self._vdl.add_scalar(f"{record['kind']}/{key}", value, record["step"])
+        for tracker in self._trackers:
+            tracker.add(record)
+
+    def close(self):
+        """No record comes any more."""
+        for tracker in self._trackers:
+            tracker.close()
 
     def rewind(self, step):
         """Forget what was recorded after the step that a run begins at, -1 for a new one: it will be recorded anew.

@@ -58,6 +58,7 @@ class Trainer:
         max_steps: stop after so many steps, or None.
         amp: mixed precision on a device that has it.
         vdl_dir: folder for VisualDL logs, or None.
+        trackers: names in `trackers.NAMES`.
 
     Attributes:
         student: ppdet model.
@@ -70,7 +71,7 @@ class Trainer:
 
     def __init__(
         self, recipe, table, batch_size, validate=False, resume=None, force=False, max_steps=None, amp=False,
-        vdl_dir=None,
+        vdl_dir=None, trackers=(),
     ):  # fmt: skip
         self.recipe, self.config, self._max_steps = recipe, recipe.student, max_steps
         self.rank, self.ranks = dist.get_rank(), dist.get_world_size()
@@ -134,7 +135,7 @@ class Trainer:
         if state is not None:
             self.restore(state)
         # What was recorded after the step that the run goes on from will be recorded anew.
-        self._log = RunLog(self.output_dir, recipe, self.rank == 0, vdl_dir, self.names)
+        self._log = RunLog(self.output_dir, recipe, self.rank == 0, vdl_dir, self.names, trackers)
         self._log.rewind(self.step if state is not None else -1)
         made = (table, self.standing, self.student, self.names, self._log, self.patience)
         self._validation = Validation(recipe, *made) if validate else None
@@ -165,7 +166,9 @@ class Trainer:
         with contextlib.ExitStack() as stack:
             if dist.get_rank() == 0:  # which writes, for all of its run
                 stack.enter_context(held_alone(recipe.output_dir))
-            yield cls(recipe, stack.enter_context(scope(recipe.student)), batch_size, **options)
+            trainer = cls(recipe, stack.enter_context(scope(recipe.student)), batch_size, **options)
+            stack.callback(trainer._log.close)
+            yield trainer
 
     @lost_processes_are_told()
     def run(self):

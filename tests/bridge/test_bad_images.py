@@ -137,6 +137,14 @@ def test_too_many_end_the_run_with_their_names(recipe, broken):
     assert all(f"{path}: not an image that OpenCV can decode" in str(error.value) for path in paths)
 
 
+@pytest.mark.parametrize("given, bad, total, goes_on", [
+    ({}, 1, 60, True), ({}, 5, 50, True), ({}, 6, 60, False), ({}, 1, 9, False), ({}, 10, 1000, True),
+    ({}, 11, 1000, False), ({"max_bad_images": "1%"}, 1, 60, False),
+])  # fmt: skip
+def test_a_handful_ends_no_small_run_unless_that_is_said(given, bad, total, goes_on):
+    assert BadImages(given).allows(bad, total) == goes_on
+
+
 def test_missing_ones_are_counted_before_the_first_step(recipe, broken):
     overrides, paths = broken(4, 9, remove=True)
     with pytest.raises(UserError, match="2 of 12 training images .*10%.*: missing; .*: missing"):

@@ -10,6 +10,7 @@ from ppkd.diagnosis.classes import check_classes
 from ppkd.diagnosis.examination import examine
 from ppkd.diagnosis.findings import ERROR, KINDS, NOTE, WARNING, Findings
 from ppkd.diagnosis.step import STRONG
+from ppkd.errors import UserError
 from ppkd.recipe.recipe import load_recipe
 from tests.conftest import ROOT
 from tests.diagnosis.conftest import IMAGES, SLIM, STUDENT, the_finding
@@ -93,6 +94,17 @@ def test_what_cannot_be_built_is_a_finding_and_the_rest_goes_on(options):
     assert "build-failed" in found.findings.ids(ERROR)
     assert found.results["accuracy"]["images"] == 2 and "step" not in found.results
     assert found.verdict.startswith("Do not start this run")
+
+
+def test_a_finding_that_is_waived_is_a_note():
+    findings = Findings()
+    findings.add("teacher-near-zero", "it knows nothing")
+    findings.add("term-too-strong", "too strong", factor=3, term="fgd")
+    findings.waive(["teacher-near-zero"])
+    assert findings.ids(ERROR) == ["term-too-strong"] and findings.ids(NOTE) == ["teacher-near-zero"]
+    assert findings.of(NOTE)[0].text == "waived: it knows nothing"
+    with pytest.raises(UserError, match="--waive teacher-zero: there is no such finding; nearest: teacher-near-zero"):
+        findings.waive(["teacher-zero"])
 
 
 def test_a_finding_has_a_level_that_its_kind_knows():

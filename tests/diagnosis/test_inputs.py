@@ -49,6 +49,15 @@ def test_images_that_are_normalised_twice(stepped):
     assert [text.split(" gets")[0] for text in texts] == ["the student", "the teacher"]
 
 
+def test_colours_that_augmentation_has_changed_are_no_finding():
+    """ppdet's RandomDistort multiplies brightness, contrast and saturation, and clips nothing."""
+    findings, plain = Findings(), Normalisation(1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    pixels = paddle.to_tensor(np.random.RandomState(0).rand(2, 3, 8, 8).astype("float32")) * 255
+    for low, high in ((-120.0, 700.0), (0.0, 255.0)):
+        check_batch("it", low + pixels / 255 * (high - low), plain, findings)
+    assert findings.ids(ERROR) == []
+
+
 @pytest.mark.parametrize("scale, expected", [(1.0, []), (1 / 255, ["input-range"]), (255.0, ["input-range"])])
 def test_values_out_of_range(scale, expected):
     norm = Normalisation(1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -16,7 +16,7 @@ from ppkd.errors import UserError
 from ppkd.recipe.recipe import load_recipe
 from ppkd.training import inference
 from ppkd.training.evaluation import evaluate
-from ppkd.training.inference import find_images, infer
+from ppkd.training.inference import Detection, find_images, in_words, infer
 from tests.bridge.test_coco import ap, opened
 from tests.conftest import CONFIGS, enliven
 
@@ -104,6 +104,33 @@ def test_one_bad_file_costs_only_itself(detector, copied, tmp_path):
     assert sorted(x.name for x in (tmp_path / "out").glob("*.jpg")) == [images[n].name for n in (1, 2, 4, 5)]
     before, after = (json.loads((tmp_path / x / "bbox.json").read_text()) for x in ("whole", "out"))
     assert after == [entry for entry in before if entry["image_id"] not in (0, 3)] and after
+
+
+@pytest.mark.parametrize("scores, words", [
+    ([("car", 0.92), ("man", 0.7), ("car", 0.55), ("car", 0.3)], "2 car (0.92, 0.55), 1 man (0.70)"),
+    ([("car", 0.31)], "nothing from a score of 0.5 on; the best score is 0.31 (car)"),
+    ([], "nothing from a score of 0.5 on"),
+    ([("car", 0.9)] * 6, "6 car (0.90, 0.90, 0.90, 0.90, ...)"),
+])  # fmt: skip
+def test_a_line_says_what_was_found(scores, words):
+    assert in_words([Detection(name, 1, score, None) for name, score in scores], 0.5) == words
+
+
+def test_results_have_names_and_what_is_told_is_what_is_written(detector, copied, tmp_path):
+    folder, images = copied
+    told = {}
+    detected(detector, config_of(folder), images, tmp_path / "out", tell=told.__setitem__, visualize=False)
+    entries = json.loads((tmp_path / "out" / "bbox.json").read_text())
+    listed = json.loads((folder / "annotations/instances_val.json").read_text())["categories"]
+    names = {category["id"]: category["name"] for category in listed}
+    assert all(entry["category"] == names[entry["category_id"]] for entry in entries)
+    for number, path in enumerate(images):
+        own = [entry for entry in entries if entry["image_id"] == number]
+        assert {entry["file_name"] for entry in own} == {path.name}
+        found = told[str(path)]
+        assert [d.score for d in found] == sorted((entry["score"] for entry in own), reverse=True)
+        assert {d.name for d in found} == {entry["category"] for entry in own}
+    assert not list((tmp_path / "out").glob("*.jpg"))
 
 
 def test_what_is_drawn_on_is_what_was_detected_on(detector, shapes, tmp_path, monkeypatch):

@@ -1,6 +1,8 @@
 """What a run records: every step once, whatever happened on the way, and times and memory beside the losses."""
 
 import json
+import sys
+import types
 
 import paddle
 import pytest
@@ -74,15 +76,17 @@ def test_a_full_disk_is_told(log, monkeypatch):
         log.add({"kind": "train", "step": 1})
 
 
-def test_visualdl_gets_the_same_numbers(tmp_path):
+def test_visualdl_gets_the_same_numbers(tmp_path, monkeypatch):
     class Writer(list):
         def add_scalar(self, *call):
             self.append(call)
 
-    log = RunLog(str(tmp_path / "out"), Recipe("r", {}), True)
-    log._vdl = Writer()
+    writers = {}
+    library = types.SimpleNamespace(LogWriter=lambda folder: writers.setdefault(folder, Writer()))
+    monkeypatch.setitem(sys.modules, "visualdl", library)
+    log = RunLog(str(tmp_path / "out"), Recipe("r", {}), True, "curves")
     log.add({"kind": "train", "step": 7, "epoch": 1, "loss": 2.0, "fgd.s8.fg": 0.5})
-    assert log._vdl == [("train/loss", 2.0, 7), ("train/fgd.s8.fg", 0.5, 7)]
+    assert writers == {"curves": [("train/loss", 2.0, 7), ("train/fgd.s8.fg", 0.5, 7)]}
 
 
 def test_meters_count_steps_of_the_optimizer_and_average_over_batches():
@@ -98,6 +102,30 @@ def test_meters_count_steps_of_the_optimizer_and_average_over_batches():
     assert not meters.due() and "teacher_seconds" not in meters.read()
     line = next(Meters.lines({**record, "kind": "train", "epoch": 0, "step": 2, "lr": 0.1}, "here"))
     assert line.startswith("here  loss 3.0000  lr 1.00e-01") and "teacher 0.25, student 0." in line and " GB  " in line
+
+
+def test_a_slow_run_is_told_in_between_and_its_record_stays_whole(monkeypatch):
+    """20 seconds without a line are silence, whatever `log_iter` says; what is told then is no record."""
+    now = [100.0]
+    monkeypatch.setattr("ppkd.training.meters.time.time", lambda: now[0])
+    meters = Meters(total_steps=10, every=100, batch_size=1)
+    seen = []
+    for value in (1.0, 2.0, 3.0):
+        now[0] += 9
+        meters.add([{"loss": paddle.to_tensor(value)}])
+        seen.append(meters.silent())
+        if seen[-1]:
+            assert meters.so_far()["loss"] == 2.0 and not meters.silent()
+    assert seen == [False, False, True]
+    record = meters.read()
+    assert (record["loss"], record["seconds_per_step"]) == (2.0, 9.0)
+
+
+def test_every_epoch_has_a_record(recipe):
+    loaded = recipe(QUICK, distil=False, overrides=["TrainReader.batch_size=6", "epoch=2", "log_iter=100"])
+    fit(loaded)
+    with open(f"{loaded.output_dir}/metrics.jsonl", encoding="utf-8") as file:
+        assert [record["step"] for record in map(json.loads, file)] == [2, 4]
 
 
 def test_a_run_records_the_teachers_time_while_there_is_one(recipe, tmp_path):
