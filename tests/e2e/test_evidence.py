@@ -12,7 +12,7 @@ from benchmarks.evidence import results, training
 from benchmarks.evidence import run as program
 from benchmarks.evidence.cost import of_arm
 from benchmarks.evidence.page import page
-from ppkd import cli, commands
+from ppkd import cli, commands, methods
 from ppkd.files.yaml_io import read_yaml
 from ppkd.recipe.recipe import load_recipe
 from tests.conftest import CONFIGS, ROOT
@@ -140,17 +140,18 @@ def test_a_third_of_the_epochs_is_put_into_an_arm(tmp_path):
 
 def test_every_arm_is_a_recipe(tmp_path):
     plan = read_yaml(str(ROOT / "benchmarks" / "evidence" / "arms.yml"))
-    args, sets = arguments(tmp_path), {stage["set"] for stage in plan["stages"]}
-    for name in plan["sets"]:
-        for arm in plan["arms"] if name in sets else ["plain"]:
-            run = training.Run(plan, name, arm, 0, args)
-            command = run.command()
-            slim = command[command.index("--slim_config") + 1] if run.taught else None
-            options = [
-                o for o in command[command.index("-o") + 1 :] if not o.startswith(("dataset_dir", "train_", "val_"))
-            ]
-            recipe = load_recipe(command[3], slim, [*options, "num_classes=3"])
-            assert recipe.student["epoch"] == run.epochs and (recipe.method is None) == (not run.taught)
+    assert {arm for stage in plan["stages"] for arm in stage["arms"]} == set(plan["arms"])
+    assert {stage["set"] for stage in plan["stages"]} <= set(plan["sets"])
+    for name, arm in [*(("bccd", arm) for arm in plan["arms"]), *((name, "plain") for name in plan["sets"])]:
+        run = training.Run(plan, name, arm, 0, arguments(tmp_path))
+        command = run.command()
+        slim = command[command.index("--slim_config") + 1] if run.taught else None
+        given = command[command.index("-o") + 1 :]
+        options = [option for option in given if not option.startswith(("dataset_dir", "train_", "val_"))]
+        recipe = load_recipe(command[3], slim, [*options, "num_classes=3"])
+        assert recipe.student["epoch"] == run.epochs and (recipe.method is None) == (not run.taught)
+        if run.taught:
+            methods.plan(recipe.method)
 
 
 def runs(arm, *scores, data="d"):
