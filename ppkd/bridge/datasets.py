@@ -260,6 +260,8 @@ def check_files(section, config):
     given = config.get(section)
     if not isinstance(given, dict):
         raise UserError(f"the config has no {section}; a _BASE_ such as configs/datasets/coco_detection.yml gives one")
+    if getattr(given, "tag", None) is None and "name" not in given:
+        raise UserError(f"{section} names no class: write {section}: !COCODataSet {{...}}, or name: COCODataSet in it")
     for key in ("dataset_dir", "image_dir", "anno_path"):
         if not isinstance(given.get(key), str | None):
             raise UserError(f"{section}.{key} has to be a path, found {given[key]!r}")

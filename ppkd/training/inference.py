@@ -13,7 +13,7 @@ from PIL import Image
 from ppkd.bridge.bad_images import Checked
 from ppkd.bridge.images import ENDINGS, BadImage, decode
 from ppkd.bridge.sizes import TEST_SIZE, fitting, follow_images, reader_size
-from ppkd.bridge.workspace import create
+from ppkd.bridge.workspace import built_from_config, create
 from ppkd.errors import UserError
 from ppkd.files.write import filling, make_folder, write_bytes, write_text
 from ppkd.terminal.log import logger
@@ -96,7 +96,8 @@ def infer(
     settings["model"] = model
     settings["use_ema"] = settings["amp"] = False  # as for `evaluation.evaluate`
     count_parameters(model, settings)
-    engine = Trainer(settings, "test")
+    with built_from_config("TestDataset"):
+        engine = Trainer(settings, "test")
     categories, names = get_categories(table["metric"], engine.dataset.get_anno())
     drawn_to = output_dir if visualize else None
     if save_results or visualize:

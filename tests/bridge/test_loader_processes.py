@@ -1,5 +1,6 @@
 """Loading processes end with their parent, and their own end is one line (compat/loader_processes.py)."""
 
+import json
 import os
 import pathlib
 import signal
@@ -12,7 +13,7 @@ import pytest
 from ppkd.bridge.compat import loader_processes
 from ppkd.bridge.compat.loader_processes import lost_processes_are_told
 from ppkd.errors import UserError
-from tests.conftest import ROOT
+from tests.conftest import CONFIGS, ROOT
 
 # Loads with two processes, of which it tells the numbers; then waits in a step, or ends as a second SIGTERM lets it.
 LOADING = """
@@ -98,3 +99,18 @@ def test_the_cure_is_applied_once(monkeypatch):
     first = dataloader_iter._worker_loop
     loader_processes.end_loading_processes_with_their_parent()
     assert dataloader_iter._worker_loop is first
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc")
+def test_a_run_that_lost_one_goes_on_as_if_it_had_not(shapes, tmp_path):
+    """To the bit, from the last step that was saved."""
+    given = [f"dataset_dir={shapes}", "worker_num=2", "epoch=2", "snapshot_steps=1", "log_iter=1", "keep=1"]
+    (tmp_path / "given.json").write_text(json.dumps([str(CONFIGS / "retinanet_tiny.yml"), str(tmp_path), given]))
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tests" / "helpers_lost_worker.py"), str(tmp_path / "given.json")],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=500, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert "was ended by a signal: Killed" in found["ended"] and "a training goes on with -r auto" in found["ended"]
+    assert found["saved"] == 4 and found["differing"] == []

@@ -101,7 +101,7 @@ def test_files_that_ppdet_opens_itself_are_looked_at_before(broken, message, tmp
     for name in ("annotations.json", "classes.txt"):
         (tmp_path / name).write_text("{}")
     given = {"dataset_dir": str(tmp_path), "image_dir": "images", "anno_path": "annotations.json"}
-    config = {"TrainDataset": {**given, "label_list": "classes.txt"}}
+    config = {"TrainDataset": {**given, "name": "COCODataSet", "label_list": "classes.txt"}}
     check_files("TrainDataset", config)
     if broken == "images":
         (tmp_path / broken).rmdir()

@@ -1,6 +1,7 @@
 """Inference and evaluation with files that cannot be read: each costs only itself, and is told."""
 
 import json
+import resource
 import shutil
 
 import numpy as np
@@ -131,6 +132,23 @@ def test_results_have_names_and_what_is_told_is_what_is_written(detector, copied
         assert [d.score for d in found] == sorted((entry["score"] for entry in own), reverse=True)
         assert {d.name for d in found} == {entry["category"] for entry in own}
     assert not list((tmp_path / "out").glob("*.jpg"))
+
+
+@pytest.mark.parametrize("save_results", [False, True])
+def test_a_full_disk_ends_it_in_a_line_and_leaves_nothing_half_written(detector, copied, tmp_path, save_results):
+    folder, images = copied
+    large = images[0].with_name("z.png")  # behind the others; too large for what is left
+    Image.fromarray(np.random.RandomState(0).randint(0, 255, (300, 300, 3), "uint8")).save(large)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, limits[1]))
+    try:
+        with scope(config_of(folder)) as table, pytest.raises(UserError, match=r"z\.png: cannot be written: ") as told:
+            infer(detector, table, [str(images[0]), str(large)], 0.0, str(tmp_path / "out"), save_results)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "\n" not in str(told.value)
+    (left,) = (tmp_path / "out").iterdir()
+    assert left.name == images[0].name and Image.open(left).convert("RGB").size == (64, 64)
 
 
 def test_what_is_drawn_on_is_what_was_detected_on(detector, shapes, tmp_path, monkeypatch):
