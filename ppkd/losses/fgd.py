@@ -8,7 +8,7 @@ Yang et al., "Focal and Global Knowledge Distillation for Detectors", CVPR 2022 
   ``A(F) = P * softmax_p(mean_c |F| / temp)`` and channel
   ``B(F) = C * softmax_c(mean_p |F| / temp)``;
 * ``fg`` and ``bg`` (its feature loss): ``1/N * sum mask * A(T) * B(T) * (S - T)^2`` with the masks
-  of :func:`box_masks`;
+  of :func:`masks.box_masks`;
 * ``attention`` (its attention loss): ``1/N * (sum |B(S) - B(T)| + sum |A(S) - A(T)|)``;
 * ``relation`` (global distillation): ``1/N * sum (S + c_s - T - c_t)^2``, each c the vector of
   :func:`context_vector`, the same at all positions of an image (a GC block, arXiv 1904.11492).
@@ -16,110 +16,72 @@ Yang et al., "Focal and Global Knowledge Distillation for Detectors", CVPR 2022 
 All four are sums divided by the batch size only; hence the tiny weights.
 """
 
+import functools
+
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
 from paddle.autograd import PyLayer
 
-from .common import at_least_one_box, check_choice, check_same_shape, frozen, full_precision, up
-from .kernels import map_of, of_one_shape, reduced, sums_both_ways, sums_over_channels
-
-
-def box_masks(boxes, boxes_valid, frame, map_size):
-    """Where the boxes of each image lie on a feature map.
-
-    A box covers the cells ``floor(x1)..ceil(x2)`` by ``floor(y1)..ceil(y2)``, both ends included,
-    of its corners scaled from ``frame`` to the map, and weighs ``1 / number of cells`` there,
-    counted before clipping to the map. Where boxes overlap the largest weight (of the smallest
-    box) stands. The background is every other cell, with the weight ``1 / number of them``.
-
-    Args:
-        boxes: (N, M, 4) ``x1 y1 x2 y2`` in pixels; M may be 0.
-        boxes_valid: (N, M), true (or 1) where a row of ``boxes`` is a box and not padding.
-        frame: (N, 2) or (1, 2), the height and width in pixels that the map stands for.
-        map_size: ``(H, W)`` of the map.
-
-    Returns:
-        Foreground and background, both (N, H, W) float32.
-    """
-    height, width = map_size
-    boxes, boxes_valid = at_least_one_box(boxes, boxes_valid)
-    frame = frame.astype("float32")
-    x1, y1, x2, y2 = boxes.unbind(axis=-1)
-    # Division first: in float32 the other order can push a corner over a cell border.
-    x_lo, x_hi = (x1 / frame[:, 1:] * width).floor(), (x2 / frame[:, 1:] * width).ceil()
-    y_lo, y_hi = (y1 / frame[:, :1] * height).floor(), (y2 / frame[:, :1] * height).ceil()
-    cells = (x_hi + 1 - x_lo) * (y_hi + 1 - y_lo)
-    weight = boxes_valid / cells.clip(min=1.0)
-    rows = _inside(y_lo, y_hi, height) * weight.unsqueeze(-1)
-    columns = _inside(x_lo, x_hi, width)
-    foreground = _largest(rows, columns)
-    empty = (foreground == 0).astype("float32")
-    return foreground, empty / empty.sum(axis=[1, 2], keepdim=True).clip(min=1.0)
-
-
-def _largest(rows, columns):
-    """(N, H, W): the largest of the outer products of ``rows`` (N, M, H) and ``columns`` (N, M, W)."""
-
-    def largest(_, rows, columns):
-        row, column = of_one_shape(rows.unsqueeze(3), columns.unsqueeze(2))
-        return (row * column).max(axis=1)
-
-    (batch, number, height), width = rows.shape, columns.shape[2]
-    return reduced(largest, paddle.maximum, rows, columns, shape=[batch, number, height * width])
-
-
-def _inside(low, high, length):
-    """(N, M, length): 1 where a cell index is in ``low..high``, else 0."""
-    index = paddle.arange(length, dtype="float32")
-    low, high = low.unsqueeze(-1), high.unsqueeze(-1)
-    return ((index >= low) & (index <= high)).astype("float32")
+from . import kernels
+from .common import check_choice, check_same_shape, frozen, full_precision, up
+from .kernels import constant, map_of, sums_both_ways, sums_over_channels, whole
+from .masks import masks
 
 
 def attention_maps(feature, temp):
     """A(F) of shape (N, P) and B(F) of shape (N, C) of ``feature`` (N, C, P); see the module."""
     with paddle.no_grad():
-        return _attention(*_sizes(feature), temp)
+        spatial, channel = _shares(feature, temp)
+        return feature.shape[2] * spatial, feature.shape[1] * channel
 
 
-def _sizes(feature):
-    """Mean of ``|feature|`` (N, C, P) over the channels (N, P) and over the positions (N, C)."""
-    by_position, by_channel = sums_both_ways(paddle.abs, feature)
-    return by_position / feature.shape[1], by_channel / feature.shape[2]
+def _shares(feature, temp):
+    """A(F) and B(F) over their numbers of positions and channels: the softmaxes alone."""
+    return [F.softmax(x) for x in sums_both_ways(paddle.abs, feature, _means(feature, temp))]
 
 
-def _attention(by_position, by_channel, temp):
-    positions, channels = by_position.shape[1], by_channel.shape[1]
-    return positions * F.softmax(by_position / temp), channels * F.softmax(by_channel / temp)
+def _means(feature, temp):
+    """What sums over channels and over positions are multiplied with to be means over ``temp``."""
+    return 1 / (feature.shape[1] * temp), 1 / (feature.shape[2] * temp)
 
 
 class _Sums(PyLayer):
     """The few sums over the student's map that all terms are made of, with the gradient of the map in one go.
 
-    With S and T (N, C, P), d = S - T and a = softmax_p(q S + b), q (C,) and b (1,):
+    With S and T (N, C, P), d = S - T and a = softmax_p(q S + b), q (C,) and b (1,), the spread (N, P):
 
-        mean_c |S| (N, P), mean_p |S| (N, C), S a (N, C), sum_p d (N, C), sum_c B d^2 (N, P), sum_cp d^2 (N, 1)
+        mean_c |S| / temp (N, P), mean_p |S| / temp (N, C), 0 (N, C), sum_p d (N, C), sum_c B d^2 (N, P),
+        sum_cp d^2 (N, 1)
 
-    Left to autograd each would make maps of its own and a gradient of its own. Here nothing but S and T is kept, and
-    the gradient is ``d * (2 B x g4 + 2 g5) + sign(S) * (g0 / C + g1 / P) + g2 x a + q x gl + g3``, g being the
-    gradients of the six and gl that of ``q S``: outer products of vectors, made piece by piece.
+    The third has the gradient of S a, whose value is known already. Left to autograd each would make maps of its own
+    and a gradient of its own. Here nothing but S and T is kept, and the gradient is ``d * (2 B x g4 + 2 g5) + sign(S) *
+    (g0 / C + g1 / P) / temp + g2 x a + q x gl + g3``, g being the gradients of the six and gl that of ``q S``: outer
+    products of vectors, made piece by piece.
 
     All are one tensor (N, ..), and S alone gets a gradient: with more outputs or inputs ``paddle.grad`` of some inputs,
     or of one term after the other, raises, crashes or is wrong.
     """
 
     @staticmethod
-    def forward(ctx, student, teacher, channel_t, query, bias):
-        spread = _spread(student, query, bias)
-        ones = paddle.ones_like(spread)
-        gap_sum = _weighted(student, ones) - _weighted(teacher, ones)
+    def forward(ctx, student, teacher, channel_t, query, spread, temp):
+        batch, channels, positions = student.shape
+        sizes = sums_both_ways(paddle.abs, student, _means(student, temp))
         # One product for both: of the squared error weighted by B(T), and as it is.
-        weights = paddle.stack([channel_t, paddle.ones_like(channel_t)], axis=1)
-        squares = sums_over_channels(_squared_gap, [student, teacher], weights)
+        weights = paddle.stack([channel_t, constant(channel_t.shape, channel_t)], axis=1)
+        if whole(student):
+            gap = student - teacher
+            gap_sum = paddle.matmul(gap, constant([positions], gap))
+            squares = paddle.matmul(weights, gap.multiply_(gap))
+        else:
+            ones = constant([batch, positions], student)
+            gap_sum = _weighted(student, ones) - _weighted(teacher, ones)
+            squares = sums_over_channels(_squared_gap, [student, teacher], weights)
         weighted, plain = squares.unbind(axis=1)
         ctx.save_for_backward(student, teacher, channel_t, query, spread)
-        sums = [*_sizes(student), _weighted(student, spread), gap_sum, weighted, plain.sum(axis=1, keepdim=True)]
-        return paddle.concat(sums, axis=1)
+        ctx.means = _means(student, temp)
+        known = constant(channel_t.shape, student, 0.0)
+        return paddle.concat([*sizes, known, gap_sum, weighted, plain.sum(axis=1, keepdim=True)], axis=1)
 
     @staticmethod
     @full_precision
@@ -127,15 +89,24 @@ class _Sums(PyLayer):
         student, teacher, channel_t, query, spread = ctx.saved_tensor()
         _, channels, positions = student.shape
         g_position, g_channel, g_pooled, g_gap, g_weighted, g_plain = _apart(gradient, channels, positions)
+        g_position, g_channel = g_position * ctx.means[0], g_channel * ctx.means[1]
+        g_weighted, g_plain = 2 * g_weighted, 2 * g_plain
         g_spread = paddle.matmul(g_pooled.unsqueeze(1), student).squeeze(1)
         g_logits = spread * (g_spread - (spread * g_spread).sum(axis=1, keepdim=True))
-        one = paddle.ones_like(spread)
-        of_gap = paddle.stack([2 * g_weighted, one], axis=1)
-        by_gap = paddle.stack([channel_t, (2 * g_plain).expand(channel_t.shape)], axis=2)
-        of_sign = paddle.stack([g_position / channels, one], axis=1)
-        by_sign = paddle.stack([paddle.ones_like(g_channel), g_channel / positions], axis=2)
+        query = query.expand(g_pooled.shape)
+        if whole(student):
+            slope = paddle.matmul(channel_t.unsqueeze(2), g_weighted.unsqueeze(1)).add_(g_plain.unsqueeze(2))
+            slope.multiply_(student - teacher)
+            slope.add_(student.sign().multiply_(g_position.unsqueeze(1) + g_channel.unsqueeze(2)))
+            ways = paddle.stack([g_pooled, query], axis=2), paddle.stack([spread, g_logits], axis=1)
+            return slope.add_(paddle.matmul(*ways)).add_(g_gap.unsqueeze(2)), None, None, None, None
+        one = constant(spread.shape, spread)
+        of_gap = paddle.stack([g_weighted, one], axis=1)
+        by_gap = paddle.stack([channel_t, g_plain.expand(channel_t.shape)], axis=2)
+        of_sign = paddle.stack([g_position, one], axis=1)
+        by_sign = paddle.stack([constant(g_channel.shape, g_channel), g_channel], axis=2)
         of_rest = paddle.stack([spread, g_logits, one], axis=1)
-        by_rest = paddle.stack([g_pooled, query.expand(g_pooled.shape), g_gap], axis=2)
+        by_rest = paddle.stack([g_pooled, query, g_gap], axis=2)
 
         products = [(by_gap, of_gap), (by_sign, of_sign), (by_rest, of_rest)]
         return map_of(_gradient, [student, teacher], products=products), None, None, None, None
@@ -169,20 +140,14 @@ def context_vector(pooled, channel_add):
     return _pointwise(F.relu(hidden), restore)
 
 
-def _pool(feature, conv_mask):
-    """``sum_p F * softmax_p(conv_mask(F))`` (N, C) of ``feature`` (N, C, P)."""
-    return _weighted(feature, _spread(feature, *_mask_of(conv_mask)))
-
-
-def _mask_of(conv):
-    """Weight (C,) and bias (1,) of a convolution to one channel."""
-    return up(conv.weight).flatten(), up(conv.bias)
-
-
-def _spread(feature, query, bias):
-    """``softmax_p(q F + b)`` (N, P) of ``feature`` (N, C, P)."""
-    query = query.expand([feature.shape[0], 1, -1])
-    return F.softmax(paddle.matmul(query, feature).squeeze(1) + bias)
+def _pool(feature, conv):
+    """``softmax_p(conv(F))`` (N, P) of ``feature`` (N, C, P), a convolution to one channel, and the sum of F that it
+    weights (N, C)."""
+    query = up(conv.weight).reshape([1, 1, -1])
+    if kernels.on_cpu(feature):
+        query = query.expand([feature.shape[0], 1, -1])
+    spread = F.softmax(paddle.matmul(query, feature).squeeze(1) + up(conv.bias))
+    return spread, _weighted(feature, spread)
 
 
 def _weighted(feature, weights):
@@ -261,32 +226,48 @@ class FGDLoss(nn.Layer):
             ValueError: the two maps differ in shape.
         """
         check_same_shape("fgd", student, teacher)
-        size, batch = student.shape[2:], student.shape[0]
+        batch, channels, *size = student.shape
+        positions = size[0] * size[1]
         student, teacher = up(student).flatten(2), frozen(teacher).flatten(2)
-        frame = image_size
-        if self.box_frame == "padded":
-            frame = paddle.to_tensor([padded_size], dtype="float32")
+        frame = image_size if self.box_frame == "image" else _padded_frame(tuple(padded_size), str(student.place))
         with paddle.no_grad():
-            foreground, background = (x.flatten(1) for x in box_masks(boxes, boxes_valid, frame, size))
-            spatial_t, channel_t = attention_maps(teacher, self.temp)
-        mask = [x.detach() for x in _mask_of(self.conv_mask_s)]
-        sums = _Sums.apply(student, teacher, channel_t, *mask)
-        *sizes, pooled, gap_sum, weighted, plain = _apart(sums, *student.shape[1:])
-        # Zero, and the way to the convolution of the mask, whose gradient `_Sums` leaves out.
-        through_mask = _pool(student.detach(), self.conv_mask_s)
-        pooled = pooled + (through_mask - through_mask.detach())
-        context_gap = context_vector(pooled, self.channel_add_s) - context_vector(
-            _pool(teacher, self.conv_mask_t), self.channel_add_t
+            spatial_t, channel_t = _shares(teacher, self.temp)
+            weights = (paddle.stack(masks(boxes, boxes_valid, frame, size)) * spatial_t).flatten(1)
+            channel_b = channel_t * channels
+        spread, pooled_s = _pool(student.detach(), self.conv_mask_s)
+        _, pooled_t = _pool(teacher, self.conv_mask_t)
+        query = up(self.conv_mask_s.weight).detach().flatten()
+        sums = _Sums.apply(student, teacher, channel_b, query, spread.detach(), self.temp)
+        by_position, by_channel, through_map, gap_sum, weighted, plain = _apart(sums, channels, positions)
+        context_s = context_vector(pooled_s + through_map, self.channel_add_s)
+        context_gap = context_s - context_vector(pooled_t, self.channel_add_t)
+        found = paddle.stack(
+            [
+                *paddle.matmul(weights, weighted.flatten()).unbind(),
+                paddle.dist(F.softmax(by_channel), channel_t, p=1),
+                paddle.dist(F.softmax(by_position), spatial_t, p=1),
+                plain.sum(),
+                # The rest of the square written out, so that the context vectors need not be spread over a map.
+                (context_gap * (gap_sum * (2 / positions) + context_gap)).sum(),
+            ]
         )
-        spatial_s, channel_s = _attention(*sizes, self.temp)
-        terms = {
-            "fg": (foreground * spatial_t * weighted).sum(),
-            "bg": (background * spatial_t * weighted).sum(),
-            "attention": (channel_s - channel_t).abs().sum() + (spatial_s - spatial_t).abs().sum(),
-            # The square written out, so that the context vectors need not be spread over a map.
-            "relation": plain.sum() + (context_gap * (2 * gap_sum + student.shape[2] * context_gap)).sum(),
-        }
-        return {name: term * (self.weights[name] / batch) for name, term in terms.items()}
+        factors = _factors(tuple(self.weights.values()), *student.shape, str(student.place))
+        fg, bg, by_channel, by_position, plain, rest = (found * factors).unbind()
+        return {"fg": fg, "bg": bg, "attention": by_channel + by_position, "relation": plain + rest}
+
+
+# Constants are made once, on the device where they are needed.
+@functools.lru_cache(maxsize=64)
+def _padded_frame(size, place):
+    return paddle.to_tensor([size], dtype="float32")
+
+
+@functools.lru_cache(maxsize=64)
+def _factors(weights, batch, channels, positions, place):
+    """What the six sums of `FGDLoss` are multiplied with."""
+    fg, bg, attention, relation = (weight / batch for weight in weights)
+    focal = fg * positions, bg * positions, attention * channels, attention * positions
+    return paddle.to_tensor([*focal, relation, relation * positions], dtype="float32")
 
 
 def _conv(in_channels, out_channels, weight, bias=None):

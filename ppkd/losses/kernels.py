@@ -81,6 +81,8 @@ def channel_sums(formula, maps, by_channel=()):
 
 def sums_over_channels(formula, maps, weights):
     """The sums over the channels (N, K, P) of what ``formula`` makes of the maps, weighted by ``weights`` (N, K, C)."""
+    if whole(maps[0]):
+        return paddle.matmul(weights, formula(*maps))
     sums = []
     for images, cut in pieces(maps[0]):
         parts = (paddle.matmul(weights[images, :, some], formula(*_cut(images, some, maps))) for some in cut)
@@ -88,15 +90,19 @@ def sums_over_channels(formula, maps, weights):
     return paddle.concat(sums)
 
 
-def sums_both_ways(formula, feature):
-    """The sums of what ``formula`` makes of a map: over the channels (N, P) and over the positions (N, C)."""
-    ones = paddle.ones([feature.shape[2]], feature.dtype)
+def sums_both_ways(formula, feature, factors):
+    """Two sums of what ``formula`` makes of a map, each times its factor: over the channels (N, P) and over the
+    positions (N, C)."""
+    over_channels, over_places = (constant([feature.shape[i]], feature, factor) for i, factor in zip((1, 2), factors))
+    if whole(feature):
+        made = formula(feature)
+        return paddle.matmul(over_channels, made), paddle.matmul(made, over_places)
     by_position, by_channel = [], []
     for images, cut in pieces(feature):
         made = (formula(cut_out(feature, images, some)) for some in cut)
-        each = [(paddle.matmul(paddle.ones([x.shape[1]], x.dtype), x), paddle.matmul(x, ones)) for x in made]
-        by_position.append(_total(over_channels for over_channels, _ in each))
-        by_channel.append(paddle.concat([over_positions for _, over_positions in each], axis=1))
+        each = [(paddle.matmul(over_channels[: x.shape[1]], x), paddle.matmul(x, over_places)) for x in made]
+        by_position.append(_total(positions for positions, _ in each))
+        by_channel.append(paddle.concat([channels for _, channels in each], axis=1))
     return paddle.concat(by_position), paddle.concat(by_channel)
 
 
@@ -215,6 +221,12 @@ def pieces(x, size=_PIECE, shape=None):
     return [(slice(image, image + 1), cut) for image in range(batch)]
 
 
+def whole(x):
+    """Whether :func:`pieces` leaves ``x`` as it is."""
+    cut = pieces(x)
+    return len(cut) == len(cut[0][1]) == 1
+
+
 def cut_out(x, images, channels):
     """``x[images, channels]`` of ``x`` (N, C, P) as a view that Paddle takes for contiguous, whatever the slices."""
     batch, count, positions = x.shape
@@ -226,9 +238,21 @@ def cut_out(x, images, channels):
     return x.reshape([-1, positions])[rows].reshape([1, -1, positions])
 
 
+def constant(shape, like, value=1.0):
+    """A tensor of equal values, of the type of ``like`` and where that is; made once, and not to be changed."""
+    return _constant(tuple(shape), value, like.dtype, str(like.place))
+
+
+@functools.lru_cache(maxsize=256)
+def _constant(shape, value, dtype, place):
+    return paddle.full(shape, value, dtype)
+
+
 def _cut(images, channels, maps, by_channel=()):
     """The pieces of what a formula takes."""
-    return [*(cut_out(x, images, channels) for x in maps), *(x[:, channels] for x in by_channel)]
+    count = maps[0].shape[1]
+    values = by_channel if channels.stop - channels.start == count else (x[:, channels] for x in by_channel)
+    return [*(cut_out(x, images, channels) for x in maps), *values]
 
 
 def _assembled(like, make, size=_PIECE):

@@ -9,7 +9,8 @@ import paddle.nn.functional as F
 
 from ppkd.bridge import images
 from ppkd.losses.cwd import CWDLoss
-from ppkd.losses.fgd import FGDLoss, attention_maps, box_masks
+from ppkd.losses.fgd import FGDLoss, attention_maps
+from ppkd.losses.masks import box_masks
 from ppkd.methods import plan
 from ppkd.reporting.document import Gallery, Missing, Section, Text
 from ppkd.reporting.examples import samples

@@ -9,7 +9,7 @@ import pytest
 from ppkd.bridge.ground_truth import BOXES, FRAME, keep_ground_truth
 from ppkd.bridge.normalisation import Normalisation, Translation
 from ppkd.detectors.context import Context
-from ppkd.losses.fgd import box_masks
+from ppkd.losses.masks import box_masks
 
 CORNERS = [16.0, 8.0, 48.0, 24.0]
 

@@ -9,8 +9,8 @@ import pytest
 from ppkd.engine.balance import gradient
 from ppkd.losses import CWDLoss, FGDLoss, KLLoss, PKDLoss, kernels
 from ppkd.losses.atss import atss_regions, square_anchors
-from ppkd.losses.fgd import box_masks
 from ppkd.losses.ld import ld_terms
+from ppkd.losses.masks import box_masks
 from ppkd.losses.normalise import batch_standardise, pkd_standardise
 from ppkd.losses.pkd import pkd
 
@@ -63,7 +63,8 @@ def test_pieces_of_any_size_give_what_the_whole_gives(name, size, monkeypatch):
     again, cut = run()
     assert again == pytest.approx(values, rel=1e-5)
     for ours, whole in zip(cut, gradients, strict=True):
-        np.testing.assert_allclose(ours, whole, rtol=1e-4, atol=1e-5 * max(np.abs(whole).max(), 1e-6))
+        # A softmax's bias has a gradient of nothing but rounding.
+        np.testing.assert_allclose(ours, whole, rtol=1e-4, atol=1e-5 * max(np.abs(whole).max(), 1e-3))
 
 
 def test_terms_of_fgd_can_be_asked_for_their_gradients_one_after_the_other():

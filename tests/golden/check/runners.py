@@ -15,10 +15,11 @@ from ppkd.losses.atss import atss_regions
 from ppkd.losses.cwd import CWDLoss
 from ppkd.losses.dist import DISTLoss, dist_terms
 from ppkd.losses.dkd import DKDLoss, dkd_terms
-from ppkd.losses.fgd import FGDLoss, attention_maps, box_masks
+from ppkd.losses.fgd import FGDLoss, attention_maps
 from ppkd.losses.kl import KLLoss, log_softmax
 from ppkd.losses.l2 import L2Loss
 from ppkd.losses.ld import ld_rows, ld_terms
+from ppkd.losses.masks import box_masks
 from ppkd.losses.mgd import MGDLoss, mgd_generate
 from ppkd.losses.normalise import batch_standardise, pkd_standardise
 from ppkd.losses.pkd import PKDLoss
