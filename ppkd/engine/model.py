@@ -11,6 +11,7 @@ from ppkd.detectors.context import Clock, Context
 from ppkd.detectors.recorders import Recorder
 from ppkd.engine.distillation import Distillation
 from ppkd.engine.terms import Sender
+from ppkd.engine.weighing import added
 from ppkd.errors import UserError, nearest
 from ppkd.losses.common import full_precision, up
 from ppkd.recipe.plan import TEACHER
@@ -222,9 +223,9 @@ class DistillModel(nn.Layer):
         if self.watched:
             self._pulls = self.distillation.pulls(weighted, entering)
         for term, weight, values in weighted:
-            for part, value in values.items():
-                parts[f"{term.label}.{part}" if part else term.label] = value * weight
-        loss = own + sum(parts.values())
+            parts |= {f"{term.label}.{part}" if part else term.label: (x, weight) for part, x in values.items()}
+        weighed, total = added(*zip(*parts.values()))
+        loss, parts = own + total, dict(zip(parts, weighed))
         return {**losses, "loss": loss if self.alpha == 1 else loss * self.alpha, **parts}
 
     def _assigns_now(self, batch):

@@ -6,8 +6,9 @@ import numpy as np
 import paddle
 import pytest
 
+from ppkd.detectors.context import Assignment
 from ppkd.engine.balance import gradient
-from ppkd.losses import CWDLoss, FGDLoss, KLLoss, PKDLoss, kernels
+from ppkd.losses import CWDLoss, FGDLoss, KLLoss, LDLoss, PKDLoss, PPYOLOELoss, kernels
 from ppkd.losses.atss import atss_regions, square_anchors
 from ppkd.losses.ld import ld_terms
 from ppkd.losses.masks import box_masks
@@ -65,6 +66,60 @@ def test_pieces_of_any_size_give_what_the_whole_gives(name, size, monkeypatch):
     for ours, whole in zip(cut, gradients, strict=True):
         # A softmax's bias has a gradient of nothing but rounding.
         np.testing.assert_allclose(ours, whole, rtol=1e-4, atol=1e-5 * max(np.abs(whole).max(), 1e-3))
+
+
+def _heads():
+    sizes = [(6, 8), (3, 4), (1, 2)]
+    sides = [[[paddle.randn([2, channels, *size]) for size in sizes] for channels in (3, 16)] for _ in range(2)]
+    leaves = [x for maps in sides[0] for x in maps]
+    for x in leaves:
+        x.stop_gradient = False
+    return sides, leaves
+
+
+def _ld_of_head():
+    sides, leaves = _heads()
+    return leaves, lambda: LDLoss(kd_per_class=False)(*sides, *_boxes(), (8, 16, 32), 0.5)
+
+
+def _ppyoloe_of_head():
+    sides, leaves = _heads()
+    labels, scores = paddle.randint(0, 4, [2, 62]), paddle.rand([2, 62, 3])
+    loss = PPYOLOELoss(kd_weight=20000.0, kd_per_class=False)
+    return leaves, lambda: loss(*sides, Assignment(labels, None, scores, None, 3), 0)
+
+
+def _of_maps(name):
+    student, teacher = paddle.randn(SHAPE) * 3, paddle.randn(SHAPE) * 3
+    student.stop_gradient = False
+    loss, compute = LOSSES[name]()
+    return [student, *loss.parameters()], lambda: compute(student, teacher)
+
+
+ON_DEVICES = {name: functools.partial(_of_maps, name) for name in LOSSES}
+ON_DEVICES |= {"ld": _ld_of_head, "ppyoloe": _ppyoloe_of_head}
+
+
+@pytest.mark.parametrize("name", ON_DEVICES)
+def test_the_way_of_another_device_gives_the_same(name, monkeypatch):
+    """In each part, and in the gradient of each part."""
+    leaves, compute = ON_DEVICES[name]()
+
+    def run():
+        return {
+            part: [value, *paddle.grad(value, leaves, retain_graph=True, allow_unused=True)]
+            for part, value in compute().items()
+        }
+
+    here = run()
+    monkeypatch.setattr(kernels, "on_cpu", lambda _: False)
+    there = run()
+    for part, expected in here.items():
+        for ours, theirs in zip(there[part], expected, strict=True):
+            assert (ours is None) == (theirs is None)
+            if ours is not None:
+                scale = max(float(theirs.abs().max()), 1e-4)
+                np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-4, atol=3e-6 * scale, err_msg=part)
 
 
 def test_terms_of_fgd_can_be_asked_for_their_gradients_one_after_the_other():
