@@ -24,10 +24,7 @@ def read_annotations(path, keys):
     """
     try:
         with open_file(path, "rb") as file:
-            data = file.read()
-        text = data.decode(json.detect_encoding(data))
-        del data
-        content = json.loads(text)
+            content = parsed(file)
     except FileNotFoundError:
         raise UserError(
             f"{path}: no such annotation file (looked for {os.path.abspath(path)}). Set dataset_dir and "
@@ -43,6 +40,18 @@ def read_annotations(path, keys):
         what = f"its keys are {', '.join(map(str, found[:6]))}" if found else f"it holds a {type(content).__name__}"
         raise UserError(f"{path}: not a COCO annotation file: no {' and no '.join(missing)} in it ({what})")
     return content
+
+
+def parsed(file):
+    """What a JSON file says that is opened for reading bytes, in whichever of UTF's encodings it is written.
+
+    Raises:
+        ValueError: it is no JSON.
+    """
+    data = file.read()
+    text = data.decode(json.detect_encoding(data))
+    del data  # of hundreds of megabytes not twice
+    return json.loads(text)
 
 
 def read_categories(path):

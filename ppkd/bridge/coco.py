@@ -90,7 +90,7 @@ class Tidied:
 
     def _numbered(self, entries, key, what):
         """Give entries whole ids; returns a function from an id as the file has it to the entry's, or None."""
-        wholes = {entry["id"]: _whole(entry["id"]) for entry in entries}
+        wholes = {entry["id"]: whole(entry["id"]) for entry in entries}
         numbers = wholes
         if None in wholes.values() or len(set(wholes.values())) < len(wholes):
             numbers = {given: number for number, given in enumerate(wholes, 1)}
@@ -112,7 +112,7 @@ class Tidied:
                 return by_whole[given]
             if not _can_be_id(given):
                 return None
-            return numbers[given] if given in numbers else by_whole.get(_whole(given))
+            return numbers[given] if given in numbers else by_whole.get(whole(given))
 
         find.by_whole = by_whole
         return find
@@ -265,7 +265,7 @@ def _can_be_id(value):
     return isinstance(value, (int, str)) and not isinstance(value, bool) or isinstance(value, float) and value == value
 
 
-def _whole(value):
+def whole(value):
     """An id as a whole number, or None if it is none."""
     try:
         if isinstance(value, str) and "." in value:

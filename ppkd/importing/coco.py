@@ -1,5 +1,6 @@
 """COCO itself, in the folders that Roboflow, CVAT and others make of it: names of images and of splits differ."""
 
+from ppkd.bridge.coco import whole
 from ppkd.errors import UserError
 from ppkd.importing.source import Shape, files, label, number, read_json
 
@@ -19,15 +20,17 @@ def read(source):
         if not _is_one(content):
             continue
         try:
-            categories = {entry["id"]: label(entry["name"], path) for entry in content["categories"]}
-            used = {entry["category_id"] for entry in content["annotations"]}
-            by_image = {entry["id"]: [] for entry in content["images"]}
+            categories = {_key(entry["id"]): label(entry["name"], path) for entry in content["categories"]}
+            used = {_key(entry["category_id"]) for entry in content["annotations"]}
+            by_image = {_key(entry["id"]): [] for entry in content["images"]}
+            if len(by_image) < len(content["images"]):
+                raise UserError(f"{path}: two images have one id, so that each would have the boxes of both")
             for entry in content["annotations"]:
-                by_image[entry["image_id"]].append(_shape(entry, categories, path, source))
+                by_image[_key(entry["image_id"])].append(_shape(entry, categories, path, source))
             names |= dict.fromkeys(name for key, name in categories.items() if key in used)
             unused = [name for key, name in categories.items() if key not in used]
             for entry in content["images"]:
-                shapes = [shape for shape in by_image[entry["id"]] if shape is not None]
+                shapes = [shape for shape in by_image[_key(entry["id"])] if shape is not None]
                 source.add(entry["file_name"], shapes, path)
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path}: not in COCO's format: {type(error).__name__}: {error}") from None
@@ -43,6 +46,12 @@ def _is_one(content):
     return isinstance(content, dict) and all(isinstance(content.get(key), list) for key in _KEYS)
 
 
+def _key(given):
+    """An id as what it means: a whole number, also where it is written as text or with a fraction."""
+    number = whole(given)
+    return given if number is None else number
+
+
 def _shape(entry, categories, path, source):
     box = entry.get("bbox")
     if not isinstance(box, list) or len(box) != 4:
@@ -53,4 +62,4 @@ def _shape(entry, categories, path, source):
         source.dropped["boxes without area"] += 1
         return None
     more = {"iscrowd": int(bool(entry.get("iscrowd"))), "segmentation": entry.get("segmentation") or []}
-    return Shape(categories[entry["category_id"]], [(x, y), (x + w, y + h)], False, more)
+    return Shape(categories[_key(entry["category_id"])], [(x, y), (x + w, y + h)], False, more)

@@ -126,7 +126,8 @@ def _names(source, given):
         if unknown := sorted(set(used) - set(names)):
             raise UserError(f"--names: lacks {', '.join(unknown[:8])}{nearest(unknown[0], names)}")
     if not used:
-        raise UserError(f"{source.folder}: no object in any of {len(source.pictures)} images")
+        why = "".join(f"; {count} {what}" for what, count in source.dropped.items() if count)
+        raise UserError(f"{source.folder}: no object in any of {len(source.pictures)} images{why}")
     if len(set(names)) < len(names):
         twice = next(name for name, count in Counter(names).items() if count > 1)
         raise UserError(f"{source.folder}: two classes are called {twice!r}; --names does not help, rename one of them")

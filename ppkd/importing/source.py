@@ -1,6 +1,5 @@
 """What a reader makes of a data set, and what all readers share: finding images, text, XML and JSON of anyone."""
 
-import json
 import os
 import re
 import urllib.parse
@@ -9,6 +8,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from xml.parsers import expat
 
+from ppkd.bridge.annotation_file import parsed
 from ppkd.bridge.images import ENDINGS
 from ppkd.errors import UserError
 from ppkd.files.regular import open_file
@@ -159,7 +159,10 @@ def read_json(path):
         UserError: it cannot be read, or is no JSON.
     """
     try:
-        return json.loads(read_text(path))
+        with open_file(path, "rb") as file:
+            return parsed(file)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: broken JSON: {error}") from None
 

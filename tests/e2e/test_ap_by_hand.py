@@ -2,14 +2,17 @@
 makes pycocotools or ppdet count otherwise: annotation ids from 0, ids as text, crowds, an image that cannot be read."""
 
 import copy
+import io
 import json
 import pathlib
+from unittest import mock
 
 import pytest
 
 from ppkd.data.shapes import generate
 from ppkd.reporting.material import gather
 from ppkd.study.runs import open_runs
+from ppkd.terminal.log import handler
 from tests.bridge.test_coco import COCO, ap, opened
 from tests.helpers_runs import DEMO, SHIPPED, by_hand
 from tests.helpers_tools import call
@@ -36,6 +39,7 @@ def sets(tmp_path_factory):
         path.write_text(json.dumps(content))
     image = folder / "val" / content["images"][BAD]["file_name"]
     image.write_bytes(image.read_bytes()[:2000])
+    (folder / "val" / content["images"][0]["file_name"]).write_bytes((folder / "train" / "000001.jpg").read_bytes())
     return folder
 
 
@@ -70,7 +74,10 @@ def test_eval(sets, truth, tmp_path):
 def test_train_eval(sets, truth, tmp_path):
     given = [*options(sets), f"pretrain_weights={SHIPPED}", f"save_dir={tmp_path}", "TrainReader.batch_size=2"]
     given += ["epoch=1", "LearningRate.base_lr=0.0001"]
-    assert call("train", "-c", DEMO, "--eval", "--max_steps", "1", "-o", *given) == (0, "")
+    log = io.StringIO()
+    with mock.patch.object(handler(), "stream", log):
+        assert call("train", "-c", DEMO, "--eval", "--max_steps", "1", "-o", *given) == (0, "")
+    assert "W EvalDataset: 1 of 8 images are training images too, the first: " in log.getvalue()
     folder = tmp_path / DEMO.stem
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     (told,) = (record for record in records if record["kind"] == "eval")

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
+from ppkd.errors import UserError
 from ppkd.importing.convert import convert, read
 from ppkd.importing.yolo import _within
 from tests.helpers_tools import write
@@ -228,3 +229,39 @@ def test_keypoints_behind_boxes_are_no_polygon(points, tmp_path):
     (shape,) = source.pictures[0].shapes(WIDTH, HEIGHT)
     assert shape.points == [(30, 10), (50, 30)] and not shape.polygon
     assert source.dropped["keypoints behind boxes"] == 1
+
+
+IDS = {
+    "text": (str, str), "text beside numbers": (int, str), "fractions": (float, lambda given: f"{given}.0"),
+    "words": ("image {}".format, "image {}".format),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("case", IDS)
+def test_ids_of_coco_files_are_taken_as_training_takes_them(case, encoding, tmp_path):
+    roboflow(tmp_path / "in")
+    listed, meant = IDS[case]
+    for path in (tmp_path / "in").rglob("*.json"):
+        content = json.loads(path.read_text())
+        for entry in content["images"]:
+            entry["id"] = listed(entry["id"])
+        for entry in content["annotations"]:
+            entry |= {"image_id": meant(entry["image_id"]), "category_id": str(entry["category_id"])}
+        path.write_bytes(json.dumps(content).encode(encoding))
+    source, _ = read(str(tmp_path / "in"))
+    found = {
+        pathlib.Path(each.path).stem: [(shape.label, *shape.points[0], *shape.points[1]) for shape in each.shapes]
+        for each in source.pictures
+    }
+    assert found == SCENE
+
+
+def test_images_of_one_id_are_not_taken_for_each_other(tmp_path):
+    roboflow(tmp_path / "in")
+    path = tmp_path / "in" / "train" / "_annotations.coco.json"
+    content = json.loads(path.read_text())
+    content["images"][1]["id"] = "0"
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="_annotations.coco.json: two images have one id"):
+        read(str(tmp_path / "in"))
