@@ -60,7 +60,9 @@ def open_dataset(section, config):
         with missing_images() as missing, handed, hushed(), uncollected():
             dataset.parse_dataset()
     except _BROKEN as error:
-        raise UserError(f"{section}: {_why(section, dataset, path, error)}") from error
+        if not missing or str(path).endswith(".json"):
+            raise UserError(f"{section}: {_why(section, dataset, path, error)}") from error
+        dataset.roidbs = []  # so ppdet says that there is none
     if not len(dataset.roidbs):
         cure = _cure(missing, section, dataset)
         raise UserError(f"{section}: no image of {path} was found under {_images(dataset)}{cure}")

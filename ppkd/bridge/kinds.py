@@ -10,6 +10,8 @@ ANNOTATIONS = {
     "broken-category": (ERROR, "a category needs an id and a name"),
     "duplicate-category": (ERROR, "two categories have one id"),
     "too-many-categories": (ERROR, "each is a class of the detector"),
+    "broken-list": (ERROR, "each line has to name an image and its annotation"),
+    "broken-xml": (ERROR, "ppdet cannot read it"),
     "broken-annotation": (ERROR, "an annotation needs image_id and category_id, and 0 or 1 where it has iscrowd"),
     "unknown-category": (ERROR, "its category is not listed"),
     "missing-key": (ERROR, "ppdet and pycocotools need `area`: write width x height of the box, or the mask's area"),

@@ -32,7 +32,7 @@ def read_voc(section, note):
     for number, line in enumerate(_lines(path), 1):
         words = line.split()
         if len(words) < 2:
-            note("broken-image-entry", f"line {number} of {path}: an image and its annotation are wanted, {line!r:.60}")
+            note("broken-list", f"line {number} of {path}: {line!r:.60}")
             continue
         image, xml = words[0], os.path.join(folder, str(section.get("image_dir") or ""), words[1])
         if not os.path.isfile(xml):
@@ -42,12 +42,12 @@ def read_voc(section, note):
             with open_file(xml, "rb") as file:
                 root = ET.parse(file).getroot()
         except (OSError, ET.ParseError, ValueError) as error:
-            note("broken-annotation", f"{xml} cannot be read: {error}")
+            note("broken-xml", f"{xml}: {error}")
             continue
         width, height = (_number(root.findtext(f"size/{key}")) for key in ("width", "height"))
         entry = {"id": len(content["images"]) + 1, "file_name": image, "width": width, "height": height}
         if not (width or 0) > 0 or not (height or 0) > 0:
-            note("broken-image-entry", f"{xml}: `size` has to be the image's width and height, above 0")
+            note("broken-xml", f"{xml}: `size` has to be the image's width and height, above 0")
             continue
         content["images"].append(entry)
         for place, found in enumerate(root.findall("object"), 1):
@@ -80,7 +80,7 @@ def _annotation(found, where, image, names, note):
     if None in corners or name is None:
         note("broken-box", f"{where}: needs `name` and four numbers in `bndbox`")
     elif flag is not None and _number(flag) not in (0, 1):
-        note("broken-annotation", f"{where}: `difficult` is neither 0 nor 1, {flag!r:.40}")
+        note("broken-xml", f"{where}: `difficult` is neither 0 nor 1, {flag!r:.40}")
     elif name not in names:
         note("unknown-category", f"{where}: {name!r} is not in label_list")
     else:

@@ -85,10 +85,10 @@ GRAVE = {
     "a word": ("broken-box: .*needs `name` and four numbers", xml(thing(("a", 1, 2, 3)))),
     "endless": ("broken-box: ", xml(thing((1, 1, "inf", 3)))),
     "no box": ("broken-box: ", xml("<object><name>cat</name></object>")),
-    "no size": ("broken-image-entry: .*1.xml: `size` has to be", xml(thing(BOXES[0]), size="")),
-    "size 0": ("broken-image-entry: ", xml(thing(BOXES[0]), size=SIZE.replace("48", "0"))),
-    "cut off": ("broken-annotation: .*1.xml cannot be read: no element found", "<annotation><size>"),
-    "hard": ("broken-annotation: .*`difficult` is neither", xml(thing(BOXES[0], more="<difficult>?</difficult>"))),
+    "no size": ("broken-xml: .*1.xml: `size` has to be", xml(thing(BOXES[0]), size="")),
+    "size 0": ("broken-xml: ", xml(thing(BOXES[0]), size=SIZE.replace("48", "0"))),
+    "cut off": ("broken-xml: .*1.xml: no element found", "<annotation><size>"),
+    "hard": ("broken-xml: .*`difficult` is neither", xml(thing(BOXES[0], more="<difficult>?</difficult>"))),
 }
 
 
@@ -105,7 +105,14 @@ def test_what_nothing_starts_with_is_told_by_file(case, config, tmp_path):
 @pytest.mark.parametrize("line", ["", "pics/1.jpg"])
 def test_a_line_of_the_list_that_is_none(line, config, tmp_path):
     write(tmp_path / "list.txt", f"pics/0.jpg xml/0.xml\n{line}\npics/1.jpg xml/1.xml\n")
-    with pytest.raises(UserError, match="broken-image-entry: .*line 2 of .*list.txt: an image and its annotation"):
+    with pytest.raises(UserError, match="broken-list: each line .*an image and its annotation .line 2 of .*list.txt: "):
+        opened(config)
+
+
+def test_not_one_image_is_found(config, tmp_path):
+    text = (tmp_path / "list.txt").read_text()
+    write(tmp_path / "list.txt", text.replace("pics/", "photos/"))
+    with pytest.raises(UserError, match="TrainDataset: no image of .*list.txt was found under "):
         opened(config)
 
 
