@@ -61,7 +61,8 @@ def page(records, plan, cost):
             rows = measured(arms, cost)
             verdicts += [(title, row) for row in rows]
             taught = teachers(records, plan, name)
-            sections += [f"## {title}", "", *taught, *headroom(rows), *table(rows), *curves(arms), *failures(arms), ""]
+            sections += [f"## {title}", "", *taught, *headroom(rows), *table(rows), *curves(arms), *updates(arms)]
+            sections += [*failures(arms), ""]
     return "\n".join([INTRO, *summary(verdicts), *missing(records, plan), *sections]).rstrip() + "\n"
 
 
@@ -173,6 +174,17 @@ def curves(arms):
         points = [[at(run, part / PARTS) for run in good] for part in range(1, PARTS + 1)]
         if good:
             lines.append([arm, *(f"{statistics.mean(values):.1f}" for values in points)])
+    return ["", *markdown(head, lines)] if lines else []
+
+
+def updates(arms):
+    """How far either loss moves the weights, of each arm's first seed."""
+    lines = []
+    for arm, runs in arms.items():
+        first = next((run["updates"] for run in runs.values() if run.get("updates")), [])
+        cells = [f"{step}: {own:.2f}" + ("" if its is None else f" {its:.2f}") for step, own, its in first]
+        lines += [[arm, "; ".join(cells)]] if cells else []
+    head = ["How far the detection loss and the teacher move the weights", "step: root mean square, in learning rates"]
     return ["", *markdown(head, lines)] if lines else []
 
 

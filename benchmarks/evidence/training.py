@@ -143,11 +143,18 @@ class Run:
         found = {
             "recipe": digest, **{key: round(value, 6) for key, value in evals[-1].items() if key.startswith("AP")},
             "curve": [[record["step"], round(record["AP"], 4)] for record in evals], "steps": evals[-1]["step"],
-            "seconds_per_step": round(seconds, 3), "versions": versions(),
+            "updates": self._updates(), "seconds_per_step": round(seconds, 3), "versions": versions(),
         }  # fmt: skip
         if self.taught:
             found["teacher_AP"] = max(record["AP"] for record in self.teacher()._records("eval"))
         return found
+
+    def _updates(self):
+        """How far either loss moves the weights: ``[step, the detection loss, the distillation or None]``."""
+        records = [record for record in self._records("gradients") if "detection.update" in record]
+        lengths = [(record["detection.update"], record.get("distillation.update")) for record in records]
+        rounded = [[x if x is None else round(x, 4) for x in pair] for pair in lengths]
+        return [[record["step"], *pair] for record, pair in zip(records, rounded)]
 
     def test(self):
         """Evaluate the final weights on the test split, once; of the teacher those it taught with."""

@@ -2,8 +2,6 @@
 
 import paddle
 
-from ppkd.engine.balance import trained_parameters
-
 _KINDS = ("Adam", "AdamW")
 
 
@@ -17,7 +15,7 @@ class Lengths:
 
     Args:
         optimizer: Paddle's; nothing is measured if it is not Adam or AdamW.
-        distill: `model.DistillModel`, or None: nothing is measured then.
+        students: the parameters that count: the student's.
         clipping: `clipping.Clipping`.
         moments: `moments.Moments`.
         scales: whether there is a loss scaler, which scales the whole gradient and not its part: nothing is measured.
@@ -26,9 +24,9 @@ class Lengths:
         possible: whether anything is measured.
     """
 
-    def __init__(self, optimizer, distill, clipping, moments, scales):
-        self._optimizer, self._distill, self._clipping, self._moments = optimizer, distill, clipping, moments
-        self.possible = distill is not None and type(optimizer).__name__ in _KINDS and not scales
+    def __init__(self, optimizer, students, clipping, moments, scales):
+        self._optimizer, self._students, self._clipping, self._moments = optimizer, students, clipping, moments
+        self.possible = type(optimizer).__name__ in _KINDS and not scales
         self._parts, self._found = None, {}
 
     def begin(self, parted):
@@ -37,7 +35,7 @@ class Lengths:
         Args:
             parted: list of `parting.Parted`, clipped if they are clipped apart; empty where there is no distillation.
         """
-        students = [p for p in trained_parameters(self._distill.student) if p.grad is not None]
+        students = [p for p in self._students if p.grad is not None]
         if not parted:
             factor = self._clipping.factor([p.grad for p in students])
             self._parts = {"detection": [(p, p.grad.clone(), factor) for p in students]}

@@ -227,7 +227,7 @@ class Trainer:
                 self.distill.batch = at.batch
                 self.distill.watched = at.watched and at.batch == 0
             losses, whole = self._train_batch(batch), at.ends_step
-            if self.distill and (found := self.distill.take_pulls() | self._update.lengths.take()):
+            if found := (self.distill.take_pulls() if self.distill else {}) | self._update.lengths.take():
                 self._log.add({"kind": "gradients", "epoch": self.epoch, "step": self.step, **found})
             at.advance()
             meters.add(losses, self.distill and self.distill.teacher_seconds, whole)

@@ -29,7 +29,8 @@ class Update:
         self.optimizing = Optimizing(optimizer, rate)
         self.moments = Moments(optimizer, rate, distill, precision)
         self.clipping = Clipping(optimizer, distill, precision.scales)
-        self.lengths = Lengths(optimizer, distill, self.clipping, self.moments, precision.scales)
+        students = parameters if distill is None else [p for p in distill.student.parameters() if not p.stop_gradient]
+        self.lengths = Lengths(optimizer, students, self.clipping, self.moments, precision.scales)
         self._parting, self._watched = Parting(parameters, distill), False
 
     @property

@@ -196,6 +196,12 @@ def test_the_page_says_what_is_missing_and_whether_plain_had_converged():
     assert "plain had converged" in page([*runs("plain", 0.4), *runs("equal_time", 0.409)], plan, {})
 
 
+def test_the_page_shows_how_far_either_loss_moves_the_weights():
+    (record,) = runs("stop", 0.4)
+    text = page([{**record, "updates": [[0, 0.51, 0.8], [100, 0.25, None]]}, *runs("plain", 0.4)], PLAN, {})
+    assert "| stop | 0: 0.51 0.80; 100: 0.25 |" in text and text.count("0: 0.51") == 1
+
+
 def test_what_an_arm_costs_beside_plain():
     seconds = {None: 2.0, "pkd.yml": 3.0}
     first = {"slim": "pkd.yml", "options": ["distill.stop_epoch={third}"]}

@@ -79,6 +79,18 @@ def test_the_batches_of_a_step_are_clipped_together():
     np.testing.assert_allclose(steps(batches)[0], [[0.6, 1.0], NOTHING], rtol=1e-5)
 
 
+def test_what_stands_in_for_a_batch_takes_part_and_counts_nothing():
+    """The other ranks exchange what they keep of the distillation, and wait for this one."""
+    w = paddle.create_parameter([2], "float32")
+    for share in (0.5, 0.0):
+        sgd = paddle.optimizer.SGD(1.0, parameters=[w], grad_clip=nn.ClipGradByGlobalNorm(1.0))
+        update = Update(sgd, None, [w], Distilled("apart"), PLAIN)
+        update.keep({"term": (w * paddle.to_tensor([3.0, 4.0])).sum()}, share)
+        (w.sum() * 0.0).backward()
+        (found,) = update._parting.take()
+        assert (found.theirs.numpy() == np.multiply([3.0, 4.0], share)).all()
+
+
 def test_without_any_term_it_is_paddles_own():
     own = [3.0, 4.0], [1.0, 2.0]
     assert (steps([(own, None)])[0] == steps([(own, None)], clip="together")[0]).all()

@@ -111,6 +111,8 @@ def test_how_far_either_loss_moves_the_weights():
     assert together[20]["detection.update"] == pytest.approx(0.01 * together[20]["distillation.update"], rel=1e-3)
     assert together[20]["distillation.update"] == pytest.approx(apart[20]["detection.update"], rel=0.02)
     assert together[-1]["detection.update"] < 0.03 < 0.5 < apart[-1]["detection.update"]
+    _, _, plain, _ = trained(None, gradients(0.01, 0.0, 21), watched=True)
+    assert plain[20]["detection.update"] == pytest.approx(apart[20]["detection.update"], rel=1e-3)
     _, _, clipped, _ = trained(Parting(), [(0.0, 1.0), (0.0, 1000.0)], norm=1.0, watched=True)
     assert clipped[1]["distillation.update"] == pytest.approx(1, rel=0.1), "of the gradient as it was clipped"
     assert trained(Parting(), batches[:2])[2] == [{}, {}], "not asked for"
