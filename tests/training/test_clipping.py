@@ -24,7 +24,7 @@ class Distilled:
     """Stands for a DistillModel whose losses are a detection loss and one term."""
 
     def __init__(self, clip):
-        self.parting = Parting(clip == "apart")
+        self.parting, self.student = Parting(clip == "apart"), nn.Layer()
 
     def part(self, losses):
         return losses.get("term")
