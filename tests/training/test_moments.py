@@ -87,10 +87,10 @@ def test_a_student_moves_as_by_either_alone_the_teachers_share_counted(kind):
 def test_a_schedule_is_a_factor_on_the_share():
     """And not on what the moments are of, which would go on from the former size."""
     steps = gradients(0, -3.0)
-    whole, *_ = trained(Parting(share=0.2), steps)
-    first, *_ = trained(Parting(share=0.2), steps[:6])
+    whole, *_ = trained(Parting(share=0.2), steps, "Adam")
+    first, *_ = trained(Parting(share=0.2), steps[:6], "Adam")
     weaker = [*steps[:6], *((0, 0.1 * theirs) for _, theirs in steps[6:])]
-    moved, *_ = trained(Parting(share=0.2), weaker, strength=[1.0] * 6 + [0.1] * 6)
+    moved, *_ = trained(Parting(share=0.2), weaker, "Adam", [1.0] * 6 + [0.1] * 6)
     assert moved == pytest.approx(first + 0.1 * (whole - first), rel=1e-4) and whole > first > 0
 
 
