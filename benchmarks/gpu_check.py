@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -23,7 +24,7 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
-from benchmarks.device.lines import FAILED, MISSED, OK, Line, table
+from benchmarks.device.lines import FAILED, MISSED, NOT_HERE, OK, Line, table
 
 BUDGET = 600  # seconds
 # Number of steps of each pair; at the smallest size.
@@ -144,17 +145,23 @@ def in_a_process(args, part, left):
     """The lines of a part, or one that tells why there are none."""
     begin, path = time.time(), os.path.join(args.folder, "lines.json")
     if left <= 0:
-        return [Line(part, FAILED, f"no time left of {BUDGET} s")]
+        return [Line(part, NOT_HERE, f"no time left of {BUDGET} s")]
     command = [sys.executable, os.path.abspath(__file__), "--inside", part, "--json", path, "--device", args.device]
     command += ["--folder", args.folder, "--steps", str(args.steps)]
     command += ["--golden", os.path.abspath(args.golden)] if args.golden else []
+    # In a session of its own, so that what it starts itself ends with it.
+    child = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=left, check=False)
+        _, errors = child.communicate(timeout=left)
     except subprocess.TimeoutExpired:
-        return [Line(part, FAILED, f"not done when the {BUDGET} s were over", {}, round(time.time() - begin, 1))]
-    if done.returncode:
-        last = [line for line in done.stderr.strip().splitlines() if line.strip()][-1:] or ["no message"]
-        told = f"exit code {done.returncode}: {last[0]}"[:400]
+        os.killpg(child.pid, signal.SIGKILL)
+        child.communicate()
+        return [Line(part, NOT_HERE, f"not done when the {BUDGET} s were over", {}, round(time.time() - begin, 1))]
+    if child.returncode:
+        last = [line for line in errors.strip().splitlines() if line.strip()][-1:] or ["no message"]
+        told = f"exit code {child.returncode}: {last[0]}"[:400]
         return [Line(part, FAILED, told, {}, round(time.time() - begin, 1))]
     with open(path, encoding="utf-8") as file:
         return [Line(**line) for line in json.load(file)]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -49,14 +50,26 @@ def test_without_a_gpu_it_says_so_and_no_more(tmp_path):
     assert "Paddle finds no GPU; --device cpu runs the same list" in done.stdout
 
 
-@pytest.mark.parametrize("part", ["losses", "no such part"])
-def test_a_part_that_ends_with_its_process_does_not_end_the_others(part, tmp_path, monkeypatch):
+def test_a_part_that_ends_with_its_process_does_not_end_the_others(tmp_path, monkeypatch):
     args = gpu_check.argparse.Namespace(folder=str(tmp_path), device="cpu", steps=1, golden=None)
     monkeypatch.setattr(gpu_check.sys, "executable", "/bin/false")
-    (line,) = gpu_check.in_a_process(args, part, 60)
-    assert (line.name, line.verdict) == (part, FAILED) and "exit code 1" in line.detail
-    (late,) = gpu_check.in_a_process(args, part, 0)
-    assert late.verdict == FAILED and "no time left" in late.detail
+    (line,) = gpu_check.in_a_process(args, "losses", 60)
+    assert (line.name, line.verdict) == ("losses", FAILED) and "exit code 1" in line.detail
+    (late,) = gpu_check.in_a_process(args, "losses", 0)
+    assert late.verdict == NOT_HERE and "no time left" in late.detail
+
+
+def test_a_part_that_takes_too_long_ends_with_all_that_it_has_started(tmp_path, monkeypatch):
+    slow = tmp_path / "slow"
+    slow.write_text(f"#!/bin/sh\nsleep 60 & echo $! > {tmp_path}/child; wait\n")
+    slow.chmod(0o755)
+    args = gpu_check.argparse.Namespace(folder=str(tmp_path), device="cpu", steps=1, golden=None)
+    monkeypatch.setattr(gpu_check.sys, "executable", str(slow))
+    (line,) = gpu_check.in_a_process(args, "losses", 2)
+    assert line.verdict == NOT_HERE and "not done when the 600 s were over" in line.detail
+    child = int((tmp_path / "child").read_text())
+    state = pathlib.Path(f"/proc/{child}/stat")
+    assert not state.exists() or state.read_text().split()[2] == "Z"
 
 
 def test_what_a_line_says():

@@ -120,7 +120,7 @@ def _ranks(room, args):
         f"dataset_dir={room.data()}", f"teacher.pretrain_weights={recipe.teachers['teacher'].weights}",
         f"save_dir={room.folder}/ranks", "TrainReader.batch_size=3", "log_iter=1", room.flag,
     ]  # fmt: skip
-    command = [sys.executable, "-m", "paddle.distributed.launch", *where, "--log_dir", f"{room.folder}/log"]
+    command = [sys.executable, "-m", "paddle.distributed.launch", *where, "--log_dir", f"{room.folder}/logs"]
     command += [os.path.join(ROOT, "tools", "train.py"), "-c", files[0], "--slim_config", files[1], "--eval"]
     environment = {**os.environ, "PYTHONPATH": ROOT}
     done = subprocess.run(
@@ -128,12 +128,13 @@ def _ranks(room, args):
         capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     if done.returncode:
-        last = [line for path in glob.glob(f"{room.folder}/log/workerlog.*") for line in _read(path)[-1:]]
-        return False, f"exit code {done.returncode}: {' | '.join(last)}"[:400], {}
+        last = [line for path in glob.glob(f"{room.folder}/logs/workerlog.*") for line in _read(path)[-1:]]
+        told = " | ".join(last or done.stderr.strip().splitlines()[-1:])
+        return False, f"exit code {done.returncode}: {told}"[:400], {}
     with open(os.path.join(room.folder, "ranks", "ppyoloe_tiny", "metrics.jsonl"), encoding="utf-8") as file:
         records = [json.loads(line) for line in file]
     losses = [record["loss"] for record in records if record["kind"] == "train"]
-    (result,) = [record for record in records if record["kind"] == "eval"]
+    *_, result = [record for record in records if record["kind"] == "eval"]
     right = len(losses) == 4 and all(math.isfinite(x) for x in losses)
     return right, f"4 steps, loss {losses[0]:.3f} to {losses[-1]:.3f}, evaluated together: AP {result['AP']:.4f}", {}
 
