@@ -2,6 +2,7 @@
 
 import contextlib
 
+from ppkd.losses.common import up
 from ppkd.training.flat_average import FlatAverage
 
 
@@ -44,8 +45,7 @@ class Averaging:
     def update(self):
         """The student has taken a step."""
         if self.ema is not None:
-            masters = self._precision.masters()
-            self._flat.update(_Masters(self._student, masters) if masters else None)
+            self._flat.update(_Wide(self._student, self._precision.masters()) if self._precision.lowers else None)
 
     @contextlib.contextmanager
     def applied(self, counts=True):
@@ -108,11 +108,13 @@ class Averaging:
             self.ema.epoch, self.ema._decay = state["epoch"], state["decay"]
 
 
-class _Masters:
-    """A student's tensors as ppdet's average asks for them, in float32 where the optimizer has them so."""
+class _Wide:
+    """A student's tensors as ppdet's average asks for them, in float32: the optimizer's where it has them so."""
 
     def __init__(self, student, masters):
         self._student, self._masters = student, masters
 
     def state_dict(self):
-        return {name: self._masters.get(x.name, x) for name, x in self._student.state_dict().items()}
+        # Frozen ones have no master, and before the first step that a loss scaler does not skip there is none at all.
+        state = self._student.state_dict()
+        return {name: self._masters[x.name] if x.name in self._masters else up(x) for name, x in state.items()}

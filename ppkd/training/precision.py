@@ -71,6 +71,11 @@ class Precision:
         """Whether there is a loss scaler."""
         return self.scaler.is_enable()
 
+    @property
+    def lowers(self):
+        """Whether the student's weights are of a lower type."""
+        return self._student is not None
+
     def prepare(self, student, optimizer, teachers):
         """Give student and teachers weights in the lower type, if that is what they are to have.
 
@@ -98,7 +103,7 @@ class Precision:
 
         Before the first step there are none.
         """
-        return {} if self._student is None else self._optimizer.state_dict().get("master_weights") or {}
+        return {} if not self.lowers else self._optimizer.state_dict().get("master_weights") or {}
 
     @contextlib.contextmanager
     def whole(self):
@@ -107,7 +112,7 @@ class Precision:
         They are those that the optimizer keeps, and what is put into them is what it goes on from. In it the student is
         averaged, evaluated and saved, and takes the weights of a resume file.
         """
-        if self._student is None or self._inside:
+        if not self.lowers or self._inside:
             yield
             return
         self._inside, masters = True, self.masters()

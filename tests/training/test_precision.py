@@ -7,6 +7,7 @@ import pytest
 
 from ppkd.build import build_model
 from ppkd.errors import UserError
+from ppkd.training.averaging import Averaging
 from ppkd.training.precision import Precision
 from ppkd.training.trainer import Trainer
 from tests.conftest import training_batch
@@ -104,7 +105,7 @@ def test_o2_trains_averages_saves_and_goes_on(recipe, monkeypatch, dtype="float1
     """By Paddle's own `decorate`; its `save_dtype` would make `state_dict` give copies that nobody keeps."""
     monkeypatch.setattr(paddle.amp, "GradScaler", Gpu.GradScaler)
     blocks = imitate(monkeypatch)
-    loaded = recipe(QUICK, overrides=[*O2, f"amp_dtype={dtype}", "epoch=2"])
+    loaded = recipe(QUICK, overrides=[*O2, f"amp_dtype={dtype}", "epoch=2", "keep_resume=9"])
     trainer = fit(loaded, amp=True, validate=True)
     low = [p for p in trainer.student.parameters() if p.dtype == getattr(paddle, dtype)]
     assert len(low) > 20 and ("O2", dtype) in blocks
@@ -145,6 +146,27 @@ def test_what_is_put_into_the_weights_while_they_are_whole_is_gone_on_from(monke
     assert (precision.masters()[weight.name] == fine).all()
     with precision.whole():
         assert (layer.state_dict()["weight"] == fine).all()
+
+
+def test_an_average_is_of_float32_also_where_the_optimizer_has_no_such_weights_yet(monkeypatch):
+    """A frozen weight never has one; and a loss scaler skips the first steps as a rule."""
+    imitate(monkeypatch)
+    monkeypatch.setattr(paddle.amp, "GradScaler", Gpu.GradScaler)
+    student = paddle.nn.Sequential(paddle.nn.Conv2D(2, 2, 1), paddle.nn.Conv2D(2, 2, 1))
+    student[0].weight.stop_gradient = True
+    optimizer = paddle.optimizer.Momentum(0.1, parameters=student.parameters())
+    precision = Precision({"amp_level": "O2"}, wanted=True)
+    precision.prepare(student, optimizer, [])
+    averaging = Averaging(student, {"use_ema": True, "ema_decay_type": "normal", "ema_decay": 0.5}, precision)
+    averaging.update()
+    student[1].weight.grad = paddle.ones_like(student[1].weight)
+    optimizer.step()
+    averaging.update()
+    tensors = averaging.state()["tensors"]
+    assert {x.dtype for x in tensors.values()} == {paddle.float32} and precision.masters()
+    moved, frozen = precision.masters()[student[1].weight.name], student[0].weight.astype("float32")
+    assert float((tensors["0.weight"] - frozen * 0.75).abs().max()) < 1e-6
+    assert float((tensors["1.weight"] - (moved * 0.5 + (moved + 0.1) * 0.25)).abs().max()) < 1e-6
 
 
 @pytest.mark.parametrize("dtype, most", [("bfloat16", 0.05), ("float16", 0.01)])
