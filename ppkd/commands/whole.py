@@ -1,5 +1,7 @@
 """From a folder of images to a taught student in one command."""
 
+import shlex
+
 from ppkd.terminal.log import logger
 
 
@@ -29,7 +31,7 @@ def init(args):
 
     course = prepare(_wishes(args))
     for part in course.parts:
-        logger().info("%s: ppkd %s", part.title, " ".join(part.words))
+        logger().info("%s: ppkd %s", part.title, shlex.join(part.words))
     return course.folder
 
 

@@ -1,12 +1,12 @@
 """Runs the parts of a course and tells how far it is: the part, and the time left of the whole."""
 
-import json
 import os
 import time
 
 from ppkd.course.process import start, tail
 from ppkd.errors import UserError
 from ppkd.terminal.log import duration, logger
+from ppkd.training.records import readable
 
 _EVERY = 15
 _ERROR = "ppkd: error: "
@@ -101,8 +101,8 @@ def _records(part):
     path = part.run and os.path.join(part.run, "metrics.jsonl")
     if not path or not os.path.exists(path):
         return []
-    with open(path, encoding="utf-8") as file:
-        return [json.loads(line) for line in file if line.endswith("\n")]
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return [record for line in file if (record := readable(line)) is not None]
 
 
 def _result(part):

@@ -23,6 +23,8 @@ def environment():
 def start(words, log, more=None, append=False):
     """Start ``ppkd WORDS`` with what it prints in the file `log`; where this process ends, it is asked to end too.
 
+    It is in a session of its own: Ctrl-C is this process's, which asks once. A second signal would end a run unsaved.
+
     Args:
         words: arguments.
         log: path; its folder is made.
@@ -34,7 +36,7 @@ def start(words, log, more=None, append=False):
     """
     os.makedirs(os.path.dirname(log), exist_ok=True)
     with open(log, "a" if append else "w", encoding="utf-8") as file:
-        given = {"env": {**environment(), **(more or {})}, "preexec_fn": _end_with_parent}
+        given = {"env": {**environment(), **(more or {})}, "preexec_fn": _end_with_parent, "start_new_session": True}
         return subprocess.Popen(ppkd(*words), stdout=file, stderr=subprocess.STDOUT, **given)
 
 

@@ -249,7 +249,8 @@ def test_the_time_left_of_all_is_reckoned_by_the_trainings(tmp_path):
     parts = [Part("a", "a", (), "", 200, str(tmp_path)), Part("b", "b", (), "", 50)]
     follower = Follower(str(tmp_path), parts, [])
     assert follower._whole() == ""
-    record = {"kind": "train", "epoch": 0, "step": 100, "seconds_per_step": 1.0, "seconds_left": 100.0}
+    record = {"kind": "train", "epoch": 0, "step": 100, "lr": 0.1, "loss": 1.0}
+    record |= {"seconds_per_step": 1.0, "seconds_left": 100.0}
     (tmp_path / "metrics.jsonl").write_text(json.dumps(record) + "\n")
     share = follower._progress(parts[0])
     assert share == 0.5
