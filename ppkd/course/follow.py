@@ -1,6 +1,10 @@
 """Runs the parts of a course and tells how far it is: the part, and the time left of the whole."""
 
+import contextlib
 import os
+import signal
+import sys
+import threading
 import time
 
 from ppkd.course.process import start, tail
@@ -42,17 +46,19 @@ class Follower:
         log = os.path.join(self._folder, "log", f"{part.name}.txt")
         begin = shown = time.time()
         before = self._progress(part)
-        process = start(part.words, log, append=part.run is not None)
-        try:
-            while process.poll() is None:
-                time.sleep(0.2)
-                if time.time() - shown > _EVERY:
-                    shown = time.time()
-                    self._tell(part, place, shown - begin, before)
-        finally:
-            if process.poll() is None:  # asked to stop: a run saves itself first
-                process.terminate()
-                process.wait()
+        with _sigterm_is_told():
+            process = start(part.words, log, append=part.run is not None)
+            try:
+                while process.poll() is None:
+                    time.sleep(0.2)
+                    if time.time() - shown > _EVERY:
+                        shown = time.time()
+                        self._tell(part, place, shown - begin, before)
+            finally:
+                if process.poll() is None:
+                    logger().info("%s is asked to stop, and saves itself; the same command goes on here", part.title)
+                    process.terminate()
+                    process.wait()
         if process.returncode:
             hint = "; --waive ID goes on all the same, in the same folder" if part.name == "doctor" else ""
             why = f"{part.title} failed: {_why(log)} (log: {log}{hint})"
@@ -95,6 +101,19 @@ class Follower:
         last = train[-1]
         left = last["seconds_left"] / last["seconds_per_step"]
         return last["step"] / (last["step"] + left) if last["step"] + left else 0.0
+
+
+@contextlib.contextmanager
+def _sigterm_is_told():
+    """A block in which SIGTERM ends this process as Ctrl-C does, with what has to be done before."""
+    if threading.current_thread() is not threading.main_thread():  # where Python takes no handlers
+        yield
+        return
+    former = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former if former is not None else signal.SIG_DFL)
 
 
 def _records(part):

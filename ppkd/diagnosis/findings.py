@@ -88,6 +88,7 @@ KINDS = {
     ),
     "attention-saturated": Kind((WARNING,), "Raise temp, or standardise the maps (normalize: true)."),
     "attention-flat": Kind((NOTE,), "A lower temp makes FGD's attention choose."),
+    "batch-fits": Kind((NOTE,), "--batch {batch}, with -o scale_lr=true where the file has a total_batch_size."),
     "loading-slow": Kind((NOTE,), "Raise worker_num: training waits for its images."),
 }
 

@@ -42,6 +42,7 @@ def measure_speed(subject, loader, batches, findings):
     epochs = int(config.get("epoch") or 1)
     active = sum(any(term.weight(epoch) for term in model.terms) for epoch in range(epochs))
     plain, distilled = (_with_loading(found[name]["step_seconds"], loading, workers) for name in found)
+    _propose_batch(found, int(config["TrainReader"].get("batch_size") or 1), memory, findings)
     found |= {
         "loading_seconds": loading,
         "batches_per_epoch": len(loader),
@@ -55,6 +56,39 @@ def measure_speed(subject, loader, batches, findings):
         text = f"loading a batch takes {loading:.2f} s by one process ({workers} workers), a plain step "
         findings.add("loading-slow", text + f"{found['plain']['step_seconds']:.2f} s")
     return found
+
+
+def largest_batch(batch, held, peak, total):
+    """How many images a batch may have for its step to fit a GPU, by a step that was taken.
+
+    Args:
+        batch: images of that step.
+        held: bytes of what stays from step to step: weights, the optimizer's means.
+        peak: bytes at most in the step.
+        total: bytes of the device, of which a tenth is left for what cannot be foreseen.
+
+    Returns:
+        The number, at least 1; None where the step shows no growth to reckon by.
+    """
+    grown = (peak - held) / batch
+    return max(1, int((0.9 * total - held) / grown)) if grown > 0 else None
+
+
+def _propose_batch(found, batch, peak, findings):
+    device = device_memory()
+    most = largest_batch(batch, device[0], peak, device[1]) if device and peak is not None else None
+    found["largest_batch"] = most
+    if most is not None and not batch <= most < 2 * batch:
+        size = f"{peak / 1e9:.1f} of {device[1] / 1e9:.0f} GB with {batch} images"
+        findings.add("batch-fits", f"a distilled step takes {size}: about {most} images a batch would fit", batch=most)
+
+
+def device_memory():
+    """``(bytes held now, bytes of the device)`` of the GPU in use, or None without one."""
+    if not paddle.get_device().startswith("gpu"):
+        return None
+    total = paddle.device.cuda.get_device_properties().total_memory
+    return paddle.device.cuda.memory_allocated(), total
 
 
 def take_batches(loader, epoch, count=STEPS):

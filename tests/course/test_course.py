@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 
 import pytest
 
@@ -105,6 +106,30 @@ def test_what_is_done_is_done_once_and_a_failed_part_is_where_it_goes_on(wishes,
     assert found["results"]["taught_seed0"]["AP"] == 0.5 and found["weights"].endswith("model_final.pdparams")
     run(commands.course(wishes()))
     assert commands.run == []
+
+
+def test_sigterm_asks_the_part_once_and_waits_for_it(wishes, commands, monkeypatch):
+    course = commands.course(wishes())
+    asked, signals = [], [signal.SIGTERM]
+
+    class Endless:
+        returncode = None
+
+        def poll(self):
+            if signals:
+                os.kill(os.getpid(), signals.pop())
+
+        def terminate(self):
+            asked.append("terminate")
+
+        def wait(self):
+            asked.append("wait")
+
+    monkeypatch.setattr(follow, "start", lambda *_, **__: Endless())
+    with pytest.raises(SystemExit) as ended:
+        run(course)
+    assert ended.value.code == 143 and asked == ["terminate", "wait"]
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_what_is_gone_is_made_again_and_an_edit_is_seen(wishes, commands, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 
 from ppkd.diagnosis import speed
 from ppkd.diagnosis.findings import ERROR, NOTE, Findings
+from ppkd.diagnosis.speed import largest_batch
 
 
 def test_the_time_of_the_whole_run(built, monkeypatch):
@@ -47,3 +48,22 @@ def test_the_peak_of_a_gpu_also_where_paddle_cannot_count_it_anew(resets, before
 def test_the_stand_in_is_needed_where_paddle_lacks_it():
     if paddle.__version__.startswith("2.6"):
         assert not hasattr(paddle.device.cuda, "reset_max_memory_allocated"), "delete the other way of `_Peak`"
+
+
+@pytest.mark.parametrize("batch, held, peak, total, most", [
+    (8, 2e9, 10e9, 80e9, 70), (8, 2e9, 10e9, 5e9, 2), (4, 2e9, 10e9, 1e9, 1), (8, 2e9, 2e9, 80e9, None),
+])  # fmt: skip
+def test_the_largest_batch_is_reckoned_by_a_step(batch, held, peak, total, most):
+    assert largest_batch(batch, held, peak, total) == most
+
+
+@pytest.mark.parametrize("total, told", [(40e9, ["batch-fits"]), (12e9, []), (8e9, ["batch-fits"])])
+def test_a_gpu_with_room_for_twice_the_batch_or_none_for_it_is_told(total, told, monkeypatch):
+    """A stand-in for the device: what Paddle says of a GPU's memory."""
+    monkeypatch.setattr(speed, "device_memory", lambda: (1e9, total))
+    findings, found = Findings(), {}
+    speed._propose_batch(found, 8, 9e9, findings)
+    assert [item.id for item in findings.items] == told and found["largest_batch"] > 0
+    monkeypatch.setattr(speed, "device_memory", lambda: None)
+    speed._propose_batch(found, 8, 9e9, findings)
+    assert found["largest_batch"] is None
