@@ -99,6 +99,6 @@ def test_compare_and_report(sets, truth, tmp_path):
             entry["image_id"] = numbers[0][entry["image_id"] - 1]
             entry["category_id"] = numbers[1][entry["category_id"] - 1]
         expected = ap(truth[0], results, truth[1])[:6]
-        assert expected[0] > 0.2
+        assert expected[0] > 0.1
         assert [told[folder][key] for key in KEYS] == pytest.approx(expected, abs=1e-6)
         assert [subjects[folder].stats[key] for key in KEYS] == pytest.approx(expected, abs=1e-6)
