@@ -8,6 +8,7 @@ import pytest
 from pycocotools import mask as coco_masks
 
 from ppkd.bridge.masks import is_sound, outlines, unpacked
+from ppkd.bridge.workspace import import_ppdet
 
 
 def blobs(seed, height=37, width=53):
@@ -67,3 +68,15 @@ def test_run_lengths_that_are_none(case):
     assert not is_sound({"size": [37, 53], "counts": BAD[case]}, 37, 53)
     assert is_sound({"size": [37, 53], "counts": GOOD}, 37, 53)
     assert not is_sound({"size": [53, 37], "counts": GOOD}, 37, 53)
+
+
+def test_ppdet_draws_targets_from_polygons_alone():
+    """Once this fails, run lengths need not become outlines."""
+    import_ppdet()
+    from ppdet.modeling.proposal_generator.target import rasterize_polygons_within_box
+
+    runs, box = packed(blobs(1)), np.array([0, 0, 53, 37], "float32")
+    drawn = rasterize_polygons_within_box([np.array(part) for part in outlines(runs)], box, 28)
+    assert 0.1 < float(np.mean(np.asarray(drawn))) < 1
+    with pytest.raises((TypeError, ValueError, AttributeError, KeyError)):
+        rasterize_polygons_within_box(runs, box, 28)
