@@ -8,6 +8,8 @@ import math
 import paddle
 import paddle.nn.functional as F
 
+from ppkd.losses.kernels import numbers
+
 
 def channels(x, begin, end):
     """Channels `begin` to `end` of (N, C, H, W)."""
@@ -77,7 +79,7 @@ def boxes_on_anchors(x, sizes, weights=(1.0, 1.0, 1.0, 1.0)):
     x, y, w, h = _by_anchor(x, len(sizes))
     # As ppdet and Paddle's own operator, in both: no box more than 62.5 times its anchor.
     w, h = ((size / weight).clip(max=_LOG_MOST) for size, weight in zip((w, h), weights[2:]))
-    widths, heights = _per_anchor(sizes)
+    widths, heights = _per_anchor(sizes, w)
     x, y = x / weights[0] * widths, y / weights[1] * heights
     return _edges(x, y, w.exp() * widths, h.exp() * heights)
 
@@ -97,7 +99,7 @@ def boxes_in_cells(x, sizes, cell_offset, scale=1.0, skip=0):
     """
     x, y, w, h = _by_anchor(fields(x, len(sizes), 0, 4, skip), len(sizes))
     x, y = (scale * F.sigmoid(centre) - 0.5 * (scale - 1) - cell_offset for centre in (x, y))
-    widths, heights = _per_anchor(sizes)
+    widths, heights = _per_anchor(sizes, w)
     return _edges(x, y, w.exp() * widths, h.exp() * heights)
 
 
@@ -123,9 +125,9 @@ def _by_anchor(x, anchors):
     return _up(x).reshape([batch, anchors, 4, height, width]).unbind(axis=2)
 
 
-def _per_anchor(sizes):
+def _per_anchor(sizes, like):
     """Widths and heights, each (1, anchors, 1, 1)."""
-    return (paddle.to_tensor(side, dtype="float32").reshape([1, -1, 1, 1]) for side in zip(*sizes))
+    return (numbers(side, like).reshape([1, -1, 1, 1]) for side in zip(*sizes))
 
 
 def _edges(x, y, w, h):

@@ -9,6 +9,7 @@ from ppkd.bridge.ground_truth import BOXES, FRAME
 from ppkd.detectors.base import Detector, Tap
 from ppkd.detectors.decoding import boxes_at_points, channels
 from ppkd.detectors.towers import Rung, Tower
+from ppkd.losses.kernels import numbers
 
 
 class YOLOX(Detector):
@@ -61,9 +62,9 @@ class YOLOX(Detector):
         model._preprocess()
         ratio = [after / size for after, size in zip(batch["image"].shape[2:], before)]
         if BOXES in batch and batch[BOXES].shape[1]:
-            batch[BOXES] = batch[BOXES] * _tensor([*ratio[::-1], *ratio[::-1]])
+            batch[BOXES] = batch[BOXES] * numbers([*ratio[::-1], *ratio[::-1]], batch[BOXES])
         for key in {"im_shape", FRAME} & set(batch):
-            batch[key] = batch[key].astype("float32") * _tensor(ratio)
+            batch[key] = batch[key].astype("float32") * numbers(ratio, batch[key])
         model._preprocess = _done
         try:
             yield batch
@@ -73,10 +74,6 @@ class YOLOX(Detector):
 
 def _done():
     pass
-
-
-def _tensor(values):
-    return paddle.to_tensor(values, dtype="float32")
 
 
 def _layer(path, i):

@@ -78,7 +78,7 @@ class Magnitude(nn.Layer):
                 paddle.assign(paddle.where(known, self.count.clip(max=1), self.count), self.count)
                 self._count(seen, known)
             else:
-                self._count(seen, (self.count[0] == 0).logical_or(paddle.to_tensor(first)))
+                self._count(seen, (self.count[0] == 0).logical_or(paddle.full([], first, "bool")))
 
     def factor(self):
         """What brings the mean so far to the target; if nothing has counted yet, 1, and 0 for a share of gradients."""

@@ -16,8 +16,6 @@ Yang et al., "Focal and Global Knowledge Distillation for Detectors", CVPR 2022 
 All four are sums divided by the batch size only; hence the tiny weights.
 """
 
-import functools
-
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
@@ -25,7 +23,7 @@ from paddle.autograd import PyLayer
 
 from . import kernels
 from .common import check_choice, check_same_shape, frozen, full_precision, up
-from .kernels import constant, map_of, sums_both_ways, sums_over_channels, whole
+from .kernels import constant, map_of, numbers, sums_both_ways, sums_over_channels, whole
 from .masks import masks
 
 
@@ -229,7 +227,7 @@ class FGDLoss(nn.Layer):
         batch, channels, *size = student.shape
         positions = size[0] * size[1]
         student, teacher = up(student).flatten(2), frozen(teacher).flatten(2)
-        frame = image_size if self.box_frame == "image" else _padded_frame(tuple(padded_size), str(student.place))
+        frame = image_size if self.box_frame == "image" else numbers(padded_size, student).unsqueeze(0)
         with paddle.no_grad():
             spatial_t, channel_t = _shares(teacher, self.temp)
             weights = (paddle.stack(masks(boxes, boxes_valid, frame, size)) * spatial_t).flatten(1)
@@ -251,23 +249,11 @@ class FGDLoss(nn.Layer):
                 (context_gap * (gap_sum * (2 / positions) + context_gap)).sum(),
             ]
         )
-        factors = _factors(tuple(self.weights.values()), *student.shape, str(student.place))
-        fg, bg, by_channel, by_position, plain, rest = (found * factors).unbind()
+        fg, bg, attention, relation = (weight / batch for weight in self.weights.values())
+        factors = fg * positions, bg * positions, attention * channels, attention * positions, relation
+        found = found * numbers([*factors, relation * positions], found)
+        fg, bg, by_channel, by_position, plain, rest = found.unbind()
         return {"fg": fg, "bg": bg, "attention": by_channel + by_position, "relation": plain + rest}
-
-
-# Constants are made once, on the device where they are needed.
-@functools.lru_cache(maxsize=64)
-def _padded_frame(size, place):
-    return paddle.to_tensor([size], dtype="float32")
-
-
-@functools.lru_cache(maxsize=64)
-def _factors(weights, batch, channels, positions, place):
-    """What the six sums of `FGDLoss` are multiplied with."""
-    fg, bg, attention, relation = (weight / batch for weight in weights)
-    focal = fg * positions, bg * positions, attention * channels, attention * positions
-    return paddle.to_tensor([*focal, relation, relation * positions], dtype="float32")
 
 
 def _conv(in_channels, out_channels, weight, bias=None):

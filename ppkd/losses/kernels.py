@@ -243,6 +243,19 @@ def constant(shape, like, value=1.0):
     return _constant(tuple(shape), value, like.dtype, str(like.place))
 
 
+def numbers(values, like, dtype="float32"):
+    """A tensor of a sequence of numbers where ``like`` is; made once, and not to be changed.
+
+    Whatever comes from the host is waited for, so it must not come in every step.
+    """
+    return _numbers(tuple(values), dtype, str(like.place))
+
+
+@functools.lru_cache(maxsize=256)
+def _numbers(values, dtype, place):
+    return paddle.to_tensor(values, dtype=dtype)
+
+
 @functools.lru_cache(maxsize=256)
 def _constant(shape, value, dtype, place):
     return paddle.full(shape, value, dtype)

@@ -60,8 +60,8 @@ def ppyoloe_terms(student, teacher, scores, positive, kd_temp=10.0, beta=2.0, fi
 
     batch, places, channels = s_box.shape
     s_box, t_box = (x.reshape([batch, places, 4, channels // 4]) for x in (s_box, t_box))
-    log_s, shares_s = log_and_softmax(s_box, axis=-1)
-    shares_t = F.softmax(t_box, axis=-1)
+    # Both alike, so that equal boxes are equal to the bit.
+    (log_s, shares_s), (_, shares_t) = (log_and_softmax(x, axis=-1) for x in (s_box, t_box))
     gap = giou_loss(expected(shares_s, first_bin), expected(shares_t, first_bin))
     cross_entropy = (shares_t * log_s).sum(axis=[2, 3])
     classes = s_cls.shape[2]
