@@ -15,10 +15,10 @@ from ppkd.bridge.coco import Tidied
 from ppkd.bridge.datasets import open_dataset
 from ppkd.bridge.workspace import scope
 from ppkd.diagnosis import data as data_scan
-from ppkd.diagnosis.data import KINDS, scan_data, verdict
+from ppkd.diagnosis.data import KINDS, NOTE, scan_data, verdict
 from ppkd.errors import UserError
 from ppkd.recipe.recipe import load_recipe
-from tests.conftest import CONFIGS
+from tests.conftest import CONFIGS, ROOT
 
 STUDENT = str(CONFIGS / "ppyoloe_tiny.yml")
 
@@ -294,3 +294,8 @@ def test_annotations_of_another_format(copied):
     (folder / "list.txt").write_text("a.jpg a.xml")
     with pytest.raises(UserError, match="only annotations in COCO's format .* and Pascal VOC's"):
         scan(folder, "num_classes=3", "train_annotations=list.txt")
+
+
+def test_every_grave_kind_has_a_symptom_in_the_docs():
+    text = (ROOT / "docs" / "troubleshooting.md").read_text()
+    assert not [kind for kind, (level, _) in KINDS.items() if level != NOTE and f"`{kind}`" not in text]
