@@ -25,7 +25,8 @@ def arguments(shapes, teacher_weights):
     def make(folder, *overrides, family=QUICK, method="fgd"):
         given = [
             f"dataset_dir={shapes}", f"save_dir={folder}", f"teacher.pretrain_weights={teacher_weights[family]}",
-            "TrainReader.batch_size=3", "epoch=4", "snapshot_steps=1", "keep=2", "log_iter=1", *overrides,
+            "TrainReader.batch_size=3", "epoch=4", "snapshot_steps=1", "keep=2", "keep_resume=0", "log_iter=1",
+            *overrides,
         ]  # fmt: skip
         return str(CONFIGS / f"{family}_tiny.yml"), str(CONFIGS / f"{family}_{method}.yml"), given
 
