@@ -10,11 +10,14 @@ from dataclasses import asdict, dataclass
 from ppkd.course import data as data_sets
 from ppkd.course import files, sizes
 from ppkd.course.follow import Follower
+from ppkd.course.methods import lines_of
 from ppkd.course.parts import detectors, parts, result_of
 from ppkd.errors import UserError
 from ppkd.files.locate import find_weights
 from ppkd.files.regular import open_file
 from ppkd.files.write import write_text
+from ppkd.recipe.settings import KEYS as SETTINGS
+from ppkd.recipe.settings import take
 from ppkd.terminal.log import duration, logger
 
 STATE = "course.json"
@@ -75,15 +78,18 @@ def prepare(wishes):
         UserError: anything wrong with what is given; an output folder of another course.
     """
     folder = wishes.output
+    given = {key: getattr(wishes, key) for key in ("epochs", "teacher_epochs", "imgsz", "batch")}
+    take({key: value for key, value in given.items() if key in SETTINGS and value is not None}, "--imgsz")
     state = _state(folder, wishes)
     name, _, weights = wishes.teacher.partition("=")
     student = files.read_config(wishes.student, "--student")
     teacher = files.read_config(name, "--teacher")
     weights = os.path.abspath(find_weights(weights, "--teacher")) if weights else None
+    lines_of(wishes.method, student[1], teacher[1])
+    _keep(folder, state)
     data = _data(wishes, folder)
     logger().info("data: %s", data.text)
     gpu = _has_gpu()
-    given = {key: getattr(wishes, key) for key in ("epochs", "teacher_epochs", "imgsz", "batch")}
     chosen, told = sizes.propose(data, student[1], teacher[1], gpu, given)
     if told:
         logger().info("proposed for this data and %s: %s", "a GPU" if gpu else "a CPU", "; ".join(told))
@@ -95,7 +101,6 @@ def prepare(wishes):
         logger().info("written to %s: %s; edit them before they are used", folder, ", ".join(written))
     steps = max(1, data.train // chosen.batch)
     found = parts(folder, trained, steps, chosen, wishes.waive)
-    _keep(folder, state)
     return Course(folder, trained, found, state)
 
 
@@ -155,13 +160,14 @@ def _state(folder, wishes):
     state = _read(path)
     if not isinstance(state, dict) or not all(isinstance(state.get(key), dict) for key in ("given", "parts")):
         raise UserError(f"{path}: is not what a course leaves; remove it, or give another --output")
+    begun = state["parts"] or any(os.path.exists(os.path.join(folder, name)) for name in files.NAMES)
     for key, value in given.items():
-        if (before := state["given"].get(key)) != value:
+        if (before := state["given"].get(key)) != value and (begun or key == "data"):
             raise UserError(
                 f"--output {folder}: holds a course of another {key}: {before} then, {value} now; give what it had, "
                 "or another --output"
             )
-    return state
+    return state | {"given": given}
 
 
 def _keep(folder, state):

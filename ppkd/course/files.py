@@ -8,7 +8,7 @@ from ppkd.files.shipped import find_config
 from ppkd.files.write import write_text
 from ppkd.files.yaml_io import dump, merge, read_with_bases
 
-STUDENT, TEACHER, SLIM = "student.yml", "teacher.yml", "slim.yml"
+STUDENT, TEACHER, SLIM = NAMES = ("student.yml", "teacher.yml", "slim.yml")
 _HEADS = {
     STUDENT: "The student and its run: what differs from {base}.",
     TEACHER: "The teacher and its training: what differs from {base}.",

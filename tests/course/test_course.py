@@ -226,11 +226,24 @@ def test_coco_as_the_configs_take_it_is_used_as_it_lies(shapes, wishes, commands
     ({"data": "nowhere"}, "nowhere: no such folder"), ({"student": "ppyoloe_plus_smal_custom"}, "--student .*nearest"),
     ({"teacher": "ppyoloe_plus_custom_fgd"}, "--teacher ppyoloe_plus_custom_fgd: is a slim file"),
     ({"method": "PKB"}, "--method PKB: there are auto, .*PKD"),
-    ({"student": "coco_detection"}, "describes no detector"),
+    ({"student": "coco_detection"}, "describes no detector"), ({"imgsz": 100}, "imgsz has to be a multiple of 32"),
 ])  # fmt: skip
-def test_a_mistake_is_one_line_before_anything_is_made(given, words, wishes, commands):
+def test_a_mistake_is_one_line_before_anything_is_made(given, words, wishes, commands, tmp_path):
     with pytest.raises(UserError, match=words):
         prepare(wishes(**given))
+    assert {path.name for path in (tmp_path / "out").glob("*")} <= {"course.json"}
+
+
+def test_what_failed_before_it_began_can_be_set_right(shapes, wishes, commands, tmp_path):
+    broken = tmp_path / "broken"
+    (broken / "images").mkdir(parents=True)
+    shutil.copytree(f"{shapes}/annotations", broken / "annotations")
+    (broken / "annotations" / "instances_val.json").write_text("{")
+    with pytest.raises(UserError, match="instances_val.json: broken JSON"):
+        prepare(wishes(data=str(broken), epochs=3))
+    shutil.copy(f"{shapes}/annotations/instances_val.json", broken / "annotations")
+    prepare(wishes(data=str(broken), epochs=4))
+    assert "epochs: 4" in (tmp_path / "out" / "student.yml").read_text()
 
 
 class Set:
