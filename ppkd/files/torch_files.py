@@ -220,8 +220,9 @@ class _Archive:
             raise UserError(f"its entry {entry.filename} is compressed, as torch.save leaves none")
         try:
             return self._zip.read(entry)
-        except zipfile.BadZipFile as error:
-            raise UserError(f"it is damaged: {error}") from None
+        # Of an entry that is cut off, said to be encrypted, or of an offset that cannot be.
+        except (zipfile.BadZipFile, EOFError, RuntimeError, OSError, ValueError, struct.error) as error:
+            raise UserError(f"its entry {entry.filename} is damaged: {type(error).__name__}: {error}") from None
 
 
 def _load_legacy(content):

@@ -1,9 +1,11 @@
 """What the fuzz tests have found, each kept as a case of its own."""
 
 import json
+import pathlib
 import tracemalloc
 import zipfile
 
+import numpy as np
 import pytest
 
 from ppkd.bridge.datasets import open_dataset
@@ -20,6 +22,7 @@ from ppkd.recipe.targets import Target
 from tests.fuzz.test_annotations import SOUND, coco_config, coco_folder  # noqa: F401  # fixtures
 from tests.fuzz.test_grammars import detectors  # noqa: F401  # a fixture
 from tests.fuzz.test_recipe import STUDENT, changed
+from tests.helpers_torch import save_torch
 
 TERM = {"student": "neck[*]", "student_connector": "align", "loss": "pkd"}
 
@@ -113,3 +116,31 @@ def test_a_few_bytes_do_not_fill_the_memory(tmp_path, suffix):
         assert tracemalloc.get_traced_memory()[1] < 10e6
     finally:
         tracemalloc.stop()
+
+
+def _cut_off(content):
+    """The directory says that the bytes of an entry begin where the file is nearly over."""
+    at = content.rindex(b"PK\x01\x02")
+    where = content.rindex(b"PK\x03\x04")
+    return content[: at + 42] + (where + 8).to_bytes(4, "little") + content[at + 46 :]
+
+
+def _nothing_left(content):
+    at = content.rindex(b"PK\x01\x02")
+    sizes = (len(content) - content.rindex(b"PK\x03\x04") - 30).to_bytes(4, "little")
+    return content[: at + 20] + sizes * 2 + content[at + 28 :]
+
+
+def _encrypted(content):
+    at = content.rindex(b"PK\x01\x02")
+    return content[: at + 8] + b"\x01\x00" + content[at + 10 :]
+
+
+@pytest.mark.parametrize("damage", [_cut_off, _nothing_left, _encrypted])
+def test_entries_of_an_archive_that_cannot_be_read(tmp_path, damage):
+    """What zipfile raises was told where the file is opened, and not where a tensor's bytes are asked for."""
+    path = save_torch({"a": np.ones((2, 3), "f4")}, tmp_path / "x.pth")
+    content = pathlib.Path(path).read_bytes()
+    pathlib.Path(path).write_bytes(damage(content))
+    with pytest.raises(UserError, match="damaged"):
+        read_torch(path)["a"].numpy()
