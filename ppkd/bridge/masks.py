@@ -61,8 +61,13 @@ def outlines(runs):
     values = np.zeros(len(counts), "uint8")
     values[1::2] = 1
     mask = np.repeat(values, counts).reshape(width, height).T
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    if not rows.size:
+        return []
+    mask = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]  # the rest of a photograph takes most of the time
     # Each pixel as two by two, of which a contour's corners are then in one: the left and upper one of an object's left
     # and upper edge, the right and lower one of the others.
     twice = np.ascontiguousarray(mask.repeat(2, axis=0).repeat(2, axis=1))
     found, _ = cv2.findContours(twice, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    return [((part + part % 2) / 2).reshape(-1).tolist() for part in found if len(part) > 2]
+    origin = columns[0], rows[0]
+    return [((part + part % 2) / 2 + origin).reshape(-1).tolist() for part in found if len(part) > 2]
