@@ -28,7 +28,7 @@ def test_one_command_killed_in_the_middle_ends_with_a_taught_student_and_a_repor
         time.sleep(0.1)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert begin(tmp_path, shapes).wait(timeout=500) == 0, (tmp_path / "log.txt").read_text()
+    assert begin(tmp_path, shapes).wait(timeout=580) == 0, (tmp_path / "log.txt").read_text()
     text = (tmp_path / "log.txt").read_text()
     assert text.count("a look at every image and annotation: ppkd doctor") == 1, "done before the kill, and once"
     assert "resuming from" in (out / "log" / "teacher.txt").read_text()
