@@ -1,6 +1,6 @@
 """What measuring gradients costs: a step in which they are measured beside one in which they are not, in turns.
 
-    python benchmarks/training/gradients.py -c STUDENT.yml --slim TEACHER.yml [--pairs 8] [-o ...]
+    python benchmarks/training/gradients.py -c STUDENT.yml --slim_config TEACHER.yml [--pairs 8] [-o ...]
 
 CPU seconds of one thread. A run measures in one of `standing.WATCH` steps at most, so the last number printed is the
 share of a run at most. With OptimizerBuilder's Adam or AdamW the two updates' lengths are measured as well.
@@ -22,13 +22,13 @@ from ppkd.training import standing
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("-c", "--config", required=True)
-    parser.add_argument("--slim", required=True)
+    parser.add_argument("--slim_config", required=True)
     parser.add_argument("--pairs", type=int, default=8)
     parser.add_argument("-o", "--opt", nargs="*", default=[])
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         given = [*args.opt, f"save_dir={folder}", "log_iter=100000"]
-        with_, without = times(load_recipe(args.config, args.slim, given), args.pairs)
+        with_, without = times(load_recipe(args.config, args.slim_config, given), args.pairs)
     extra = statistics.median(a - b for a, b in zip(with_, without))
     step = statistics.median(without)
     print(f"step {step:.3f} s, measuring {extra:.3f} s more, {extra / step / standing.WATCH:.2%} of a run at most")

@@ -8,7 +8,7 @@ from ppkd.recipe.keys import is_number
 
 CHOICES = ("together", "apart")
 KEYS = ("clip", "moments", "update_share")
-SHARE = 0.1
+SHARE, MOST = 0.1, 10.0
 _PERCENT = re.compile(r"^\s*(\d+(?:\.\d*)?|\.\d+)\s*%\s*$")
 
 
@@ -59,6 +59,8 @@ def parting_of(options, where):
     given = options.get("update_share", SHARE)
     percent = _PERCENT.match(given) if isinstance(given, str) else None
     share = float(percent[1]) / 100 if percent else given
-    if not is_number(share) or share <= 0:
-        raise UserError(f"{where}.update_share has to be a share above 0 such as 10% or 0.1, found {given!r}")
+    if not is_number(share) or not 0 < share <= MOST:
+        raise UserError(
+            f"{where}.update_share has to be a share above 0 and up to {MOST:.0%} such as 10% or 0.1, found {given!r}"
+        )
     return Parting(clip, float(share))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 
 # Steps between two measurements of gradients, at least: they take a part of a step's time.
-WATCH = 100
+WATCH = 150
 
 
 @dataclass

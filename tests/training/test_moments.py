@@ -127,15 +127,15 @@ def test_how_far_either_loss_moves_the_weights():
     assert trained(Parting(), batches[:2], kind="Momentum", watched=True)[2] == [{}, {}], "has no such mean"
 
 
-def test_gradients_are_measured_at_least_a_hundred_steps_apart():
+def test_gradients_are_measured_a_hundred_and_fifty_steps_apart_at_least():
     def places(batches, accumulate=1):
         found = [Standing(batches, accumulate, epoch, batch) for epoch in range(9) for batch in range(batches)]
         return [(standing.epoch, standing.batch) for standing in found if standing.watched]
 
-    assert places(36) == [(0, 0), (3, 0), (6, 0)]
-    assert places(100) == [(epoch, 0) for epoch in range(9)]
+    assert places(36) == [(0, 0), (5, 0)]
+    assert places(150) == [(epoch, 0) for epoch in range(9)]
     # All batches of the step; 50 of them are the shorter epoch's.
-    assert places(99, 2) == [(epoch, batch) for epoch in (0, 2, 4, 6, 8) for batch in (0, 1)]
+    assert places(99, 2) == [(epoch, batch) for epoch in (0, 3, 6) for batch in (0, 1)]
 
 
 def test_a_run_with_moments_apart_is_resumed_to_the_bit_and_recorded(recipe, tmp_path):
@@ -194,6 +194,6 @@ def test_keys_of_what_is_apart():
         parting_of({"moments": "own"}, "f: distill")
     with pytest.raises(UserError, match="f: distill.update_share needs distill.moments: apart"):
         parting_of({"update_share": 0.2}, "f: distill")
-    for wrong in ("a lot", 0, "0%", -0.1, True, None, float("inf")):
+    for wrong in ("a lot", 0, "0%", -0.1, 20, "1001%", True, None, float("inf")):
         with pytest.raises(UserError, match="update_share has to be a share above 0"):
             parting_of({"moments": "apart", "update_share": wrong}, "f: distill")
