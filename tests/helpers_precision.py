@@ -7,6 +7,7 @@ computes with such weights, the convolutions and the optimizer's kernel, compute
 import contextlib
 import importlib
 from types import SimpleNamespace
+from unittest import mock
 
 import paddle
 
@@ -64,13 +65,28 @@ def imitate(patch):
 
 @contextlib.contextmanager
 def in_float16(*operators):
-    """A block in which Paddle itself runs these operators in float16, as under mixed precision on a GPU."""
-    tracer = paddle.base.framework._dygraph_tracer()
-    before = tracer._amp_level, tracer._get_amp_op_list(), tracer._amp_dtype
-    tracer._amp_level, tracer._amp_dtype = paddle.base.core.AmpLevel.O1, "float16"
-    tracer._set_amp_op_list(set(operators), set())
+    """A block under mixed precision, as a GPU would have it: Paddle on the CPU knows its state and casts nothing.
+
+    Args:
+        operators: methods of tensors whose results are rounded to float16 where that state is on.
+    """
+    tracer, off = paddle.base.framework._dygraph_tracer(), paddle.base.core.AmpLevel.O0
+    before = tracer._amp_level
+
+    def rounding(function):
+        def wrapped(*args, **options):
+            found = function(*args, **options)
+            if tracer._amp_level == off or not found.is_floating_point():
+                return found
+            return found.astype("float16").astype(found.dtype)
+
+        return wrapped
+
+    tracer._amp_level = paddle.base.core.AmpLevel.O1 if operators else before
     try:
-        yield
+        with contextlib.ExitStack() as patched:
+            for name in operators:
+                patched.enter_context(mock.patch.object(paddle.Tensor, name, rounding(getattr(paddle.Tensor, name))))
+            yield
     finally:
-        tracer._amp_level, tracer._amp_dtype = before[0], before[2]
-        tracer._set_amp_op_list(*before[1])
+        tracer._amp_level = before

@@ -14,7 +14,7 @@ from tests.helpers_precision import in_float16
 from tests.helpers_training import QUICK
 
 # What stands between a loss's formula and the sum that is minimised.
-OPERATORS = ("scale", "sum", "add", "multiply", "divide", "subtract", "mean")
+OPERATORS = ("__mul__", "__rmul__", "__add__", "__radd__", "__truediv__", "sum", "mean")
 
 
 class Plain(nn.Layer):
