@@ -14,6 +14,7 @@ class Recorder:
     Args:
         model: any ``nn.Layer``.
         paths: module paths, such as ``neck.fpn_res4_sum``.
+        inputs_of: those of them whose inputs are kept too; None for all. What is kept is memory as long as it is.
 
     Attributes:
         outputs: path -> list of what the module returned, one entry a call (a head that is shared by all
@@ -21,15 +22,17 @@ class Recorder:
         inputs: path -> list of what the module got as its first argument.
     """
 
-    def __init__(self, model, paths):
+    def __init__(self, model, paths, inputs_of=None):
         self._layers = {path: find_module(model, path) for path in dict.fromkeys(paths)}
+        self._inputs_of = set(self._layers if inputs_of is None else inputs_of)
         self._handles = []
         self.outputs, self.inputs = {}, {}
 
     def __enter__(self):
-        self.outputs, self.inputs = ({path: [] for path in self._layers} for _ in range(2))
+        self.outputs = {path: [] for path in self._layers}
+        self.inputs = {path: [] for path in self._layers if path in self._inputs_of}
         self._handles = [
-            layer.register_forward_post_hook(partial(_record, self.outputs[path], self.inputs[path]))
+            layer.register_forward_post_hook(partial(_record, self.outputs[path], self.inputs.get(path)))
             for path, layer in self._layers.items()
         ]
         return self
@@ -67,9 +70,16 @@ class Recorder:
         return [self._recorded(tap), *(self.made_by_the_model(tap.plus) if tap.plus else ())]
 
 
+def recording(model, taps, also=()):
+    """The `Recorder` of what `taps` take, and of the outputs of the modules at the paths `also`."""
+    paths, inputs = ([path for tap in taps for path in getattr(tap, each)] for each in ("paths", "inputs_of"))
+    return Recorder(model, [*paths, *also], inputs)
+
+
 def _record(outputs, inputs, layer, given, output):
     outputs.append(output)
-    inputs.append(given[0] if given else None)
+    if inputs is not None:
+        inputs.append(given[0] if given else None)
 
 
 def find_module(model, path):

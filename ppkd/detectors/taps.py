@@ -30,6 +30,11 @@ class Tap:
         """The modules that have to be recorded."""
         return [self.path, *(self.plus.paths if self.plus else ())]
 
+    @property
+    def inputs_of(self):
+        """Those of them whose input is taken."""
+        return [*([self.path] if self.given else ()), *(self.plus.inputs_of if self.plus else ())]
+
 
 @dataclass(frozen=True)
 class Level:

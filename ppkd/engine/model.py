@@ -8,7 +8,7 @@ from paddle import nn
 
 from ppkd.detectors import detector_for
 from ppkd.detectors.context import Clock, Context
-from ppkd.detectors.recorders import Recorder
+from ppkd.detectors.recorders import recording
 from ppkd.engine.distillation import Distillation
 from ppkd.engine.terms import Sender
 from ppkd.engine.weighing import added
@@ -205,13 +205,16 @@ class DistillModel(nn.Layer):
         assigned = any("assignment" in term.needs for term, _ in active)
         by_teacher = self._assigner if assigned and self._assigns_now(batch) else None
         recorded, given = self._run_teachers(for_teacher, active, by_teacher)
-        paths = [path for term, _ in active for tap in term.taps(0) for path in tap.paths]
-        paths += self._student.assigners if assigned else ()
-        with Recorder(self.student, paths) as student, self._student.given(given):
+        taps = [tap for term, _ in active for tap in term.taps(0)]
+        with (
+            recording(self.student, taps, self._student.assigners if assigned else ()) as student,
+            self._student.given(given),
+        ):
             losses = dict(self.student(batch))
         targets = (self._student.assigned(student) or given) if assigned else None
         context = Context(for_teacher, targets, Clock(self.epoch, self.batch, self.batches))
         compared = [(term, weight, term.compare(student, recorded[term.teacher], context)) for term, weight in active]
+        recorded.clear()  # the graph holds what it needs of the teachers' maps
         return self._added(losses, compared, student, context.clock)
 
     @full_precision
@@ -241,9 +244,9 @@ class DistillModel(nn.Layer):
             if not taps:
                 continue
             view = self.views.get(name)
-            paths = [path for tap in taps for path in tap.paths]
-            with paddle.no_grad(), detector.block(), Recorder(detector.model, paths) as recorder:
-                detector.run(view(batch) if view else batch, {path.split(".")[0] for path in paths})
+            parts = {path.split(".")[0] for tap in taps for path in tap.paths}
+            with paddle.no_grad(), detector.block(), recording(detector.model, taps) as recorder:
+                detector.run(view(batch) if view else batch, parts)
             recorded[name] = recorder
             if name == assigner:
                 with paddle.no_grad():

@@ -95,7 +95,8 @@ class _Sums(PyLayer):
         if whole(student):
             slope = paddle.matmul(channel_t.unsqueeze(2), g_weighted.unsqueeze(1)).add_(g_plain.unsqueeze(2))
             slope.multiply_(student - teacher)
-            slope.add_(student.sign().multiply_(g_position.unsqueeze(1) + g_channel.unsqueeze(2)))
+            for of_sign in (g_position.unsqueeze(1), g_channel.unsqueeze(2)):  # their sum would be one more map
+                slope.add_(student.sign().multiply_(of_sign))
             ways = paddle.stack([g_pooled, query], axis=2), paddle.stack([spread, g_logits], axis=1)
             return slope.add_(paddle.matmul(*ways)).add_(g_gap.unsqueeze(2)), None, None, None, None
         one = constant(spread.shape, spread)

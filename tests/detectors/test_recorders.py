@@ -9,7 +9,7 @@ from paddle import nn
 
 from ppkd.build import build_model
 from ppkd.detectors import Tap, recorders
-from ppkd.detectors.recorders import Recorder, find_module
+from ppkd.detectors.recorders import Recorder, find_module, recording
 from ppkd.engine.model import TEACHER
 from ppkd.errors import UserError
 from tests.conftest import training_batch
@@ -176,3 +176,13 @@ def test_10_hooks_fire_once_a_step_and_are_gone(family, method, wrap, recipe, mo
             with pytest.raises(ZeroDivisionError):
                 runner(dict(batch))
         assert hooks_on(*both) == 0
+
+
+def test_an_input_is_kept_only_where_it_is_asked_for():
+    toy = Toy()
+    with recording(toy, [Tap("body.0"), Tap("head", given=True)], ["split"]) as recorder:
+        toy(paddle.rand([4, 2]))
+    assert set(recorder.inputs) == {"head"} and recorder.inputs["head"][0] is not None
+    assert set(recorder.outputs) == {"body.0", "head", "split"}
+    nested = Tap("split", plus=Tap("body.0", given=True))
+    assert recording(toy, [nested])._inputs_of == {"body.0"}
