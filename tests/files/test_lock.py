@@ -101,3 +101,15 @@ def test_a_second_run_is_refused_while_the_first_lives(resume, recipe):
         pass
     with Trainer.open(loaded, resume=resume, max_steps=2):  # one that failed to begin holds nothing either
         pass
+
+
+@pytest.mark.parametrize("other", ["link/run", "real/../real/run", "real//run/."])
+def test_another_spelling_of_a_folder_is_that_folder(other, tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    with (
+        held_alone(str(tmp_path / "real" / "run")),
+        pytest.raises(UserError, match="another run"),
+        held_alone(os.path.join(tmp_path, other)),
+    ):
+        pass
