@@ -99,6 +99,8 @@ def create(name, *args):
         UserError: no such class, or a parameter or value that it does not take.
     """
     workspace = import_ppdet()
+    if not isinstance(name, str):
+        raise UserError(f"the name of a class of ppdet was expected, found {name!r}")
     if name not in workspace.global_config:
         raise _not_there(name)
     with built_from_config(name):

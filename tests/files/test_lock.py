@@ -10,6 +10,7 @@ import pytest
 from ppkd.errors import UserError
 from ppkd.files import lock
 from ppkd.files.lock import FILE, held_alone
+from ppkd.terminal.log import logger
 from ppkd.training.trainer import Trainer
 from tests.conftest import ROOT
 from tests.helpers_training import FOUR, QUICK
@@ -82,6 +83,7 @@ def test_without_locks_the_run_goes_on_and_tells(tmp_path, monkeypatch, caplog):
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr("fcntl.flock", unknown)
+    monkeypatch.setattr(logger(), "propagate", True)  # to where pytest listens
     with held_alone(tmp_path):
         assert "knows no locks" in caplog.text
 

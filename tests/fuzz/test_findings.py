@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ppkd.bridge.datasets import open_dataset
-from ppkd.bridge.workspace import scope
+from ppkd.bridge.workspace import build_detector, scope
 from ppkd.diagnosis.data import KINDS, scan_data
 from ppkd.diagnosis.findings import ERROR
 from ppkd.errors import UserError
@@ -144,3 +144,10 @@ def test_entries_of_an_archive_that_cannot_be_read(tmp_path, damage):
     pathlib.Path(path).write_bytes(damage(content))
     with pytest.raises(UserError, match="damaged"):
         read_torch(path)["a"].numpy()
+
+
+@pytest.mark.parametrize("name", [{"a": 1}, ["RetinaNet"], 3, None])
+def test_an_architecture_that_is_no_name(name):
+    """It was an unhashable type, where it was one."""
+    with pytest.raises(UserError, match=r"the name of a class of ppdet was expected, found "):
+        build_detector({"architecture": name})

@@ -54,8 +54,9 @@ def build(config):
         loader = Stages(config, 0).loader(0)
         model = build_detector(config)
         optimizer = create("OptimizerBuilder", learning_rate(config, len(loader)), model)
-        Precision(config, False).prepare(model, optimizer, ())
-        Averaging(model, config)
+        precision = Precision(config, False)
+        precision.prepare(model, optimizer, ())
+        Averaging(model, config, precision)
 
 
 def test_students(sound):
