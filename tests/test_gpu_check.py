@@ -19,7 +19,7 @@ def check(folder, *args):
     command = [sys.executable, str(ROOT / "benchmarks" / "gpu_check.py"), *args]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=500, check=False
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=1800, check=False
     )  # fmt: skip
 
 
