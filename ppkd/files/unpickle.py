@@ -90,6 +90,11 @@ class Unpickler(pickle._Unpickler):
 
     dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
 
+    def load_buffer(self):
+        raise Refused("it holds a view of a buffer, which tensors do not need, so it is not opened")
+
+    dispatch[pickle.NEXT_BUFFER[0]] = dispatch[pickle.READONLY_BUFFER[0]] = load_buffer
+
     def load_reduce(self):
         super().load_reduce()
         self._bound()

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import pickle
 import tracemalloc
 import zipfile
 
@@ -151,3 +152,25 @@ def test_an_architecture_that_is_no_name(name):
     """It was an unhashable type, where it was one."""
     with pytest.raises(UserError, match=r"the name of a class of ppdet was expected, found "):
         build_detector({"architecture": name})
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        pytest.param(b"\x80\x05C\x02ab\x98.", id="of bytes"),
+        pytest.param(b"\x80\x05\x96\x02\x00\x00\x00\x00\x00\x00\x00ab\x98.", id="of a bytearray"),
+        pytest.param(pickle.dumps(np.ones(2, "f4"), 2)[:-1] + b"\x98.", id="of an array"),
+        pytest.param(b"\x80\x05\x97.", id="out of band"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".pdparams", ".pth"])
+def test_views_of_buffers_are_no_plain_values(tmp_path, suffix, program):
+    """One byte changed made an array a memoryview, which whoever reads weights has no use for."""
+    path = tmp_path / f"x{suffix}"
+    if suffix == ".pth":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("archive/data.pkl", program)
+    else:
+        path.write_bytes(program)
+    with pytest.raises(UserError, match=f"x{suffix}: .*view of a buffer"):
+        (read_torch if suffix == ".pth" else read_tensors)(str(path))
