@@ -101,16 +101,6 @@ def test_the_learning_rate_of_one_step_is_scaled_and_the_schedule_goes_on():
     np.testing.assert_allclose(moves(layer, step, 1.0), -schedule(), rtol=1e-5)
 
 
-def test_weights_in_float32_follow_what_was_set():
-    layer, optimizing, step = made()
-    masters = {p.name: p.astype("float32") + 1 for p in layer.parameters()}
-    optimizing.optimizer._master_weights = masters
-    step(1.0)
-    layer.weight.set_value(paddle.full([3, 2], 5.0))
-    optimizing.take_weights()
-    assert (masters[layer.weight.name] == 5).all() and (masters[layer.bias.name] == layer.bias).all()
-
-
 def average_of(layer):
     return Averaging(layer, {"use_ema": True, "ema_decay": 0.5})
 
