@@ -1,0 +1,75 @@
+"""Running a command: what has to be there before, and errors as one line."""
+
+import importlib
+import os
+import sys
+import traceback
+import warnings
+
+from ppkd.bridge import gate
+from ppkd.bridge.host import check_host
+from ppkd.errors import UserError
+from ppkd.files.write import is_of_the_disk
+from ppkd.terminal.log import coloured
+from ppkd.terminal.text import escape_logs, printable
+from ppkd.training.stopping import Stopped
+
+# Set to anything: an error that nobody foresaw is shown with the way there.
+_TRACEBACK = "PPKD_TRACEBACK"
+
+
+def run(parser, command, argv=None):
+    """Parse arguments, run `command(args)` and exit: 0, or 1 with one line for a user's mistake.
+
+    Args:
+        command: a function of `commands`, or its name there, looked up once Paddle and ppdet are known to be there.
+    """
+    args = parser.parse_args(argv)
+    gate.allow(getattr(args, "allow_classes", ()))
+    escape_logs()
+    # Paddle 3 says at import that compiling extensions would be quicker with it. Nothing here is compiled.
+    warnings.filterwarnings("ignore", message="No ccache found")
+    try:
+        if command != "configs":  # which reads no more than ppkd's own files
+            check_host()
+        if isinstance(command, str):
+            command = getattr(importlib.import_module("ppkd.commands"), command)
+        if getattr(args, "allow_plugins", False):
+            from ppkd.engine import plugins
+
+            plugins.permit()
+        command(args)
+    except UserError as error:
+        _end(printable(error))
+    except Stopped as stopped:
+        print(f"ppkd: {stopped}", file=sys.stderr)
+        sys.exit(128 + stopped.signal)
+    except KeyboardInterrupt:
+        print("ppkd: stopped by the user", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        if isinstance(error, OSError) and is_of_the_disk(error):
+            _end(f"cannot be written: {printable(error)}")
+        if os.environ.get(_TRACEBACK):
+            raise
+        _end(_unexpected(error))
+
+
+def _end(message):
+    """Say in one line why it ends, and end."""
+    print(f"{coloured('ppkd: error:', 'red', sys.stderr)} {message}", file=sys.stderr)
+    # Under paddle.distributed.launch a rank that stops must not leave the others waiting.
+    sys.stderr.flush()
+    if int(os.environ.get("PADDLE_TRAINERS_NUM", "1")) > 1:
+        os._exit(1)
+    sys.exit(1)
+
+
+def _unexpected(error):
+    """What goes wrong in ppdet or Paddle with values of a config that can be seen to be wrong nowhere before."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    what = printable(" ".join(f"{type(error).__name__}: {error}".split())[:300])
+    return (
+        f"{what} (in {printable(place.filename)}, line {place.lineno}). Some value in the files given does not fit, or "
+        f"ppkd is wrong here: {_TRACEBACK}=1 before the command shows the way there"
+    )
