@@ -5,6 +5,7 @@
 Views of tensors count like all else that is dispatched.
 """
 
+import argparse
 import contextlib
 import os
 import sys
@@ -136,7 +137,15 @@ def small_pair(folder, family="ppyoloe", method="ppyoloe"):
     return build_model(recipe), training_batch(recipe)
 
 
-if __name__ == "__main__":
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("family", nargs="?", default="ppyoloe", help="of the detectors in tests/configs")
+    parser.add_argument("method", nargs="?", default="ppyoloe", help="of a slim file of that family")
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        for name, number in Parts(*small_pair(folder, *sys.argv[1:3])).count().items():
+        for name, number in Parts(*small_pair(folder, args.family, args.method)).count().items():
             print(f"{name:10} {number}")
+
+
+if __name__ == "__main__":
+    main()
