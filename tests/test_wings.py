@@ -57,7 +57,10 @@ def test_the_page_names_files_that_are_there():
 
 def test_tests_and_benchmarks_mirror_the_wings():
     wings = {path.parent.name for path in (ROOT / "ppkd").glob("*/__init__.py")}
-    own = {"tests": {"configs", "docs", "e2e", "files", "fuzz", "golden"}, "benchmarks": {"configs", "device", "evidence"}}
+    own = {
+        "tests": {"configs", "docs", "e2e", "files", "fuzz", "golden"},
+        "benchmarks": {"configs", "device", "evidence"},
+    }
     for folder, extra in own.items():
         there = {path.parent.name for path in (ROOT / folder).glob("*/*.*")} - {"__pycache__"}
         assert there <= wings | extra, there - wings - extra
