@@ -4,13 +4,12 @@ Importing it cures ppdet's defects on today's Paddle (`compat`) and adds detecto
 process, whenever ppdet is imported.
 """
 
-from typing import TYPE_CHECKING
-
 from ppkd.bridge.compat.on_import import after_import
 from ppkd.bridge.compat.stand_ins import StandIns
 from ppkd.bridge.compat.zlib_order import load_zlib_before_paddle
 from ppkd.moved import find_moved_modules
 
+TYPE_CHECKING = False  # what type checkers take for true, without importing typing
 if TYPE_CHECKING:
     from ppkd.api import compare, distill, doctor, evaluate, export, predict, report, train
 

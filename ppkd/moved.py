@@ -5,7 +5,6 @@ module is the same object under both names; a `DeprecationWarning` says the new 
 """
 
 import importlib
-import importlib.abc
 import importlib.util
 import pathlib
 import sys
@@ -17,7 +16,7 @@ _SEVERAL = {"cost": "study", "sizes": "engine", "step": "training", "weights": "
 _HERE = pathlib.Path(__file__).parent
 
 
-class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+class _Finder:
     """Asked last: only for names that nothing else finds."""
 
     def find_spec(self, name, path=None, target=None):

@@ -1,11 +1,9 @@
 """What ppkd stands on in this process: Paddle, ppdet, Python, numpy, and what had to be cured of them."""
 
-import importlib.metadata
 import importlib.util
 import os
 import pathlib
 import platform
-import subprocess
 import sys
 
 from ppkd.errors import UserError
@@ -78,13 +76,17 @@ def version_of_ppdet():
         commit = _git(folder, "rev-parse", "--short=8", "HEAD")
         changed = _git(folder, "status", "--porcelain", "--untracked-files=no", "--", ".")
         return f"clone, commit {commit or 'unknown'}{', changed' if changed else ''}"
-    for package in importlib.metadata.distributions(name="paddledet"):
+    from importlib import metadata  # as slow to import as all else together, and every command imports this module
+
+    for package in metadata.distributions(name="paddledet"):
         if pathlib.Path(package.locate_file("ppdet")).resolve() == folder.resolve():
             return package.version
     return "a folder without a version"
 
 
 def _git(folder, *command):
+    import subprocess
+
     command = ["git", "-c", "core.fsmonitor=false", "-C", str(folder), *command]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
