@@ -102,7 +102,7 @@ def test_the_learning_rate_of_one_step_is_scaled_and_the_schedule_goes_on():
 
 
 def average_of(layer):
-    return Averaging(layer, {"use_ema": True, "ema_decay": 0.5})
+    return Averaging(layer, {"use_ema": True, "ema_decay": 0.5}, PLAIN)
 
 
 def test_training_goes_on_from_the_average_which_begins_anew():
