@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 
+from ppkd.files.write import adding, make_own_folder
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -33,9 +35,12 @@ def start(words, log, more=None, append=False):
 
     Returns:
         ``subprocess.Popen``.
+
+    Raises:
+        UserError: the log cannot be written, or is a link.
     """
-    os.makedirs(os.path.dirname(log), exist_ok=True)
-    with open(log, "a" if append else "w", encoding="utf-8") as file:
+    make_own_folder(os.path.dirname(log))
+    with adding(log, keep=append) as file:
         given = {"env": {**environment(), **(more or {})}, "preexec_fn": _end_with_parent, "start_new_session": True}
         return subprocess.Popen(ppkd(*words), stdout=file, stderr=subprocess.STDOUT, **given)
 

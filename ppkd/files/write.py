@@ -69,6 +69,28 @@ def append(path, text, note=""):
     """Add to the end of a text file all of a text or, on a full disk, nothing.
 
     Raises:
+        UserError: as `adding`.
+    """
+    with adding(path, note) as handle:
+        before = os.fstat(handle).st_size
+        data = text.encode("utf-8", "backslashreplace")
+        try:
+            while data:
+                data = data[os.write(handle, data) :]
+        except OSError:
+            os.ftruncate(handle, before)
+            raise
+
+
+@contextlib.contextmanager
+def adding(path, note="", keep=True):
+    """The handle of a file, of which all that is written stands behind what there is.
+
+    Args:
+        note: behind the message of an error.
+        keep: what the file holds already.
+
+    Raises:
         UserError: it cannot be written, or is a link or no file.
     """
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -76,14 +98,9 @@ def append(path, text, note=""):
         _check_place(path)
         handle = os.open(path, flags, 0o666)
         try:
-            before = os.fstat(handle).st_size
-            data = text.encode("utf-8", "backslashreplace")
-            try:
-                while data:
-                    data = data[os.write(handle, data) :]
-            except OSError:
-                os.ftruncate(handle, before)
-                raise
+            if not keep:
+                os.ftruncate(handle, 0)
+            yield handle
         finally:
             os.close(handle)
     except OSError as error:

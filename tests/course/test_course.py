@@ -15,6 +15,7 @@ from ppkd.course.course import Wishes, prepare, run
 from ppkd.course.follow import Follower
 from ppkd.course.methods import lines_of
 from ppkd.course.parts import Part
+from ppkd.course.process import start
 from ppkd.course.sizes import propose
 from ppkd.errors import UserError
 from ppkd.methods import plan
@@ -300,3 +301,14 @@ def test_shipped_and_own_files_are_named_so_that_they_are_found(wishes, commands
     text = (tmp_path / "out" / "student.yml").read_text()
     assert f"_BASE_: [{CONFIGS / 'ppyoloe_tiny.yml'}]" in text
     assert "_BASE_: [ppyoloe_plus_teacher_custom.yml]" in (tmp_path / "out" / "teacher.yml").read_text()
+
+
+@pytest.mark.parametrize("name", ["log", "log/teacher.txt"])
+def test_what_a_part_prints_goes_through_no_link(name, tmp_path):
+    mine, made = tmp_path / "mine", tmp_path / "output" / name
+    (mine.mkdir if name == "log" else mine.touch)()
+    made.parent.mkdir(parents=True)
+    made.symlink_to(mine)
+    with pytest.raises(UserError, match="links are not followed in writing"):
+        start(["--help"], str(tmp_path / "output" / "log" / "teacher.txt"))
+    assert name != "log" or not os.listdir(mine)
