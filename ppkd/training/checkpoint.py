@@ -117,7 +117,7 @@ def admitted(state, file):
     if not all(isinstance(key, str) for key in state["digest"]):
         raise UserError(f"{file}: digest in it is no digest of a run")
     name = state.get("to_evaluate", "")
-    if name is not None and (name == "" or not isinstance(name, str) or safe_name(name) != name):
+    if name is not None and (not isinstance(name, str) or name == "" or safe_name(name) != name):
         raise UserError(f"{file}: to_evaluate in it is no name of a snapshot: {_shown(name)}")
     return state
 

@@ -59,7 +59,7 @@ def test_everything_is_measured(healthy):
 def test_errors_end_the_command_with_one(options, tmp_path, monkeypatch, capsys, built):
     """Also what is said: the finding in the report, its id in the last line, and the file is written."""
 
-    def examined(recipe, images):
+    def examined(recipe, images, waived):
         made = examination.Examination()
         subject, made.findings = built("teacher.pretrain_weights=null")
         made.results = {"weights": examination._weights(subject), "classes": check_classes(subject, made.findings)}
