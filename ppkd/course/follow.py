@@ -9,10 +9,13 @@ import time
 
 from ppkd.course.process import start, tail
 from ppkd.errors import UserError
+from ppkd.files.lock import is_held
 from ppkd.terminal.log import duration, logger
 from ppkd.training.records import readable
 
 _EVERY = 15
+# Seconds that a run has to save itself, of which the slowest step is most.
+_ENDING = 120
 _ERROR = "ppkd: error: "
 
 
@@ -44,6 +47,7 @@ class Follower:
             UserError: it failed, or did not make what it is for.
         """
         log = os.path.join(self._folder, "log", f"{part.name}.txt")
+        _let_end(part)
         begin = shown = time.time()
         before = self._progress(part)
         with _sigterm_is_told():
@@ -127,6 +131,15 @@ def _records(part):
 def _result(part):
     found = [record["AP"] for record in _records(part) if record.get("kind") == "eval" and "AP" in record]
     return f", AP {100 * found[-1]:.1f} (best {100 * max(found):.1f})" if found else ""
+
+
+def _let_end(part):
+    """Where an earlier call was killed, its run is saving itself: going on waits for it, for a while."""
+    limit = time.time() + _ENDING
+    if part.run and is_held(part.run):
+        logger().info("%s: a process of an earlier call is still ending", part.title)
+        while is_held(part.run) and time.time() < limit:
+            time.sleep(0.2)
 
 
 def _why(log):

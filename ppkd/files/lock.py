@@ -53,6 +53,23 @@ def held_alone(folder):
         os.close(handle)
 
 
+def is_held(folder):
+    """Whether some process has a folder alone; False where that cannot be known."""
+    try:
+        handle = os.open(os.path.join(folder, FILE), os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return False
+
+
 def _open(path):
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
 

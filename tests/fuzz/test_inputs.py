@@ -38,11 +38,12 @@ def test_an_input_that_does_not_end_fails(monkeypatch, tally, bound, work):
 def test_an_input_that_grows_fails_though_it_gives_all_back(monkeypatch, tally):
     monkeypatch.setattr(inputs, "BYTES", 20e6)
     np.ones(10_000_000)  # before
-    with pytest.raises(AssertionError, match=r"took 0\.0[4-9] GB"), inputs.Bounds(tally):
-        np.ones(6_000_000)
+    # Far more than what the C library may have kept of former tests, which is no growth.
+    with pytest.raises(AssertionError, match=r"took 0\.[1-4]. GB"), inputs.Bounds(tally):
+        np.ones(40_000_000)
     with inputs.Bounds(tally):
         np.ones(100_000)
-    assert tally["inputs"] == 2 and tally["bytes"] > 40e6
+    assert tally["inputs"] == 2 and tally["bytes"] > 100e6
 
 
 def test_an_error_of_an_input_stays_itself(tally):
