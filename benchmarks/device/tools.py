@@ -87,11 +87,12 @@ def _export(room):
     config, _, given = _shipped(room)
     run("export", "-c", config, "--output_dir", room.folder, "-o", *given)
     (folder,) = {os.path.dirname(path) for path in glob.glob(f"{room.folder}/ppyoloe_plus_teacher_shapes/*.pdiparams")}
-    settings = paddle.inference.Config(*(os.path.join(folder, f"model.{end}") for end in ("pdmodel", "pdiparams")))
-    if not os.path.exists(os.path.join(folder, "model.pdmodel")):  # Paddle 3's
-        settings = paddle.inference.Config(folder, "model")
+    (graph,) = (path for path in glob.glob(f"{folder}/model.*") if path.endswith((".pdmodel", ".json")))  # Paddle 2, 3
+    settings = paddle.inference.Config(graph, os.path.join(folder, "model.pdiparams"))
     if room.device == "gpu":
         settings.enable_use_gpu(256, 0)
+    else:
+        settings.disable_mkldnn()  # what Paddle 3.3 turns on by itself runs no interpolation: docs/export.md
     predictor = paddle.inference.create_predictor(settings)
     drawn = np.random.RandomState(0).rand(1, 3, 192, 192).astype("float32")
     values = {"image": drawn, "scale_factor": np.ones([1, 2], "float32"), "im_shape": np.full([1, 2], 192, "float32")}

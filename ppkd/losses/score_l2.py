@@ -29,8 +29,9 @@ def score_l2(student, teacher, logits):
         ValueError: unequal shapes, or logits of another size.
     """
     check_same_shape("score_l2", student, teacher)
-    if logits.shape[2:] != teacher.shape[2:]:
-        raise ValueError(f"score_l2: class logits are of {logits.shape[2:]} cells, the features of {teacher.shape[2:]}")
+    cells, places = list(teacher.shape[2:]), list(logits.shape[2:])
+    if places != cells:
+        raise ValueError(f"score_l2: class logits are of {places} cells, the features of {cells}")
     weights = F.sigmoid(frozen(logits).max(axis=1))
     squares = (up(student) - frozen(teacher)).square().sum(axis=1)
     return (weights * squares).sum() / (weights.sum().clip(min=_EPS) * student.shape[1])
