@@ -14,9 +14,10 @@ from ppkd.methods import plan
 from ppkd.methods.block import plan_block
 from ppkd.recipe.hand_over import KEYS as HAND_OVER_KEYS
 from ppkd.recipe.keys import METHOD_KEYS, RUN_KEYS
+from ppkd.recipe.method import SECTIONS, TERMS
 from ppkd.recipe.parting import KEYS as PARTING_KEYS
 from ppkd.recipe.plan import SCHEDULE_KEYS
-from ppkd.recipe.recipe import SECTIONS, TERMS, parse_overrides
+from ppkd.recipe.recipe import parse_overrides
 from ppkd.terminal.table import text_table
 
 # Mappings below these keys are written in one line.

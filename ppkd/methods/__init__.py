@@ -6,7 +6,7 @@ from ppkd.engine.plugins import load_plugins
 from ppkd.errors import UserError, nearest
 from ppkd.methods import cwd, ld, matching_guided, neck, own_terms, ppyoloe, yolov3
 from ppkd.methods.block import with_users_terms
-from ppkd.recipe.recipe import TERMS
+from ppkd.recipe.method import TERMS
 
 _METHODS = {
     "CWD": cwd.plan,

@@ -2,8 +2,8 @@
 
 from ppkd.errors import UserError
 from ppkd.methods.params import as_paddledet, choice, overlay
+from ppkd.recipe.method import ENGINE_OPTIONS
 from ppkd.recipe.plan import TermSpec
-from ppkd.recipe.recipe import ENGINE_OPTIONS
 
 # Per distiller PaddleDetection's keys, and ours. Channel numbers are accepted and ignored: a dry forward knows them. So
 # is which side PKD resizes: a term's teacher takes the student's size, unless a connector says otherwise.

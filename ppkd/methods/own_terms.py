@@ -2,8 +2,8 @@
 
 from ppkd.errors import UserError, nearest
 from ppkd.methods.params import read
+from ppkd.recipe.method import ENGINE_OPTIONS
 from ppkd.recipe.plan import Plan
-from ppkd.recipe.recipe import ENGINE_OPTIONS
 
 DEFAULTS = {"alpha": 1.0, "assigner": "student"}
 

@@ -1,7 +1,7 @@
 """Reads a method's parameters: known keys only, each with a type."""
 
 from ppkd.errors import UserError, nearest
-from ppkd.recipe.recipe import ENGINE_OPTIONS
+from ppkd.recipe.method import ENGINE_OPTIONS
 
 NUMERICS = ("authors", "paddledet")
 

@@ -13,44 +13,13 @@ from ppkd.errors import UserError
 from ppkd.files.paths import safe_name
 from ppkd.files.shipped import find_config
 from ppkd.files.yaml_io import clone, merge, parse_value, read_with_bases
-from ppkd.recipe.hand_over import KEYS as HAND_OVER_KEYS
 from ppkd.recipe.keys import METHOD_KEYS, RUN_KEYS, check_top_level
-from ppkd.recipe.parting import KEYS as PARTING_KEYS
-from ppkd.recipe.plan import SCHEDULE_KEYS
+from ppkd.recipe.method import MethodSpec, complete, origins, read_method
 from ppkd.recipe.settings import settle, settle_method, take
 from ppkd.recipe.teachers import check_fields, read_teachers, resolve_paths
 
 _SECTIONS = ("TrainReader", "EvalReader", "TestReader", "TrainDataset", "EvalDataset", "TestDataset", "LearningRate",
              "OptimizerBuilder")  # fmt: skip
-# What a recipe's method is called that has none but its own terms.
-TERMS = "terms"
-
-
-@dataclass
-class MethodSpec:
-    """What the slim file says about distillation, still in its own keys; `methods` translates it into terms.
-
-    Attributes:
-        name: value of ``slim_method`` (``FGD``, ...).
-        params: the section named by ``distill_loss``, with ``-o distill.*`` merged in.
-        levels: how many pyramid levels ``distill_loss_name`` lists, or None for all.
-        options: keys of ``distill:`` that steer the engine: `ENGINE_OPTIONS`.
-        file: for messages.
-        architecture: the student's, on which defaults may depend.
-        epochs: of the run, at which a decay of the weights ends.
-        origin: dotted key of ``params`` or ``options`` -> file or ``-o`` that set it.
-    """
-
-    name: str
-    params: dict = field(default_factory=dict)
-    levels: int | None = None
-    options: dict = field(default_factory=dict)
-    file: str = ""
-    architecture: str = ""
-    epochs: int | None = None
-    origin: dict = field(default_factory=dict)
-
-
 @dataclass
 class Recipe:
     """Everything that a command needs, validated.
@@ -78,20 +47,11 @@ class Recipe:
         """Folder for checkpoints and logs: ``save_dir/name``, as PaddleDetection names it."""
         return os.path.join(str(self.student.get("save_dir") or "output"), self.name)
 
-
     @property
     def detector(self):
         """What kind of detector the student is: its head says more than ``YOLOv3``, which PP-YOLOE's files have."""
         kind = self.student["architecture"]
         return (self.student.get(kind) or {}).get("yolo_head", kind)
-
-
-ENGINE_OPTIONS = (
-    "inherit", "numerics", "upstream_merge", "terms", "teachers", "plugins", *SCHEDULE_KEYS, *HAND_OVER_KEYS,
-    *PARTING_KEYS,
-)  # fmt: skip
-# Methods whose parameters stand in a class of ppdet's that is no loss: in PaddleDetection's files the student's head.
-SECTIONS = {"LD": ("LDGFLHead", ("loss_ld", "loss_ld_vlr", "loss_kd"))}
 
 
 def parse_overrides(pairs):
@@ -138,8 +98,8 @@ def load_recipe(config, slim_config=None, overrides=()):
     if slim_config is not None:
         recipe.slim = slim = _read_slim(slim_config)
         run, method, of_teacher = slim.run, slim.method, slim.of_teacher
-        recipe.method = _method(method, for_method, slim_config)
-        recipe.method.origin = _origins(slim.layers, method.get("distill_loss"), for_method)
+        recipe.method = read_method(method, for_method, slim_config)
+        recipe.method.origin = origins(slim.layers, method.get("distill_loss"), for_method)
         _apply_bases(recipe, {k: v for k, v in slim.bases.items() if k in RUN_KEYS}, slim_config)
         _override(recipe, run, slim_config)
         recipe.notes += [f"{key}: set by the slim file {slim_config}, overriding -c" for key in run]
@@ -152,7 +112,7 @@ def load_recipe(config, slim_config=None, overrides=()):
     _settle(recipe, take(student, config) | take(given, "-o"), for_method)
     _override(recipe, given, "-o")
     if recipe.method is not None:
-        _complete(recipe.method, student, slim.own)
+        complete(recipe.method, student, slim.own)
     if "architecture" not in student:
         raise UserError(f"{config}: no `architecture`, so there is no detector to build (is a _BASE_ missing?)")
     check_counts(recipe)
@@ -257,20 +217,6 @@ def _apply_bases(recipe, values, path):
         )
 
 
-def _complete(method, student, own):
-    """Tell the method what it has to know of the student's file."""
-    method.architecture, method.epochs = str(student.get("architecture", "")), student.get("epoch")
-    section, keys = SECTIONS.get(method.name, (None, ()))
-    found, origin = {}, {}
-    for config, source in ((student, "the student's file"), (own, method.file)):
-        values = config.get(section)
-        if isinstance(values, dict):
-            taken = {k: clone(v) for k, v in values.items() if k in keys and isinstance(v, dict)}
-            origin |= dict.fromkeys(_paths(taken), source)
-            merge(found, taken)
-    method.params, method.origin = merge(found, method.params), origin | method.origin
-
-
 def _fields(given, prefix):
     """Take what ``-o prefix.key=value`` set out of the parsed overrides."""
     values = given.pop(prefix, None)
@@ -280,50 +226,6 @@ def _fields(given, prefix):
 
 
 _EXAMPLES = {"teacher": "teacher.pretrain_weights=PATH", "distill": "distill.stop_epoch=10"}
-
-
-def _method(own, overrides, path):
-    loss = own.get("distill_loss")
-    block = own.get("distill") or {}
-    if not isinstance(loss, str | None):
-        raise UserError(f"{path}: distill_loss has to be the name of a loss, found {loss!r}")
-    if not isinstance(block, dict):
-        raise UserError(f"{path}: distill has to be a mapping of options, found {block!r}")
-    terms = block.get("terms") or overrides.get("terms")
-    name = own.get("slim_method") or loss or (TERMS if terms else None)
-    if name is None:
-        raise UserError(
-            f"{path}: `slim: Distill` without `slim_method`, `distill_loss` or terms in `distill:`: which method?"
-        )
-    section = own.get(loss) or {}
-    if not isinstance(section, dict):
-        raise UserError(f"{path}: {loss} has to be a mapping of parameters, found {section!r}")
-    names = own.get("distill_loss_name")
-    if not isinstance(names, list | None):
-        raise UserError(f"{path}: distill_loss_name has to be a list, one name a level, found {names!r}")
-    method = MethodSpec(str(name), clone(section), len(names) if names else None, {}, path)
-    if isinstance(overrides.get("plugins"), str):
-        overrides["plugins"] = [overrides["plugins"]]
-    for source in (block, overrides):
-        merge(method.options, {k: v for k, v in source.items() if k in ENGINE_OPTIONS})
-        merge(method.params, {k: v for k, v in source.items() if k not in ENGINE_OPTIONS})
-    return method
-
-
-def _origins(layers, loss, overrides):
-    """Who set which key of the method, by dotted path."""
-    origin = {}
-    for path, own in layers:
-        for section in (own.get(loss), own.get("distill")):
-            origin.update(dict.fromkeys(_paths(section or {}), path))
-    return origin | dict.fromkeys(_paths(overrides), "-o")
-
-
-def _paths(values, prefix=""):
-    """Dotted paths of all leaves of nested mappings."""
-    if not isinstance(values, dict) or not values:
-        return [prefix[:-1]] if prefix else []
-    return [path for key, value in values.items() for path in _paths(value, f"{prefix}{key}.")]
 
 
 def _merged(layers):

@@ -12,7 +12,8 @@ from ppkd.bridge.host import record_of_host
 from ppkd.errors import UserError
 from ppkd.files.class_names import KEY
 from ppkd.files.yaml_io import clone, dump, read_yaml
-from ppkd.recipe.recipe import MethodSpec, Recipe, check_counts
+from ppkd.recipe.method import MethodSpec
+from ppkd.recipe.recipe import Recipe, check_counts
 from ppkd.recipe.teachers import RESERVED, TeacherSpec, positive
 
 FILE = "recipe.yml"

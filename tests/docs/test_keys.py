@@ -10,7 +10,7 @@ from ppkd.methods import NAMES, cwd, features, ld, matching_guided, own_terms, p
 from ppkd.methods.block import TERM_KEYS
 from ppkd.recipe import hand_over, settings, teachers
 from ppkd.recipe.keys import METHOD_KEYS, RUN_KEYS, STUDENT_KEYS
-from ppkd.recipe.recipe import ENGINE_OPTIONS, MethodSpec
+from ppkd.recipe.method import ENGINE_OPTIONS, MethodSpec
 from ppkd.training import stages
 from tests.conftest import ROOT
 

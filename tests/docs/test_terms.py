@@ -15,7 +15,7 @@ from ppkd.engine.loss_layers import check_loss
 from ppkd.losses import LOSSES
 from ppkd.methods import plan
 from ppkd.methods.block import TERM_KEYS
-from ppkd.recipe.recipe import MethodSpec
+from ppkd.recipe.method import MethodSpec
 from tests.conftest import ROOT
 
 TEXT = (ROOT / "docs" / "terms.md").read_text(encoding="utf-8")

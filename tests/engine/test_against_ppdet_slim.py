@@ -19,7 +19,8 @@ from ppkd.losses.cwd import cwd
 from ppkd.losses.ppyoloe import PPYOLOELoss
 from ppkd.losses.yolov3 import yolov3_terms
 from ppkd.methods import plan
-from ppkd.recipe.recipe import MethodSpec, load_recipe
+from ppkd.recipe.method import MethodSpec
+from ppkd.recipe.recipe import load_recipe
 from tests.conftest import CONFIGS, training_batch
 from tests.helpers_training import PADDLE
 

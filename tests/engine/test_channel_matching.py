@@ -18,7 +18,7 @@ from ppkd.engine.updates import Updates
 from ppkd.errors import UserError
 from ppkd.losses.channel_matching import negative_margins, partial_l2, reduce_maps, reduce_margins
 from ppkd.methods import plan
-from ppkd.recipe.recipe import MethodSpec
+from ppkd.recipe.method import MethodSpec
 from tests.conftest import CONFIGS, training_batch
 from tests.helpers_training import differing
 

@@ -11,7 +11,8 @@ from ppkd.bridge.compat import yolox_sizes
 from ppkd.build import build_model, build_student
 from ppkd.engine.model import TEACHER, DistillModel
 from ppkd.methods import plan
-from ppkd.recipe.recipe import MethodSpec, load_recipe
+from ppkd.recipe.method import MethodSpec
+from ppkd.recipe.recipe import load_recipe
 from tests.conftest import CONFIGS, enliven, training_batch
 from tests.detectors.test_detectors import HEADS, KINDS, PLACES, STRIDES, VARIANTS
 from tests.helpers_training import differing, everything_in, first_images_with_boxes, terms_of

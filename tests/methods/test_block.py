@@ -10,8 +10,9 @@ from ppkd.engine.model import DistillModel
 from ppkd.errors import UserError
 from ppkd.methods import plan
 from ppkd.methods.block import plan_block, term_block, with_users_terms
+from ppkd.recipe.method import MethodSpec
 from ppkd.recipe.plan import Plan, TermSpec
-from ppkd.recipe.recipe import MethodSpec, load_recipe
+from ppkd.recipe.recipe import load_recipe
 from ppkd.recipe.schedules import Schedule
 from ppkd.recipe.targets import Target
 from tests.conftest import CONFIGS, training_batch

@@ -9,7 +9,8 @@ import pytest
 from ppkd.build import build_model, build_student
 from ppkd.engine.model import TEACHER, DistillModel
 from ppkd.methods import check_sources, plan
-from ppkd.recipe.recipe import MethodSpec, load_recipe
+from ppkd.recipe.method import MethodSpec
+from ppkd.recipe.recipe import load_recipe
 from tests.conftest import CONFIGS, enliven, training_batch
 from tests.helpers_tools import OFFLINE, call, the_error, write
 from tests.helpers_training import count_calls, terms_of

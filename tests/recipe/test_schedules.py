@@ -8,8 +8,8 @@ import pytest
 from ppkd.build import build_model
 from ppkd.engine.model import TEACHER
 from ppkd.errors import UserError
+from ppkd.recipe.method import MethodSpec
 from ppkd.recipe.plan import Plan, TermSpec
-from ppkd.recipe.recipe import MethodSpec
 from ppkd.recipe.schedules import Schedule
 from ppkd.training.trainer import Trainer
 from tests.conftest import training_batch

@@ -10,8 +10,8 @@ from paddle import nn
 
 from ppkd.errors import UserError
 from ppkd.methods import plan
+from ppkd.recipe.method import MethodSpec
 from ppkd.recipe.parting import Parting
-from ppkd.recipe.recipe import MethodSpec
 from ppkd.training.clipping import Clipping
 from ppkd.training.precision import Precision
 from ppkd.training.update import Update
