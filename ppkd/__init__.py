@@ -11,10 +11,10 @@ from ppkd.moved import find_moved_modules
 
 TYPE_CHECKING = False  # what type checkers take for true, without importing typing
 if TYPE_CHECKING:
-    from ppkd.api import compare, distill, doctor, evaluate, export, predict, report, train
+    from ppkd.api import compare, distill, doctor, evaluate, export, label, predict, report, train
 
 # The functions of `api`, imported when first asked for: importing ppkd stays as quick as it is.
-__all__ = ["compare", "distill", "doctor", "evaluate", "export", "predict", "report", "train"]
+__all__ = ["compare", "distill", "doctor", "evaluate", "export", "label", "predict", "report", "train"]
 
 
 def __getattr__(name):

@@ -87,6 +87,28 @@ class Course:
     results: dict[str, dict[str, float]]
 
 
+@dataclass(frozen=True)
+class Labels:
+    """What `label` has made.
+
+    Attributes:
+        file: the annotation file, in COCO's format.
+        picture: examples, the most doubtful first.
+        ap: of the teacher on the labelled sample, as a fraction.
+        thresholds: by class: ``score`` (None: not labelled), ``source``, ``objects``, ``f1``, ``precision``, ``recall``
+            of the labelled sample, and ``labels``, how many were made.
+        counts: photographs that were ``listed``, ``labelled``, ``empty``, ``bad``, ``in_training``; and ``boxes``.
+        training: keys for `train`'s ``opt`` beside ``dataset_dir``.
+    """
+
+    file: str
+    picture: str
+    ap: float
+    thresholds: dict[str, dict[str, Any]]
+    counts: dict[str, int]
+    training: dict[str, str]
+
+
 def distill(
     data: Path, student: str | None = None, teacher: str | None = None, *, output: Path | None = None,
     epochs: int | None = None, teacher_epochs: int | None = None, imgsz: int | None = None, batch: int | None = None,
@@ -209,6 +231,35 @@ def doctor(
             texts.setdefault(item.id, []).append(item.text)
         levels[f"{level}s"] = texts
     return Diagnosis(found.verdict, measured=found.results, **levels)
+
+
+def label(
+    data: Path, teacher: str, images: Path, output: Path, *, least_ap: float | None = None,
+    threshold: float | Mapping[str, float] | None = None, sample: int | None = None, add_labelled: bool = False,
+    keep_empty: bool = False, imgsz: int | None = None, opt: Opt = None,
+) -> Labels:  # fmt: skip
+    """Let a trained detector label photographs, as ``ppkd label``; goes on where a killed call ended.
+
+    Args:
+        data: folder of the labelled data set, on whose validation set the teacher is measured.
+        teacher: ``CONFIG=WEIGHTS``.
+        images: the photographs: a folder, a list, or a COCO file.
+        output: the annotation file to write.
+        least_ap: the AP that the teacher has to have, 0 to 1.
+        threshold: least score of all classes, or by class; None finds each class's by F1.
+        sample: measure on the first so many validation images.
+        add_labelled: the labelled training images go into the file as well.
+        keep_empty: images without a label stay, as background.
+        imgsz: as for `train`, of the teacher.
+        opt: over what the teacher's file says.
+    """
+    if isinstance(threshold, Mapping):
+        threshold = ",".join(f"{name}={score}" for name, score in threshold.items())
+    given = {"least_ap": least_ap, "sample": sample, "add_labelled": add_labelled, "keep_empty": keep_empty,
+             "threshold": None if threshold is None else str(threshold)}  # fmt: skip
+    words = [str(data), "--teacher", teacher, "--images", os.fspath(images), "--output", os.fspath(output)]
+    made = _run("label", words, given, _opt(opt, None, imgsz, None))
+    return Labels(**vars(made))
 
 
 def report(

@@ -198,6 +198,31 @@ def _of_course(description):
     return parser
 
 
+def label_parser():
+    """Arguments of ``ppkd label``."""
+    parser = argparse.ArgumentParser(
+        description="Let a trained detector label photographs, once it has shown on labelled ones what it can.",
+        formatter_class=_Help,
+    )
+    parser.add_argument("data", metavar="DATA", help="folder of the labelled data set, in COCO's format")
+    parser.add_argument("--teacher", required=True, metavar="NAME_OR_FILE=WEIGHTS", help="its config and weights")
+    parser.add_argument("--images", required=True, metavar="FOLDER",
+                        help="the photographs: a folder, a .txt list of paths, or a COCO .json file")  # fmt: skip
+    parser.add_argument("--output", required=True, metavar="FILE.json", help="the annotation file to write")
+    parser.add_argument("--least_ap", type=_share, default=0.2, metavar="SHARE",
+                        help="AP that the teacher has to have on the labelled validation set")  # fmt: skip
+    parser.add_argument("--threshold", metavar="SCORE", help="label from this score on, or CLASS=SCORE,...; without it "
+                        "each class's is the one of the highest F1 on the validation set")  # fmt: skip
+    parser.add_argument("--sample", type=_positive, metavar="N", help="measure on the first N validation images only")
+    parser.add_argument("--add_labelled", action="store_true", help="the labelled training images go into the file too")
+    parser.add_argument("--keep_empty", action="store_true", help="keep images without a label, as background")
+    parser.add_argument("--imgsz", dest="opt", action="append", default=[], type="imgsz={}".format, metavar="N",
+                        help="longer side of the images that the teacher gets, in pixels")  # fmt: skip
+    parser.add_argument("-o", "--opt", nargs="*", action="extend", default=[], metavar="KEY=VALUE",
+                        help="set values of the teacher's config")  # fmt: skip
+    return _permissions(parser)
+
+
 def demo_parser():
     """Arguments of ``tools/demo.py``."""
     parser = argparse.ArgumentParser(description="Train a student alone and with a teacher on generated images.")
@@ -260,6 +285,7 @@ COMMANDS = {
     "configs": (configs_parser, "configs", "list the configs that come with ppkd and can be named"),
     "hosts": (hosts_parser, "hosts", "print which Paddle and ppdet are used here, and what was cured of them"),
     "data": (data_parser, "data", "make COCO of Pascal VOC, YOLO, LabelMe, CVAT, Label Studio"),
+    "label": (label_parser, "label", "let a trained detector label photographs, once it has shown what it can"),
     "demo": (demo_parser, "demo", "train a student alone and with a teacher on generated images"),
 }
 
@@ -285,6 +311,13 @@ def _positive(text):
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError("has to be at least 1")
+    return value
+
+
+def _share(text):
+    value = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError("has to be a share such as 20% or 0.2")
     return value
 
 

@@ -10,6 +10,7 @@ from ppkd.bridge.between import compare_categories, same_files
 from ppkd.bridge.coco import Tidied
 from ppkd.bridge.coco_reading import handed_over, read_tidied, uncollected
 from ppkd.bridge.kinds import ANNOTATIONS, ERROR, WARNING
+from ppkd.bridge.made_labels import made_labels
 from ppkd.bridge.missing import cure_of
 from ppkd.bridge.own_data import finds_masks
 from ppkd.bridge.voc import is_voc, read_voc
@@ -150,6 +151,8 @@ def judge(section, config, path, found, load_crowd=False):
             tidied = Tidied(read_voc(config[section], found.note), found.note)
         else:
             tidied = read_tidied(path, ("images", "categories"), found.note)
+        if made := made_labels(tidied.content):
+            found.note("made-validation-labels" if evaluated else "made-labels", made)
         categories, classes = len(tidied.content["categories"]), config.get("num_classes")
         if isinstance(classes, int) and categories > classes:
             text = f"{categories} categories, more than num_classes: {classes}; set -o num_classes={categories}"
@@ -176,6 +179,8 @@ def _checked(section, dataset, path, config):
         raise UserError(f"{section}: {path}: {told}. ppkd doctor --data -c ... lists all")
     for kind in found.of(WARNING):
         logger().warning("%s: %s: %s", section, path, found.told(kind))
+    if found.counts["made-labels"]:
+        logger().info("%s: %s: %s", section, path, found.told("made-labels"))
     if found.kept < found.listed and not found.counts["boxes-lost"]:
         reasons = ", ".join(f"{found.counts[kind]} {kind}" for kind in LOSSES if found.counts[kind])
         logger().info("%s: %s: %d of %d boxes are left: %s", section, path, found.kept, found.listed, reasons)

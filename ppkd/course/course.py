@@ -19,6 +19,7 @@ from ppkd.files.write import write_text
 from ppkd.recipe.settings import KEYS as SETTINGS
 from ppkd.recipe.settings import take
 from ppkd.terminal.log import duration, logger
+from ppkd.training.device import has_gpu
 
 STATE = "course.json"
 # With another value of these a course only becomes longer.
@@ -89,7 +90,7 @@ def prepare(wishes):
     _keep(folder, state)
     data = _data(wishes, folder)
     logger().info("data: %s", data.text)
-    gpu = _has_gpu()
+    gpu = has_gpu()
     chosen, told = sizes.propose(data, student[1], teacher[1], gpu, given)
     if told:
         logger().info("proposed for this data and %s: %s", "a GPU" if gpu else "a CPU", "; ".join(told))
@@ -196,9 +197,3 @@ def _fingerprint(part):
         with open_file(path, "rb") as file:
             found.update(file.read())
     return found.hexdigest()[:16]
-
-
-def _has_gpu():
-    import paddle
-
-    return bool(paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0)

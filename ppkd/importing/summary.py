@@ -51,7 +51,7 @@ def draw(entries, names, path, seed=0):
     with_objects = [entry for entry in entries if entry["objects"]]
     shown = random.Random(seed).sample(with_objects, min(_EXAMPLES, len(with_objects)))
     for place, entry in enumerate(shown):
-        _example(figure.add_subplot(grid[1 + place // 4, place % 4]), entry, colours)
+        draw_example(figure.add_subplot(grid[1 + place // 4, place % 4]), entry, colours)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # names in scripts that the font does not have
         figure.savefig(path)
@@ -76,7 +76,16 @@ def _sizes(axes, entries):
     axes.set_title("size of boxes: side of the square of equal area, % of the image's")
 
 
-def _example(axes, entry, colours):
+def draw_example(axes, entry, colours):
+    """Draw an image and the boxes on it.
+
+    Args:
+        axes: matplotlib's.
+        entry: ``path``, ``width``, ``title`` (or ``file_name`` for it) and ``objects``: dicts of ``label``, ``bbox``
+            (x, y, width, height in pixels) and, if it is not the label, the ``text`` to show; ``line`` as matplotlib
+            has it.
+        colours: by label.
+    """
     from matplotlib.patches import Rectangle
 
     shown = picture(entry["path"]).convert("RGB")
@@ -86,10 +95,11 @@ def _example(axes, entry, colours):
     for found in entry["objects"][:_BOXES]:
         x, y, w, h = (n * scale for n in found["bbox"])
         colour = colours[found["label"]]
-        axes.add_patch(Rectangle((x, y), w, h, fill=False, edgecolor=colour, linewidth=1.5))
-        axes.text(x, max(y - 2, 6), _plain(found["label"], 16), color="white", fontsize=7,
+        axes.add_patch(Rectangle((x, y), w, h, fill=False, edgecolor=colour, linewidth=1.5,
+                                 linestyle=found.get("line", "-")))  # fmt: skip
+        axes.text(x, max(y - 2, 6), _plain(found.get("text", found["label"]), 22), color="white", fontsize=7,
                   bbox={"facecolor": colour, "edgecolor": "none", "pad": 1}, clip_on=True)  # fmt: skip
-    axes.set_title(_plain(entry["file_name"], 40), fontsize=7)
+    axes.set_title(_plain(entry.get("title", entry["file_name"]), 60), fontsize=7)
     axes.axis("off")
 
 

@@ -37,7 +37,8 @@ class Matches:
 
     Attributes:
         images: the ids, ascending: the order of the weights in `resampled`.
-        classes: names of the categories, in the order of `by_class`.
+        categories: ids of the categories, in the order of `by_class`.
+        classes: their names.
         precision: (10, 101, K, 4, 3) as COCOeval has it: IoU thresholds, recalls, classes, sizes, detections an image;
             -1 for a class without objects.
         recalls: the 101 recall values.
@@ -52,6 +53,7 @@ class Matches:
             evaluation.summarize()
         params = evaluation.params
         self.images = [int(i) for i in params.imgIds]
+        self.categories = list(params.catIds)
         self.classes = [coco.cats[c]["name"] for c in params.catIds]
         self.precision, self.recalls = evaluation.eval["precision"], np.asarray(params.recThrs)
         self._stats = [float(value) for value in evaluation.stats[: len(_STATS)]]
@@ -66,6 +68,13 @@ class Matches:
         """AP of every class over objects of a size, -1 where there are none."""
         found = self.precision[:, :, :, SIZES.index(size), -1]
         return [float(found[:, :, k].mean()) if (found[:, :, k] > -1).any() else -1.0 for k in range(found.shape[2])]
+
+    def curves(self):
+        """By id of a category its detections at IoU 0.5, the best first: ``(scores, correct, objects)``.
+
+        `scores` and `correct` are (D,), `objects` is how many there are; crowds count nowhere.
+        """
+        return {category: found.curve() for category, found in zip(self.categories, self._classes)}
 
     def resampled(self, weights):
         """AP of resampled sets of images.
@@ -103,7 +112,7 @@ class _ClassMatches:
         scores = np.concatenate([np.zeros(0), *(entry["dtScores"] for _, entry in there)])
         order = np.argsort(-scores, kind="mergesort")
         image = np.concatenate([np.zeros(0, int), *(np.full(len(e["dtScores"]), i) for i, e in there)])
-        self._image = image[order]
+        self._image, self._scores = image[order], scores[order]
         empty = np.zeros((thresholds, 0))
         matched, ignored = (
             np.concatenate([empty, *(e[key] for _, e in there)], axis=1)[:, order].astype(bool)
@@ -112,6 +121,12 @@ class _ClassMatches:
         self._counts = ~ignored
         self._correct = [np.flatnonzero(row) for row in matched & ~ignored]
         self._alike = bool((self._counts == self._counts[:1]).all())
+
+    def curve(self):
+        """As `Matches.curves`, of this class: at the first threshold of IoU, which is 0.5."""
+        correct = np.zeros(len(self._scores), bool)
+        correct[self._correct[0]] = True
+        return self._scores[self._counts[0]], correct[self._counts[0]], int(self._objects.sum())
 
     def resampled(self, weights):
         """(B,) AP of this class, NaN where a set has none of its objects."""

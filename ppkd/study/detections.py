@@ -93,7 +93,7 @@ def detect(config, weights, folder, what, images=None):
         dataset = open_dataset("EvalDataset", config)
         annotations, image_dir = dataset.get_anno(), os.path.join(dataset.dataset_dir, dataset.image_dir)
         ids = [(record["im_file"], int(record["im_id"][0])) for record in dataset.roidbs]
-        path = os.path.join(folder, _FOLDER, f"{_key(config, weights, annotations)}.json")
+        path = os.path.join(folder, _FOLDER, f"{key_of(config, weights, annotations)}.json")
         if os.path.exists(path):
             logger().info("%s: detections of these weights are there already (%s)", what, path)
             return _detections(annotations, image_dir, ids, _read(path))
@@ -102,7 +102,7 @@ def detect(config, weights, folder, what, images=None):
         check_reader(config)
         model = build_detector(config)
         load_exactly(model, weights, what, config.get("num_classes"))
-        kind, results = _run(model, table, bad)
+        kind, results = run_detector(model, table, bad)
     made = {"kind": kind, "results": results, "bad": list(bad.found)}
     _write(path, made)
     return _detections(annotations, image_dir, ids, made)
@@ -114,7 +114,15 @@ def _detections(annotations, image_dir, ids, made):
     return Detections(annotations, image_dir, images, made["results"], made["kind"])
 
 
-def _run(model, table, bad):
+def run_detector(model, table, bad):
+    """Detect on the EvalDataset of the current scope.
+
+    Args:
+        model, table, bad: as `evaluation.evaluate` takes them.
+
+    Returns:
+        ``(kind, results)`` as `Detections` has them.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         evaluate(model, table, scratch, bad)
         for name, kind in _KINDS.items():
@@ -124,8 +132,8 @@ def _run(model, table, bad):
     return "bbox", []  # ppdet writes no file where a detector found nothing at all
 
 
-def _key(config, weights, annotations):
-    """A digest of all that the detections depend on."""
+def key_of(config, weights, annotations):
+    """A digest of all that the detections depend on: of values, and of the content of two files."""
     relevant = {
         k: v for k, v in config.items()
         if (k not in RUN_KEYS or k in _OF_EVALUATION) and k not in ("weights", "pretrain_weights")

@@ -9,6 +9,13 @@ from ppkd.terminal.log import logger
 _DETERMINISTIC = ("FLAGS_cpu_deterministic", "FLAGS_cudnn_deterministic", "FLAGS_embedding_deterministic")
 
 
+def has_gpu():
+    """Whether Paddle finds a GPU."""
+    import paddle
+
+    return bool(paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0)
+
+
 def start_device(config):
     """Choose the device and, under ``paddle.distributed.launch``, join the other processes.
 
@@ -21,11 +28,11 @@ def start_device(config):
     from paddle import distributed as dist
 
     wanted = bool(config.get("use_gpu", False))
-    has_gpu = paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
-    if wanted and not has_gpu:
+    there = has_gpu()
+    if wanted and not there:
         logger().warning("use_gpu: true, but Paddle finds no GPU; going on with the CPU (-o use_gpu=false is silent)")
         config["use_gpu"] = False
-    on_gpu = wanted and has_gpu
+    on_gpu = wanted and there
     paddle.set_device("gpu" if on_gpu else "cpu")
     _repeat_to_the_bit(config)
     if dist.get_world_size() > 1:

@@ -30,7 +30,7 @@ class Commands:
     def __init__(self, monkeypatch):
         self.run, self.fails, self.makes = [], None, {}
         monkeypatch.setattr(follow, "start", self.start)
-        monkeypatch.setattr(courses, "_has_gpu", lambda: False)
+        monkeypatch.setattr(courses, "has_gpu", lambda: False)
 
     def start(self, words, log, append=False):
         os.makedirs(os.path.dirname(log), exist_ok=True)

@@ -53,6 +53,7 @@ ELSEWHERE = {
         "test_one_command_killed_in_the_middle_ends_with_a_taught_student_and_a_report",
     "init": "tests/course/test_course.py::test_each_part_is_a_command_that_the_parsers_and_the_files_take",
     "explain": "tests/test_explain.py::test_the_command_prints_it_or_writes_it",
+    "label": "tests/labelling/test_label.py::test_the_labels_are_right_where_the_teacher_is",
     "data": "tests/importing/test_formats.py::test_the_same_scene_comes_out_of_each_format",
     "report": "tests/reporting/test_report.py::test_the_command_writes_it_where_it_says",
     "compare": "tests/study/test_compare.py::test_the_command_prints_the_table_and_writes_json",

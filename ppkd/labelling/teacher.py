@@ -1,0 +1,96 @@
+"""The teacher that labels: on which data it was measured, and whether it knows these classes."""
+
+import os
+from dataclasses import dataclass
+
+from ppkd.bridge.class_names import difference
+from ppkd.bridge.coco_reading import read_tidied
+from ppkd.bridge.datasets import files_of, open_dataset, tell_categories
+from ppkd.bridge.workspace import scope
+from ppkd.course import data as data_sets
+from ppkd.errors import UserError
+from ppkd.files.class_names import KEY, given_names, names_beside
+from ppkd.files.locate import find_weights
+from ppkd.files.yaml_io import flow
+from ppkd.recipe.recipe import load_recipe
+from ppkd.terminal.log import logger
+
+
+@dataclass
+class Teacher:
+    """A detector that is to label.
+
+    Attributes:
+        name: of its config.
+        config: its own, with the labelled data set.
+        weights: path.
+        categories: of the labelled data set, in the order of the detector's classes.
+        trained, validated: paths of the labelled images.
+        annotations: path of the training annotations.
+    """
+
+    name: str
+    config: dict
+    weights: str
+    categories: list
+    trained: list
+    validated: list
+    annotations: str
+
+    @property
+    def names(self):
+        """Names of the classes."""
+        return [str(category["name"]) for category in self.categories]
+
+
+def open_teacher(data, teacher, options=(), gpu=False):
+    """The `Teacher` that the command line names, with the labelled data that it is measured on.
+
+    Args:
+        data: folder of the labelled data set.
+        teacher: ``CONFIG=WEIGHTS``.
+        options: ``key=value`` for its config.
+        gpu: whether there is one.
+
+    Raises:
+        UserError: no weights, no data set in COCO's format, or classes of other names or in another order.
+    """
+    name, _, weights = teacher.partition("=")
+    if not weights:
+        raise UserError(f"--teacher {teacher}: give its weights as well: --teacher {name or 'CONFIG'}=WEIGHTS")
+    weights = os.path.abspath(find_weights(weights, "--teacher"))
+    if not os.path.isdir(data):
+        raise UserError(f"{data}: no such folder; give one with labelled images, on which the teacher is measured")
+    if not data_sets.is_ready(data):
+        raise UserError(
+            f"{data}: no images/ with annotations/instances_train.json and instances_val.json in it: "
+            f"ppkd data import {data} --output FOLDER makes such a folder of other formats"
+        )
+    keys = data_sets.opened(data, data).keys | {"metric": "COCO", "num_classes": "auto", "use_gpu": gpu}
+    recipe = load_recipe(name, None, [*(f"{key}={flow(value)}" for key, value in keys.items()), *options])
+    config, sets = recipe.student, {}
+    for section in ("TrainDataset", "EvalDataset"):
+        with scope(config):
+            sets[section] = open_dataset(section, config)
+    if told := tell_categories(config):
+        raise UserError(f"{data}: {told}")
+    trained, validated = sets.values()
+    categories = read_tidied(trained.get_anno()).content["categories"]
+    found = Teacher(
+        recipe.name, config, weights, categories, files_of(trained), files_of(validated), trained.get_anno()
+    )
+    _check_names(found)
+    return found
+
+
+def _check_names(teacher):
+    theirs, file = names_beside(teacher.weights)
+    if teacher.config.get(KEY) is not None:
+        theirs, file = given_names(teacher.config[KEY]), KEY
+    if theirs is None:
+        logger().warning(
+            "--teacher: no names of classes lie beside %s, so they are taken for %s, in this order",
+            teacher.weights, ", ".join(teacher.names),
+        )  # fmt: skip
+    elif other := difference(teacher.names, teacher.annotations, theirs, file):
+        raise UserError(f"--teacher: {other}. Labels of these would be wrong: take a teacher of the data set's classes")
