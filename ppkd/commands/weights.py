@@ -4,7 +4,7 @@ import os
 
 from ppkd.errors import UserError
 from ppkd.files.write import check_writable
-from ppkd.recipe.recipe import load_recipe
+from ppkd.recipe.recipe import load_recipe, parse_overrides
 from ppkd.terminal.log import logger
 from ppkd.training.device import start_device
 
@@ -18,9 +18,10 @@ def convert(args):
         raise UserError(f"--output {args.output}: has to end in .pdparams, or ppdet does not find it, or .safetensors")
     check_writable("--output", os.path.dirname(args.output) or ".")
     from ppkd.build import build_student
+    from ppkd.files.beside import adapt, write_beside
     from ppkd.files.class_names import carry
     from ppkd.files.convert import take_student
-    from ppkd.files.foreign import TEACHER, take_weights
+    from ppkd.files.foreign import TEACHER, look, take_weights
     from ppkd.files.locate import find_weights
     from ppkd.files.torch_files import is_torch_file
     from ppkd.training.checkpoint import write
@@ -29,9 +30,13 @@ def convert(args):
     if os.path.realpath(args.output) == os.path.realpath(path):
         raise UserError(f"--output {args.output}: is the checkpoint itself, which stays as it is; give another file")
     start_device(recipe.student)
+    torch = is_torch_file(path)
+    found = look(path, args.part) if torch else None
+    if found is not None:
+        adapt(recipe.student, *found, parse_overrides(args.opt))
     model = build_student(recipe, load=False)
     classes = recipe.student.get("num_classes")
-    if is_torch_file(path):
+    if torch:
         tensors = take_weights(path, model, args.part, classes)
     elif args.part == TEACHER:
         raise UserError(f"--part teacher: {path} is no file of PyTorch's; give the teacher's own weights")
@@ -39,6 +44,8 @@ def convert(args):
         tensors = take_student(path, model, classes)
     write(args.output, tensors)
     carry(path, args.output)
+    if found is not None:
+        write_beside(args.output, recipe.student, found[1])
     logger().info("written to %s: %d tensors", args.output, len(tensors))
 
 

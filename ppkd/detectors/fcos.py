@@ -16,7 +16,7 @@ class FCOS(Detector):
 
     @classmethod
     def fits(cls, model):
-        return type(getattr(model, "fcos_head", None)).__name__ == "FCOSHead"
+        return type(getattr(model, "fcos_head", None)).__name__ in ("FCOSHead", "FCOSHeadOfMMDet")
 
     @property
     def cell_offset(self):

@@ -19,7 +19,7 @@ class RCNN(Detector):
 
     @classmethod
     def fits(cls, model):
-        return type(getattr(model, "rpn_head", None)).__name__ == "RPNHead"
+        return type(getattr(model, "rpn_head", None)).__name__ in ("RPNHead", "RPNHeadOfMMDet")
 
     @property
     def cell_offset(self):

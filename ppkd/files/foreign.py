@@ -8,7 +8,8 @@ import numpy as np
 from ppkd.errors import UserError
 from ppkd.files import mmdet
 from ppkd.files.convert import compare, misfit
-from ppkd.files.resnet_names import STATISTICS, blocks_of, resnet_name
+from ppkd.files.mmdet_settings import Told
+from ppkd.files.resnet_names import STATISTICS, blocks_of, depth_of, other_depth, resnet_name
 from ppkd.files.torch_files import Tensor, read_torch
 from ppkd.terminal.log import logger
 
@@ -62,7 +63,27 @@ class Found:
     left: dict
 
 
-def take_weights(path, model, part=STUDENT, num_classes=None):
+def look(path, part=STUDENT):
+    """What a file holds, if it is a detector of MMDetection's that is not RTMDet.
+
+    Returns:
+        ``(state, told)``: MMDetection's name -> array, and what the file's notes tell, a `Told`; None for any other
+        file.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    tree = read_torch(path)
+    try:
+        _, state, _ = _detector(_state(tree), part)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    if not mmdet.architecture_of(state):
+        return None
+    return {name: tensor.numpy() for name, tensor in state.items()}, Told.of(tree, path)
+
+
+def take_weights(path, model, part=STUDENT, num_classes=None, whole=True):
     """Read a detector's or a backbone's weights out of a file of ``torch.save``.
 
     Args:
@@ -70,6 +91,7 @@ def take_weights(path, model, part=STUDENT, num_classes=None):
         model: the ppdet model that they have to fit: every name and every shape, of the whole or of its backbone.
         part: ``student`` or ``teacher``: which one of a distillation by MMRazor.
         num_classes: the model's, if known, for messages.
+        whole: whether it all has to fit; else whatever it is comes under the names that it has here.
 
     Returns:
         name -> numpy array, in the model's order; a backbone's as ppdet's files of backbones have them.
@@ -79,18 +101,18 @@ def take_weights(path, model, part=STUDENT, num_classes=None):
     """
     tree = read_torch(path)
     try:
-        found = _recognise(_state(tree), part, model)
+        found = _recognise(_state(tree), part, model, Told.of(tree, path), num_classes if whole else None)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     own = model if not found.part else getattr(model, found.part)
     fit = compare(found.arrays, own)
-    if not fit.complete:
+    if whole and not fit.complete:
         raise UserError(f"{path}: {found.what}, which does not fit the detector of -c: {misfit(fit, num_classes)}")
     if found.what.endswith(f"RTMDet of {_MMDET}"):
         _check_distances(path, found.what, tree, model)
     left = ", ".join(f"{count} of {name}" for name, count in found.left.items() if count)
     logger().info("%s: %s, %d tensors; left out: %s", path, found.what, len(found.arrays), left or "none")
-    return {name: found.arrays[name] for name in own.state_dict()}
+    return {name: found.arrays[name] for name in own.state_dict()} if whole else found.arrays
 
 
 def _state(tree):
@@ -108,25 +130,26 @@ def _tensors(state):
     return {name: value for name, value in state.items() if isinstance(name, str) and isinstance(value, Tensor)}
 
 
-def _recognise(state, part, model):
-    left = {}
-    what = ""
+def _detector(state, part):
+    """What the tensors of one detector are in words as far as a distiller tells it; they; and what is left out."""
     for maker, parts, others in _DISTILLERS:
         if any(name.startswith(parts[STUDENT]) for name in state):
-            state, left = _part_of(state, maker, parts, others, part)
-            what = f"the {part} of a distillation by {maker}: "
-            break
-    else:
-        if part == TEACHER:
-            raise UserError("--part teacher is for a distillation by MMRazor, FGD or MGD, which this is not")
+            return f"the {part} of a distillation by {maker}: ", *_part_of(state, maker, parts, others, part)
+    if part == TEACHER:
+        raise UserError("--part teacher is for a distillation by MMRazor, FGD or MGD, which this is not")
+    return "", state, {}
+
+
+def _recognise(state, part, model, told, num_classes):
+    what, state, left = _detector(state, part)
     if mmdet.architecture_of(state):  # before RTMDet: YOLOX has a backbone of the same names
         arrays = {name: tensor.numpy() for name, tensor in state.items()}
-        found, arrays, unused = mmdet.take(arrays, model)
+        found, arrays, unused = mmdet.take(arrays, model, num_classes, told.blue_first)
         return Found(what + found, arrays, "", {**left, **unused})
     if "backbone.stage4.2.final_conv.conv.weight" in state:
         return _rtmdet(what, state, left)
     if not what and {"conv1.weight", "layer1.0.conv1.weight", "layer4.0.bn1.weight"} <= state.keys():
-        return _resnet(state, model)
+        return _resnet(state, model, told)
     known = (
         "RTMDet of MMYOLO or MMDetection; RetinaNet, FCOS, GFL, YOLOX, RepPoints, SOLO, Faster, Mask and Cascade R-CNN "
         "of MMDetection; distillations of these by MMRazor, FGD or MGD; CSPNeXt, and torchvision's ResNet"
@@ -217,8 +240,8 @@ def _renamed(name, rules):
     return f"{stem}.{STATISTICS.get(last, last)}"
 
 
-def _resnet(state, model):
-    """torchvision's ResNet, for a detector whose backbone is one of ppdet's of the same kind."""
+def _resnet(state, model, told):
+    """torchvision's ResNet, for a detector whose backbone is one of ppdet's of the same kind; or Detectron's."""
     own = getattr(model, "backbone", None)
     if type(own).__name__ != "ResNet":
         raise UserError(
@@ -236,8 +259,22 @@ def _resnet(state, model):
             # A stage that the detector does not have.
             left[name.split(".")[0]] = left.get(name.split(".")[0], 0) + 1
         else:
-            arrays[new] = tensor.numpy()
-    return Found("a ResNet of torchvision", arrays, "backbone", left)
+            array = tensor.numpy()
+            # Detectron's takes blue, green, red.
+            arrays[new] = np.ascontiguousarray(array[:, ::-1]) if told.caffe and name == "conv1.weight" else array
+    _check_blocks(state, blocks)
+    return Found("a ResNet of Detectron" if told.caffe else "a ResNet of torchvision", arrays, "backbone", left)
+
+
+def _check_blocks(state, blocks):
+    """Refuse a ResNet of another depth."""
+    found = {}
+    for name in state:
+        if (match := re.match(r"layer(\d)\.(\d+)\.", name)) and int(match[1]) in blocks:
+            found.setdefault(int(match[1]), set()).add(match[2])
+    deep, there = ([len(stages[k]) for k in sorted(stages)] for stages in (found, blocks))
+    if deep != there:
+        raise UserError(other_depth("a ResNet", deep, there, depth_of(deep, state)))
 
 
 def _names(tree):

@@ -5,7 +5,7 @@ import re
 import numpy as np
 
 from ppkd.errors import UserError
-from ppkd.files.resnet_names import STATISTICS, blocks_of, resnet_name
+from ppkd.files.resnet_names import STATISTICS, blocks_of, depth_of, other_depth, resnet_name
 
 # A name that only this detector has -> architecture here, and a config of ours to begin with.
 _KNOWN = (
@@ -76,19 +76,28 @@ _BOX = (
     (r"^roi_head\.bbox_head\.fc_cls\.", "bbox_head.bbox_score."),
     (r"^roi_head\.bbox_head\.fc_reg\.", "bbox_head.bbox_delta."),
 )
+
+
+def _inner(match):
+    return f"mask_head.earlier.{match[1]}.head.upsample.mask_inter_feat_{int(match[2]) + 1}."
+
+
 _CASCADE = (
     (r"^roi_head\.bbox_head\.(\d)\.shared_fcs\.0\.", r"bbox_head.head.\1.fc6."),
     (r"^roi_head\.bbox_head\.(\d)\.shared_fcs\.1\.", r"bbox_head.head.\1.fc7."),
     (r"^roi_head\.bbox_head\.(\d)\.fc_cls\.", r"bbox_head.bbox_score_stage\1."),
     (r"^roi_head\.bbox_head\.(\d)\.fc_reg\.", r"bbox_head.bbox_delta_stage\1."),
-    # ppdet has one mask head behind the last stage.
     (r"^roi_head\.mask_head\.2\.", "roi_head.mask_head."),
+    (r"^roi_head\.mask_head\.([01])\.upsample\.", r"mask_head.earlier.\1.head.upsample.conv5_mask."),
+    (r"^roi_head\.mask_head\.([01])\.conv_logits\.", r"mask_head.earlier.\1.logits."),
+    (r"^roi_head\.mask_head\.([01])\.convs\.(\d)\.conv\.", _inner),
     *_MASK,
 )
 _RULES |= {"FasterRCNN": (*_RPN, *_BOX), "MaskRCNN": (*_RPN, *_BOX, *_MASK), "CascadeRCNN": (*_RPN, *_CASCADE)}
 _EARLIER_MASKS = re.compile(r"roi_head\.mask_head\.[01]\.")
 _FC = re.compile(r"\.(fc6|fc7|bbox_score(_stage\d)?|bbox_delta(_stage\d)?)\.weight$")
 _RATIOS = _SCALES = 3
+_CONV1 = "backbone.conv1.weight"
 # The sigmoid of it is 1 in float32: a deformable convolution that does not modulate.
 _OPEN = 100.0
 
@@ -98,31 +107,50 @@ def architecture_of(state):
     return next((kind for name, kind, _ in _KNOWN if name in state), None)
 
 
-def take(state, model):
+def check_kind(state, architecture):
+    """Refuse a config of another architecture.
+
+    Raises:
+        UserError: the message says what the tensors are and which config would fit.
+    """
+    kind = architecture_of(state)
+    if architecture.removesuffix("OfMMDet") != kind:
+        config = next(config for _, known, config in _KNOWN if known == kind)
+        raise UserError(f"{describe(state)}, but -c is {architecture}; begin with configs/{config}.yml")
+
+
+def take(state, model, num_classes=None, blue_first=False):
     """The tensors of a detector of MMDetection for one of ppdet.
 
     Args:
         state: name -> array.
         model: the ppdet model that they are for.
+        num_classes: the model's, or None where another number is no reason to refuse.
+        blue_first: whether its ResNet takes blue, green, red; what is returned takes red, green, blue.
 
     Returns:
         What they are, in words; name -> array; and what is left out -> number of tensors.
 
     Raises:
-        UserError: the model is of another architecture, depth or kind of backbone; the message says which would fit.
+        UserError: the model is of another architecture, depth, kind of backbone or number of classes; the message says
+            which would fit.
     """
     kind = architecture_of(state)
     what = describe(state)
-    if type(model).__name__ != kind:
-        config = next(config for _, known, config in _KNOWN if known == kind)
-        raise UserError(f"{what}, but -c is {type(model).__name__}; begin with configs/{config}.yml")
+    check_kind(state, type(model).__name__)
+    count = classes_in(state)
+    if num_classes is not None and num_classes != count:
+        raise UserError(f"{what}, but -c has {num_classes} classes: give -o num_classes={count}")
     own = model.state_dict()
     if kind == "YOLOX":
         return what, _yolox(state), {}
     blocks = blocks_of(model.backbone)
     deep, there = _blocks_in(state), [len(names) for _, names in sorted(blocks.items())]
     if deep != there:
-        raise UserError(f"{what} with {deep} blocks in its stages, but -c has {there}: set ResNet.depth")
+        raise UserError(other_depth(what, deep, there, depth_of(deep, state)))
+    state = _background_last(state)
+    if blue_first:
+        state = {**state, _CONV1: np.ascontiguousarray(state[_CONV1][:, ::-1])}
     arrays, left = {}, {}
     for name, array in state.items():
         if name.endswith("num_batches_tracked"):
@@ -172,7 +200,8 @@ def _unused(name, model):
     """What a tensor belongs to that the model has no place for; empty for the others."""
     if name.startswith("roi_head.mask_head.") and not getattr(model, "with_mask", True):
         return "masks, which -c does not find"
-    return "mask heads before the last" if _EARLIER_MASKS.match(name) else ""
+    one = _EARLIER_MASKS.match(name) and not hasattr(model.mask_head, "earlier")
+    return "mask heads before the last" if one else ""
 
 
 def backbone_arrays(state, model):
@@ -186,14 +215,29 @@ def backbone_arrays(state, model):
 
 def describe(state):
     """``RetinaNet of MMDetection with 80 classes``."""
+    depth = depth_of(_blocks_in(state), state)
+    body = f" on a ResNet or ResNeXt of {depth} layers" if depth else ""
+    return f"{architecture_of(state)} of MMDetection with {classes_in(state)} classes{body}"
+
+
+def classes_in(state):
+    """Number of classes, without the background."""
     kind = architecture_of(state)
     name = next(name for name, known, _ in _KNOWN if known == kind)
     name = {"FCOS": "bbox_head.conv_cls.weight", "MaskRCNN": "roi_head.bbox_head.fc_cls.weight"}.get(kind, name)
     count = len(state[name])
-    count = count // (_RATIOS * _SCALES) if kind == "RetinaNet" else count - 1 if "RCNN" in kind else count
-    depth = {(3, 4, 6, 3): "50", (3, 4, 23, 3): "101", (3, 8, 36, 3): "152"}.get(tuple(_blocks_in(state)))
-    body = f" on a ResNet or ResNeXt of {depth} layers" if depth else ""
-    return f"{kind} of MMDetection with {count} classes{body}"
+    return count // (_RATIOS * _SCALES) if kind == "RetinaNet" else count - 1 if "RCNN" in kind else count
+
+
+def _background_last(state):
+    """R-CNNs of MMDetection 1 have the background as their first class, and boxes for it: here it is the last one."""
+    found = dict(state)
+    for name, array in state.items():
+        if match := re.match(r"(roi_head\.bbox_head\.(?:\d\.)?)fc_reg\.(weight|bias)", name):
+            scores = f"{match[1]}fc_cls.{match[2]}"
+            if len(array) > 4 and len(array) == 4 * len(state[scores]):
+                found[name], found[scores] = array[4:], np.roll(state[scores], -1, axis=0)
+    return found
 
 
 def _blocks_in(state):

@@ -2,6 +2,7 @@
 
 import re
 
+_DEPTHS = {(2, 2, 2, 2): 18, (3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
 STATISTICS = {"running_mean": "_mean", "running_var": "_variance"}
 
 
@@ -36,3 +37,15 @@ def resnet_name(name, blocks):
     kind = match[3] or ("conv" if match[5] == "0" else "bn")
     place = f"branch2{'abc'[int(match[4]) - 1]}" if match[4] else "short"
     return f"{blocks[stage][block]}.{place}.{'conv' if kind == 'conv' else 'norm'}.{last}"
+
+
+def depth_of(blocks, names):
+    """Layers of the ResNet that has so many blocks in its stages, and tensors of these names; None for none."""
+    depth = _DEPTHS.get(tuple(blocks))
+    return 34 if depth == 50 and not any(".conv3." in name for name in names) else depth
+
+
+def other_depth(what, found, there, depth):
+    """The line for a ResNet of another depth than that of ``-c``: blocks of the stages of the two."""
+    hint = f"give -o ResNet.depth={depth}" if depth else "no ResNet of ppdet has these"
+    return f"{what} with {found} blocks in its stages, but -c has {there}: {hint}"

@@ -3,7 +3,7 @@
 
 def register():
     """Make the models known to ppdet; to be called when ppdet has been imported. Called again it changes nothing."""
-    from ppkd.models import reppoints, rtmdet, solo
+    from ppkd.models import of_mmdet, reppoints, rtmdet, solo
 
-    for model in (reppoints, rtmdet, solo):
+    for model in (of_mmdet, reppoints, rtmdet, solo):
         model.register()

@@ -9,6 +9,8 @@ from ppkd.files.yaml_io import Tagged
 
 KEYS = ("epochs", "imgsz", "batch")
 STRIDE = 32
+# The transform that always keeps an image's shape (`ppkd.models.of_mmdet`).
+KEPT_RATIO = "ResizeOfMMDet"
 # Keys that are epochs of the run, wherever in a config they stand: they keep their place in it.
 _EPOCHS = frozenset({
     "static_assigner_epoch", "l1_epoch", "mosaic_epoch", "mixup_epoch", "cutmix_epoch", "cycle_epoch", "milestones",
@@ -145,9 +147,10 @@ def longest_side(config):
 def _resized(value, factor, unit=STRIDE):
     if isinstance(value, dict):
         # Images that keep their ratio are padded to the stride afterwards.
-        unit = 1 if value.get("keep_ratio") is True else STRIDE
+        unit = 1 if value.get("keep_ratio") is True else unit
         return _like(value, {
-            k: _scaled(v, factor, unit) if k in _SIZES else _resized(v, factor, unit) for k, v in value.items()
+            k: _scaled(v, factor, unit) if k in _SIZES else _resized(v, factor, 1 if k == KEPT_RATIO else STRIDE)
+            for k, v in value.items()
         })  # fmt: skip
     return [_resized(item, factor, unit) for item in value] if isinstance(value, list) else value
 
@@ -162,7 +165,8 @@ def _scaled(value, factor, unit):
 def _longest(reader):
     """The longer side of the images that a reader makes, or None."""
     steps = reader.get("sample_transforms") if isinstance(reader, dict) else None
-    given = [step["Resize"] for step in steps or [] if isinstance(step, dict) and isinstance(step.get("Resize"), dict)]
+    steps = [step for step in steps or [] if isinstance(step, dict)]
+    given = [step[name] for step in steps for name in ("Resize", KEPT_RATIO) if isinstance(step.get(name), dict)]
     sides = given[-1].get("target_size") if given else ((reader or {}).get("inputs_def") or {}).get("image_shape")
     sides = [side for side in (sides if isinstance(sides, list) else [sides]) if _counts(side) and side >= STRIDE]
     return max(sides, default=None)

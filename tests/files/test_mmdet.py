@@ -6,7 +6,10 @@ import pytest
 from ppkd.bridge.workspace import build_detector
 from ppkd.errors import UserError
 from ppkd.files import mmdet
-from ppkd.files.foreign import _part_of, take_weights
+from ppkd.files.beside import adapt, write_beside
+from ppkd.files.class_names import names_beside
+from ppkd.files.foreign import _part_of, look, take_weights
+from ppkd.files.mmdet_settings import Told
 from ppkd.recipe.recipe import load_recipe
 from tests.conftest import ROOT, SHARED
 
@@ -25,13 +28,123 @@ def build(config, *overrides):
     [
         ("retinanet_r50", "RetinaNet of MMDetection with 3 classes on a ResNet or ResNeXt of 50 layers, but -c is GFL"),
         ("solo_r50", "SOLO of MMDetection with 3 classes, but -c is GFL; begin with configs/solo/"),
-        ("gfl_r50", r"with \[1, 1, 1, 1\] blocks in its stages, but -c has \[3, 4, 6, 3\]: set ResNet.depth"),
+        ("gfl_r50", r"with \[1, 1, 1, 1\] blocks in its stages, but -c has \[3, 4, 6, 3\]: no ResNet of ppdet"),
     ],
 )
 def test_another_architecture_or_depth_is_told_in_a_line(name, said):
     with pytest.raises(UserError, match=said) as error:
         take_weights(str(FOLDER / f"{name}.pth"), build("gfl/gfl_r50_fpn_1x_coco", "num_classes=3"))
     assert "\n" not in str(error.value)
+
+
+def fcos(blocks=(3, 4, 6, 3), classes=3, groups=1):
+    """Tensors that tell what an FCOS of MMDetection is, and no others."""
+    state = {
+        f"backbone.layer{s}.{b}.conv2.weight": np.zeros([64, 64 // groups, 1, 1], "float32")
+        for s, count in enumerate(blocks, 1)
+        for b in range(count)
+    }
+    state["backbone.conv1.weight"] = np.zeros([64, 3, 7, 7], "float32")
+    state["backbone.layer1.0.conv3.weight"] = np.zeros([256, 64, 1, 1], "float32")
+    state["bbox_head.conv_cls.weight"] = np.zeros([classes, 256, 3, 3], "float32")
+    state["bbox_head.cls_convs.3.conv.weight"] = state["bbox_head.cls_convs.0.gn.weight"] = np.zeros([256], "float32")
+    state["bbox_head.conv_centerness.weight"] = np.zeros([1, 256, 3, 3], "float32")
+    state["neck.fpn_convs.3.conv.weight"] = np.zeros([256, 256, 3, 3], "float32")
+    return state
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build("fcos/fcos_r50_fpn_1x_coco", "num_classes=3")
+
+
+@pytest.mark.parametrize(
+    "own, said",
+    [
+        ({"classes": 20}, "FCOS of MMDetection with 20 classes .* of 50 layers, but -c has 3 .* -o num_classes=20$"),
+        ({"blocks": (3, 4, 23, 3)}, r"of 101 layers with \[3, 4, 23, 3\] blocks .* 6, 3\]: .*ResNet.depth=101$"),
+        ({"blocks": (2, 2, 2, 2)}, r"of 18 layers with \[2, 2, 2, 2\] blocks .*: give -o ResNet.depth=18$"),
+    ],
+)
+def test_another_number_of_classes_or_layers_is_told_with_what_would_fit(model, own, said):
+    with pytest.raises(UserError, match=said):
+        mmdet.take(fcos(**own), model, 3)
+
+
+def told(text="", names="", version=""):
+    return Told(text, names, version, None)
+
+
+def test_the_style_of_a_resnet_is_that_of_its_config_or_else_of_its_name():
+    caffe = told(names="fcos_r101_caffe_fpn_gn-head-511424d6.pth")
+    assert caffe.caffe and caffe.blue_first and not told(names="fcos_r50_fpn").caffe
+    text = "backbone=dict(style='pytorch')\nimg_norm_cfg=dict(mean=[1.0, 2.0, 3.0], std=[4.0, 5.0, 6.0], to_rgb=True)"
+    said = told(text, "a_caffe_name")
+    assert not said.caffe and not said.blue_first
+    assert said.normalisation("FCOS") == ([1.0, 2.0, 3.0], [4.0, 5.0, 6.0])
+    swapped = told("style='caffe', mean=[1.0, 2.0, 3.0], std=[4.0, 5.0, 6.0], to_rgb=False")
+    assert swapped.blue_first and swapped.normalisation("FCOS") == ([3.0, 2.0, 1.0], [6.0, 5.0, 4.0])
+    # Of images that are red first: Detectron's means, which FCOS has with more digits.
+    assert caffe.normalisation("FCOS") == ([122.7717, 115.9465, 102.9801], [1.0, 1.0, 1.0])
+    assert caffe.normalisation("RetinaNet") == ([123.675, 116.28, 103.53], [1.0, 1.0, 1.0])
+    assert not told(names="model.pth").style_is_known and caffe.style_is_known
+
+
+def test_what_is_found_goes_by_the_config_of_the_checkpoint():
+    text = "test_cfg=dict(nms_pre=1000, score_thr=0.02, nms=dict(type='nms', iou_threshold=0.45), max_per_img=50)"
+    assert told(text).choice("FCOS") == (0.02, 0.45, 50)
+    assert told().choice("GFL") == (0.05, 0.6, 100) and told().choice("YOLOX") == (0.01, 0.65, -1)
+
+
+def test_weights_that_take_blue_first_are_turned_round(model):
+    state = fcos()
+    state["backbone.conv1.weight"][:, 0] = 7
+    names = [True, False]
+    turned, kept = (mmdet.take(state, model, 3, blue)[1]["backbone.conv1.conv1.conv.weight"] for blue in names)
+    assert (turned[:, 2] == 7).all() and (kept[:, 0] == 7).all() and not turned[:, 0].any()
+
+
+def test_a_config_says_what_the_checkpoint_needs():
+    config = load_recipe(str(ROOT / "configs/fcos/fcos_r50_fpn_1x_coco.yml"), overrides=["num_classes=3"]).student
+    notes = told(names="fcos_center-normbbox_r50_caffe_fpn_gn-head")
+    adapt(config, fcos(groups=32), notes, {"FCOSHeadOfMMDet": {"nms": {"keep_top_k": 7}}, "ResNet": {"depth": 101}})
+    assert config["architecture"] == "FCOSOfMMDet" and config["FCOSOfMMDet"]["fcos_head"] == "FCOSHeadOfMMDet"
+    head, body = config["FCOSHeadOfMMDet"], config["ResNet"]
+    assert head["norm_reg_targets"] and head["centerness_on_reg"] and head["fcos_feat"]["num_convs"] == 4
+    assert head["nms"] == {"name": "MultiClassNMS", "nms_top_k": -1, "keep_top_k": 7, "score_threshold": 0.05,
+                           "nms_threshold": 0.5}  # fmt: skip
+    assert (body["variant"], body["groups"], body["base_width"], body["depth"]) == ("a", 32, 2, 101)
+    assert config["FPN"]["use_c5"] is False and config["FPN"]["relu_before_extra_convs"] is True
+    steps = config["EvalReader"]["sample_transforms"]
+    assert [next(iter(step)) for step in steps] == ["Decode", "ResizeOfMMDet", "NormalizeImage", "Permute"]
+    assert steps[2]["NormalizeImage"] == {"is_scale": False, "mean": [122.7717, 115.9465, 102.9801], "std": [1.0] * 3}
+    with pytest.raises(UserError, match="FCOS of MMDetection .* but -c is GFL; begin with configs/fcos/"):
+        adapt({"architecture": "GFL"}, fcos(), notes)
+
+
+def test_the_background_of_mmdetection_1_goes_to_the_end():
+    state = {"roi_head.bbox_head.fc_cls.bias": np.arange(4.0), "roi_head.bbox_head.fc_reg.bias": np.arange(16.0)}
+    found = mmdet._background_last(state)
+    assert found["roi_head.bbox_head.fc_cls.bias"].tolist() == [1, 2, 3, 0]
+    assert found["roi_head.bbox_head.fc_reg.bias"].tolist() == list(range(4, 16))
+    assert mmdet._background_last(found).keys() == found.keys()
+    assert len(mmdet._background_last(found)["roi_head.bbox_head.fc_reg.bias"]) == 12, "of MMDetection 2 it stays"
+
+
+@there
+def test_the_config_is_written_beside_the_weights_and_makes_a_detector(tmp_path):
+    """By the command: what the checkpoint tells goes before -c, and -o before that."""
+    # The fixture is a detector with narrower maps than any of ppdet's: only its own notes are of use here.
+    state, notes = look(str(FOLDER / "fcos_r50_caffe.pth"))
+    assert notes.caffe and notes.classes == ["c0", "c1", "c2"]
+    config = load_recipe(str(ROOT / "configs/fcos/fcos_r50_fpn_1x_coco.yml"), overrides=["num_classes=3"]).student
+    adapt(config, state, notes)
+    write_beside(str(tmp_path / "model.pdparams"), config, notes)
+    again = load_recipe(str(tmp_path / "model.config.yml")).student
+    assert again["weights"] == str(tmp_path / "model.pdparams")
+    assert again["FCOSHeadOfMMDet"]["fcos_feat"]["num_convs"] == 1
+    assert type(build_detector(again)).__name__ == "FCOSOfMMDet"
+    assert names_beside(str(tmp_path / "model.pdparams"))[0] == ["c0", "c1", "c2"]
 
 
 def test_anchors_change_their_order_from_ratios_first_to_sizes_first():

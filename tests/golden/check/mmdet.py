@@ -9,8 +9,10 @@ import contextlib
 import numpy as np
 import paddle
 
-from ppkd.bridge.workspace import build_detector, import_ppdet
+from ppkd.bridge.workspace import build_detector, import_ppdet, scope
+from ppkd.files.beside import adapt
 from ppkd.files.convert import compare
+from ppkd.files.foreign import look
 from ppkd.files.mmdet import backbone_arrays, take
 from ppkd.files.torch_files import read_torch
 from ppkd.recipe.recipe import load_recipe
@@ -42,10 +44,11 @@ def mmdet(case):
         raise GoldenError(f"{case.path}: {kind} is not converted")
     model = None
     for name in case.meta["checkpoints"]:
-        state = {k: v.numpy() for k, v in read_torch(str(case.path.with_name(name)))["state_dict"].items()}
-        model = _filled(case.hyper, kind, state)
-    # MMDetection's YOLOX sees blue, green, red; what is converted sees red, green, blue.
-    images = case["in_images"][:, ::-1] if kind == "yolox" else case["in_images"]
+        state, told = look(str(case.path.with_name(name)))
+        model, config = _filled(case.hyper, kind, state, told)
+    # Some of MMDetection's see blue, green, red; what is converted sees red, green, blue.
+    blue_first = kind == "yolox" or told.blue_first
+    images = case["in_images"][:, ::-1] if blue_first else case["in_images"]
     images = paddle.to_tensor(np.ascontiguousarray(images))
     with paddle.no_grad():
         body = model.backbone({"image": images})
@@ -56,6 +59,66 @@ def mmdet(case):
         else:
             yield from _levels(case, "neck", neck)
         yield from _HEADS[kind](case, model, neck)
+        if kind != "solo":
+            yield from found_in(case, model, images)
+            yield from _from_pixels(case, model, config)
+
+
+def found_in(case, model, images):
+    """All that is found in the end, in the pixels of the input."""
+    count = len(images)
+    sizes = paddle.to_tensor([list(images.shape[2:])] * count, dtype="float32")
+    batch = {"image": images, "im_shape": sizes, "scale_factor": paddle.ones([count, 2]), "im_id": paddle.arange(count)}
+    yield from _compared(case, "det", model(batch), count)
+
+
+def _from_pixels(case, model, config):
+    """From an image as OpenCV reads it, through the transforms of the config, to boxes in its own pixels."""
+    if "in_raw" not in case:
+        return
+    raw = np.ascontiguousarray(case["in_raw"][..., ::-1])
+    scale = case.hyper["resize_scale"]
+    with scope(config):
+        steps = [create_step(step, scale) for step in config["EvalReader"]["sample_transforms"] if "Decode" not in step]
+        batch = config["EvalReader"].get("batch_transforms") or []
+    height, width = raw.shape[:2]
+    sample = {"image": raw, "im_shape": np.array([height, width], "float32"), "scale_factor": np.ones(2, "float32"),
+              "h": height, "w": width, "im_id": np.array([0])}  # fmt: skip
+    for step in steps:
+        sample = step(sample)
+    image = sample["image"]
+    if batch:
+        image = np.pad(image, [(0, 0), *((0, -size % 32) for size in image.shape[1:])])
+    yield "value", "scale factor", sample["scale_factor"][::-1], case["out_scale_factor"], 1e-6
+    yield "value", "size of the input", image.shape[1:], case["out_input_shape"][-2:], 0.0
+    batch = {name: paddle.to_tensor(sample[name][None].astype("float32")) for name in ("im_shape", "scale_factor")}
+    batch |= {"image": paddle.to_tensor(image[None].astype("float32")), "im_id": paddle.to_tensor([0])}
+    yield from _compared(case, "raw_det", model(batch), 1)
+
+
+def create_step(step, scale):
+    """A transform of a reader, with the fixture's size in place of 1333 by 800."""
+    from ppdet.data import transform
+
+    ((name, given),) = step.items()
+    given = dict(given or {})
+    if name in ("Resize", "ResizeOfMMDet", "Pad"):
+        given["size" if name == "Pad" else "target_size"] = scale[::-1]
+    return getattr(transform, name)(**given)
+
+
+def _compared(case, prefix, outputs, count):
+    rows, counts, begin = outputs["bbox"].numpy(), outputs["bbox_num"].numpy(), 0
+    for i in range(count):
+        own = rows[begin : begin + counts[i]]
+        stored = [case[f"out_{prefix}_{name}_{i}"] for name in ("boxes", "scores", "labels")]
+        yield from same_detections(f"{prefix}_{i}", own, *stored)
+        if f"out_{prefix}_masks_{i}" in case and len(own) == len(stored[0]):
+            masks = outputs["mask"].numpy()[begin : begin + counts[i]]
+            gaps = np.abs(own[:, None, 2:] - stored[0]).max(axis=2) + 1e3 * (own[:, None, 0] != stored[2])
+            wanted = case[f"out_{prefix}_masks_{i}"][gaps.argmin(axis=1)]
+            yield "value", f"{prefix}_{i} masks (pixels that differ)", 1 + (masks != wanted).mean(), 1.0, 1e-3
+        begin += counts[i]
 
 
 def _backbone(case):
@@ -80,11 +143,9 @@ def _distiller(case):
     for part in ("student", "teacher"):
         hyper = {"num_classes": case.hyper["num_classes"], "test_cfg": None, **case.hyper[part]}
         groups = hyper.get("groups")
-        hyper["backbone"] = {"style": "pytorch", "groups": groups}
-        hyper["neck"] = {"add_extra_convs": "on_input"}
-        whole = read_torch(str(case.path.with_suffix(".pth")))["state_dict"]
-        state = {k.removeprefix(f"{part}."): v.numpy() for k, v in whole.items() if k.startswith(f"{part}.")}
-        model = _filled(hyper, "retinanet", state)
+        hyper["backbone"] = {"groups": groups}
+        state, told = look(str(case.path.with_suffix(".pth")), part)
+        model, _ = _filled(hyper, "retinanet", state, told)
         if part == "student":
             for key, total, size in zip(*(case[f"out_student_{x}"] for x in ("keys", "sum", "abs_sum"))):
                 array = state[str(key)].astype("float64")
@@ -102,12 +163,13 @@ def _by_ratio(x, each):
     return x.reshape([batch, 3, 3, each, *size]).transpose([0, 2, 1, 3, 4, 5]).reshape([batch, -1, *size])
 
 
-def _filled(hyper, kind, state):
+def _filled(hyper, kind, state, told):
+    """The model, its tensors replaced, and its config."""
+    config = _adapted(kind, hyper, state, told)
     with _stages(hyper["stage_blocks"] or [3, 4, 6, 3]):
-        recipe = load_recipe(str(ROOT / "configs" / f"{_CONFIGS[kind]}.yml"), overrides=_overrides(kind, hyper))
-        model = build_detector(recipe.student)
-    _fill(model, take(state, model)[1])
-    return model
+        model = build_detector(config)
+    _fill(model, take(state, model, hyper["num_classes"], told.blue_first)[1])
+    return model, config
 
 
 def _fill(model, arrays):
@@ -118,34 +180,27 @@ def _fill(model, arrays):
     model.eval()
 
 
-def _overrides(kind, hyper):
-    if kind == "yolox":
-        return [f"num_classes={hyper['num_classes']}", "pretrain_weights=null"]
-    backbone, neck, test = hyper["backbone"], hyper["neck"], hyper["test_cfg"]
-    ours = {"num_classes": hyper["num_classes"], "pretrain_weights": "null"}
-    ours["ResNet.variant"] = "a" if backbone["style"] == "caffe" else "b"
-    ours["ResNet.groups"], ours["ResNet.base_width"] = backbone["groups"] or 1, 4 if backbone["groups"] else 64
-    ours["FPN.use_c5"] = str(neck["add_extra_convs"] == "on_input").lower()
-    if kind in ("fcos", "gfl"):
-        ours[f"{kind.upper()}Head.{'fcos' if kind == 'fcos' else 'conv'}_feat.num_convs"] = 1
-        ours[f"{kind.upper()}Head.{'fcos' if kind == 'fcos' else 'conv'}_feat.norm_type"] = "gn"
-    if kind == "fcos":
-        ours |= {"FCOSHead.norm_reg_targets": "false", "FCOSHead.centerness_on_reg": "false"}
-    if kind in ("gfl", "retinanet"):
-        ours["FPN.relu_before_extra_convs"] = "false"
-    if kind in ("faster", "mask", "cascade"):
+def _adapted(kind, hyper, state, told):
+    """The config that `ppkd.files.beside` makes of the checkpoint, with what the fixture has smaller than usual."""
+    path = str(ROOT / "configs" / f"{_CONFIGS[kind]}.yml")
+    config = load_recipe(path, overrides=[f"num_classes={hyper['num_classes']}", "pretrain_weights=null"]).student
+    if kind == "cascade":
+        config["CascadeRCNN"] |= {"mask_head": "CascadeMaskHeadOfMMDet", "mask_post_process": "MaskPostProcess"}
+        config["CascadeMaskHeadOfMMDet"] = {"head": "MaskFeat", "roi_extractor": {"resolution": 14}}
+        config["MaskFeat"] = {"num_convs": 4, "out_channel": 256}
+    adapt(config, state, told)
+    if hyper.get("groups") or (hyper.get("backbone") or {}).get("groups"):
+        config["ResNet"]["base_width"] = 4  # the fixtures' widths are of a stem of two channels
+    test = hyper["test_cfg"] or {}
+    if "rpn" in test:
+        config["RPNHeadOfMMDet"]["test_proposal"]["post_nms_top_n"] = test["rpn"]["max_per_img"]
         finest = int(hyper["changes"].get("roi_head.bbox_roi_extractor.finest_scale", 56))
-        head = "CascadeHead" if kind == "cascade" else "BBoxHead"
-        extractor = f"resolution: 7, sampling_ratio: 0, aligned: true, canonical_size: {4 * finest}"
-        ours[f"{head}.roi_extractor"] = f"{{{extractor}}}"
-    if kind == "reppoints":
-        ours["RepPointsHead.stacked_convs"] = 1
-        ours["RepPointsHead.nms"] = f"{{name: MultiClassNMS, nms_top_k: -1, keep_top_k: {test['max_per_img']}, " \
-            f"score_threshold: {test['score_thr']}, nms_threshold: {test['nms']['iou_threshold']}}}"
+        for name in ("BBoxHead", "CascadeHeadOfMMDet", "MaskHead", "CascadeMaskHeadOfMMDet"):
+            if "roi_extractor" in (config.get(name) or {}):
+                config[name]["roi_extractor"]["canonical_size"] = 4 * finest
     if kind == "solo":
-        ours |= {"SOLOHead.stacked_convs": 1, "SOLOHead.num_grids": "[6, 5, 4, 3, 2]"}
-        ours["SOLOHead.nms"] = f"{{name: SOLOMatrixNMS, keep_top_k: {test['max_per_img']}}}"
-    return [f"{key}={value}" for key, value in ours.items()]
+        config["SOLOHead"]["nms"] = {"name": "SOLOMatrixNMS", "keep_top_k": test["max_per_img"]}
+    return config
 
 
 @contextlib.contextmanager
