@@ -117,7 +117,7 @@ def _load_teacher(name, teacher, spec, model):
             f"{spec.file}: the {_called(name)} has no weights (pretrain_weights is null); an untrained teacher teaches "
             f"nothing. Give them with {how}"
         )
-    logger().info("%s: %s", _called(name), load_teacher(teacher, spec.weights, needed_parts(model, name)))
+    logger().info("%s: %s", _called(name), load_teacher(teacher, spec.weights, needed_parts(model, name), spec.config))
 
 
 def needed_parts(model, name):

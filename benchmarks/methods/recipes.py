@@ -143,6 +143,11 @@ RECIPES = {
         ("distill.lambda_mgd=0.3",),  # of two by two cells a mask of 0.65 may drop all
     ),
     "retinanet_matching": Published(
+        "retinanet/retinanet_r18_fpn_1x_coco.yml",
+        "slim/distill/retinanet_r50_coco_distill_matching.yml",
+        _levels("matching", (4, 8, 16, 32)),
+    ),
+    "retinanet_matching_vd": Published(
         "retinanet/retinanet_r18vd_fpn_1x_coco.yml",
         "slim/distill/retinanet_r50_coco_distill_matching.yml",
         _levels("matching", (4, 8, 16, 32)),
@@ -180,6 +185,30 @@ RECIPES = {
     "cascade_rcnn_alone": Published("cascade_rcnn/cascade_rcnn_r50_fpn_1x_coco.yml", None),
     "tood_alone": Published("tood/tood_r50_fpn_1x_coco.yml", None),
 }
+_POINTS = ("reppoints_moment_r50_fpn_gn-neck+head_2x_coco", "reppoints_moment_r101_fpn_gn-neck+head_2x_coco")
+# FGD's authors' own, on MMDetection's detectors: recipe -> student.
+OF_FGD = {
+    "retina_rx101_64x4d_distill_retina_r50_fpn_2x_coco": "retinanet_r50_fpn_2x_coco",
+    "retina_rx101_64x4d_distill_retina_r101_fpn_2x_coco": "retinanet_r101_fpn_2x_coco",
+    "retina_r101_fpn_2x_distill_retina_r50_fpn_2x_coco": "retinanet_r50_fpn_2x_coco",
+    "cascade_mask_rcnn_rx101_32x4d_distill_faster_rcnn_r50_fpn_2x_coco": "faster_rcnn_r50_fpn_2x_coco",
+    "cascade_mask_rcnn_rx101_32x4d_distill_faster_rcnn_r101_fpn_2x_coco": "faster_rcnn_r101_fpn_2x_coco",
+    "cascade_mask_rcnn_rx101_32x4d_distill_mask_rcnn_r50_fpn_2x_coco": "mask_rcnn_r50_fpn_2x_coco",
+    "faster_rcnn_r101_fpn_2x_distill_faster_rcnn_r50_fpn_2x_coco": "faster_rcnn_r50_fpn_2x_coco",
+    "mask_rcnn_r101_fpn_distill_mask_rcnn_r50_fpn_2x_coco": "mask_rcnn_r50_fpn_2x_coco",
+    "reppoints_rx101_64x4d_distill_reppoints_r50_fpn_2x_coco": _POINTS[0],
+    "reppoints_rx101_64x4d_distill_reppoints_r101_fpn_2x_coco": _POINTS[1],
+    "reppoints_r101_fpn_distill_reppoints_r50_fpn_2x_coco": _POINTS[0],
+    "fcos_r101_distill_fcos_r50_2x_coco": "fcos_center-normbbox-giou_r50_caffe_fpn_gn-head_mstrain_1x_coco",
+    "gfl_r101_distill_gfl_r50_fpn_1x_coco": "gfl_r50_fpn_1x_coco",
+    "solo_r101_ms_distill_solo_r50_coco": "solo_r50_fpn_1x_coco",
+}
+for _slim, _student in OF_FGD.items():
+    _four = "rcnn" in _slim or "solo" in _slim
+    RECIPES[f"fgd_{_slim}"] = Published(
+        f"mmdet/mmdet_{_student}.yml", f"slim/distill/fgd_{_slim}.yml",
+        _TWO_STAGE if _four else _levels("fgd", PYRAMID, FGD_PARTS),
+    )  # fmt: skip
 
 
 def main():

@@ -7,7 +7,7 @@ import numpy as np
 
 from ppkd.errors import UserError
 from ppkd.files import mmdet
-from ppkd.files.convert import compare, misfit
+from ppkd.files.fit import compare, misfit
 from ppkd.files.mmdet_settings import Told
 from ppkd.files.resnet_names import STATISTICS, blocks_of, depth_of, other_depth, resnet_name
 from ppkd.files.torch_files import Tensor, read_torch

@@ -57,6 +57,7 @@ def _url(address):
 def _downloaded(address, checksum, what):
     url = _url(address)
     path = download.place_of(url, CACHE, shared=[UPSTREAM])
+    checksum = checksum or download.named_checksum(url)
     try:
         download.fetch(url, path, checksum)
     except download.Unreachable as error:

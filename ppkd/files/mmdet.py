@@ -96,7 +96,6 @@ _CASCADE = (
 _RULES |= {"FasterRCNN": (*_RPN, *_BOX), "MaskRCNN": (*_RPN, *_BOX, *_MASK), "CascadeRCNN": (*_RPN, *_CASCADE)}
 _EARLIER_MASKS = re.compile(r"roi_head\.mask_head\.[01]\.")
 _FC = re.compile(r"\.(fc6|fc7|bbox_score(_stage\d)?|bbox_delta(_stage\d)?)\.weight$")
-_RATIOS = _SCALES = 3
 _CONV1 = "backbone.conv1.weight"
 # The sigmoid of it is 1 in float32: a deformable convolution that does not modulate.
 _OPEN = 100.0
@@ -116,7 +115,7 @@ def check_kind(state, architecture):
     kind = architecture_of(state)
     if architecture.removesuffix("OfMMDet") != kind:
         config = next(config for _, known, config in _KNOWN if known == kind)
-        raise UserError(f"{describe(state)}, but -c is {architecture}; begin with configs/{config}.yml")
+        raise UserError(f"{describe(state)}, but the config is of {architecture}; begin with configs/{config}.yml")
 
 
 def take(state, model, num_classes=None, blue_first=False):
@@ -140,7 +139,7 @@ def take(state, model, num_classes=None, blue_first=False):
     check_kind(state, type(model).__name__)
     count = classes_in(state)
     if num_classes is not None and num_classes != count:
-        raise UserError(f"{what}, but -c has {num_classes} classes: give -o num_classes={count}")
+        raise UserError(f"{what}, but the config has {num_classes} classes: give -o num_classes={count}")
     own = model.state_dict()
     if kind == "YOLOX":
         return what, _yolox(state), {}
@@ -166,7 +165,7 @@ def take(state, model, num_classes=None, blue_first=False):
             array = array.reshape(1)
         arrays[new] = array
     if kind == "RetinaNet":
-        _by_size_first(arrays)
+        _by_size_first(arrays, len(model.head.anchor_generator.aspect_ratios))
     _modulate(arrays, own)
     _add_biases(arrays, own)
     return what, arrays, left
@@ -226,7 +225,9 @@ def classes_in(state):
     name = next(name for name, known, _ in _KNOWN if known == kind)
     name = {"FCOS": "bbox_head.conv_cls.weight", "MaskRCNN": "roi_head.bbox_head.fc_cls.weight"}.get(kind, name)
     count = len(state[name])
-    return count // (_RATIOS * _SCALES) if kind == "RetinaNet" else count - 1 if "RCNN" in kind else count
+    if kind == "RetinaNet":
+        return count // (len(state["bbox_head.retina_reg.weight"]) // 4)
+    return count - 1 if "RCNN" in kind else count
 
 
 def _background_last(state):
@@ -289,12 +290,13 @@ def _in_neck(name, own):
     return f"{stem}.{inner}{match[4]}"
 
 
-def _by_size_first(arrays):
+def _by_size_first(arrays, ratios=3):
     """Anchors of a place: MMDetection goes through the sizes of each ratio, ppdet through the ratios of each size."""
-    for name in ("cls", "reg"):
+    anchors = len(arrays["head.retina_reg.bias"]) // 4
+    for name in ("cls", "reg") if anchors % ratios == 0 else ():
         for own in ("weight", "bias"):
             array = arrays[f"head.retina_{name}.{own}"]
-            rows = array.reshape([_RATIOS, _SCALES, -1, *array.shape[1:]])
+            rows = array.reshape([ratios, anchors // ratios, -1, *array.shape[1:]])
             arrays[f"head.retina_{name}.{own}"] = np.ascontiguousarray(rows.swapaxes(0, 1).reshape(array.shape))
 
 

@@ -73,7 +73,7 @@ class Told:
     @property
     def style_is_known(self):
         """Whether anything says so, or MMDetection's names for its runs, which would."""
-        return "style" in self.text or re.search(r"[rx](50|101)", self.names) is not None
+        return "style" in self.text or re.search(r"[rx](18|34|50|101|152)(?!\d)", self.names) is not None
 
     @property
     def blue_first(self):
@@ -179,6 +179,8 @@ def apply(config, kind, found, told):
     for reader in _READERS[1:]:
         if isinstance(config.get(reader), dict) and config[reader].get("sample_transforms"):
             config[reader]["sample_transforms"] = _in_order(config[reader]["sample_transforms"])
+            for step in _steps({reader: config[reader]}, "PadBatch"):
+                step["PadBatch"] = {"pad_to_stride": 32}
     for step in _steps(config, "Gt2FCOSTarget"):
         head = config.get("FCOSHeadOfMMDet") or {}
         if step["Gt2FCOSTarget"]:

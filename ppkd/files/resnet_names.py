@@ -48,4 +48,4 @@ def depth_of(blocks, names):
 def other_depth(what, found, there, depth):
     """The line for a ResNet of another depth than that of ``-c``: blocks of the stages of the two."""
     hint = f"give -o ResNet.depth={depth}" if depth else "no ResNet of ppdet has these"
-    return f"{what} with {found} blocks in its stages, but -c has {there}: {hint}"
+    return f"{what} with {found} blocks in its stages, but the config has {there}: {hint}"

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 
 from ppkd.errors import UserError
+from ppkd.files.first_use import converted
 from ppkd.files.locate import find_weights
 from ppkd.files.tensor_files import read_tensors
+from ppkd.files.torch_files import is_torch_file
 
 
 @dataclass
@@ -49,13 +51,14 @@ def read_weights(path):
     return state
 
 
-def load_into(model, weights, what):
+def load_into(model, weights, what, config=None):
     """Load weights into `model`, matching names as ppdet does (suffixes, so that bare backbones fit too).
 
     Args:
         model: ppdet model.
-        weights: path or URL.
+        weights: path or URL; of PyTorch's files those that ``tools/convert.py`` knows are converted (`first_use`).
         what: for messages.
+        config: the model's, with which weights of MMDetection are compared.
 
     Returns:
         `Match`.
@@ -67,6 +70,8 @@ def load_into(model, weights, what):
     from ppdet.utils.checkpoint import match_state_dict
 
     path = find_weights(weights, what)
+    if is_torch_file(path):
+        path = converted(path, model, what, config)
     state = {k: v for k, v in read_weights(path).items() if hasattr(v, "shape")}
     own = model.state_dict()
     try:
@@ -86,18 +91,19 @@ def load_into(model, weights, what):
     return match
 
 
-def load_teacher(model, weights, needed):
+def load_teacher(model, weights, needed, config=None):
     """Load a teacher's weights; every tensor of the parts that will run has to be in the file.
 
     Args:
         model: the teacher.
         weights: path or URL.
         needed: first components of the module paths that run, for example ``{"backbone", "neck"}``.
+        config: the teacher's.
 
     Raises:
         UserError: as `load_into`, or a needed tensor is missing or of another shape.
     """
-    match = load_into(model, weights, "teacher weights")
+    match = load_into(model, weights, "teacher weights", config)
     lacking = [n for n in [*match.missing, *match.unfit] if n.split(".")[0] in needed]
     if lacking:
         raise UserError(f"teacher weights do not fit the teacher, the detector of the slim file's _BASE_: {match}")

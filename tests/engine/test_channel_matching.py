@@ -299,15 +299,16 @@ def test_the_authors_numbers_are_the_default():
     }  # fmt: skip
 
 
-def test_the_shipped_recipe_has_them_too():
+@pytest.mark.parametrize("student, variant", [("retinanet_r18_fpn_1x_coco", "b"), ("retinanet_r18vd_fpn_1x_coco", "d")])
+def test_the_shipped_recipe_has_them_too(student, variant):
     from ppkd.recipe.recipe import load_recipe
 
     configs = CONFIGS.parents[1] / "configs"
     slim = str(configs / "slim/distill/retinanet_r50_coco_distill_matching.yml")
-    loaded = load_recipe(str(configs / "retinanet/retinanet_r18vd_fpn_1x_coco.yml"), slim)
+    loaded = load_recipe(str(configs / f"retinanet/{student}.yml"), slim)
     assert plan(loaded.method).terms == plan(MethodSpec("MatchingGuided", epochs=12)).terms
     student, teacher = loaded.student["ResNet"], loaded.teachers["teacher"].config["ResNet"]
-    assert (student["depth"], student["freeze_at"], teacher["depth"]) == (18, -1, 50)
+    assert (student["depth"], student["variant"], student["freeze_at"], teacher["depth"]) == (18, variant, -1, 50)
 
 
 @pytest.mark.parametrize(

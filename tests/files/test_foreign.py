@@ -311,7 +311,7 @@ def test_a_resnet_of_another_depth(refused):
     backbone = build_detector(config("retinanet_tiny", *resnet(50))).backbone.state_dict()
     state = of_torchvision({k: np.zeros(v.shape, "f4") for k, v in backbone.items()})
     message = refused(state, "retinanet_tiny", overrides=resnet(101))
-    assert "[3, 4, 6, 3] blocks in its stages, but -c has [3, 4, 23, 3]: give -o ResNet.depth=50" in message
+    assert "[3, 4, 6, 3] blocks in its stages, but the config has [3, 4, 23, 3]: give -o ResNet.depth=50" in message
 
 
 def resnet(depth):

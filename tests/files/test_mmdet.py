@@ -26,9 +26,9 @@ def build(config, *overrides):
 @pytest.mark.parametrize(
     "name, said",
     [
-        ("retinanet_r50", "RetinaNet of MMDetection with 3 classes on a ResNet or ResNeXt of 50 layers, but -c is GFL"),
-        ("solo_r50", "SOLO of MMDetection with 3 classes, but -c is GFL; begin with configs/solo/"),
-        ("gfl_r50", r"with \[1, 1, 1, 1\] blocks in its stages, but -c has \[3, 4, 6, 3\]: no ResNet of ppdet"),
+        ("retinanet_r50", "RetinaNet .* with 3 classes on a ResNet or ResNeXt of 50 layers, but the config is of GFL"),
+        ("solo_r50", "SOLO of MMDetection with 3 classes, but the config is of GFL; begin with configs/solo/"),
+        ("gfl_r50", r"with \[1, 1, 1, 1\] blocks in its stages, but the config has \[3, 4, 6, 3\]: no ResNet of ppdet"),
     ],
 )
 def test_another_architecture_or_depth_is_told_in_a_line(name, said):
@@ -61,7 +61,7 @@ def model():
 @pytest.mark.parametrize(
     "own, said",
     [
-        ({"classes": 20}, "FCOS of MMDetection with 20 classes .* of 50 layers, but -c has 3 .* -o num_classes=20$"),
+        ({"classes": 20}, "FCOS .* with 20 classes .* of 50 layers, but the config has 3 .* -o num_classes=20$"),
         ({"blocks": (3, 4, 23, 3)}, r"of 101 layers with \[3, 4, 23, 3\] blocks .* 6, 3\]: .*ResNet.depth=101$"),
         ({"blocks": (2, 2, 2, 2)}, r"of 18 layers with \[2, 2, 2, 2\] blocks .*: give -o ResNet.depth=18$"),
     ],
@@ -118,7 +118,7 @@ def test_a_config_says_what_the_checkpoint_needs():
     steps = config["EvalReader"]["sample_transforms"]
     assert [next(iter(step)) for step in steps] == ["Decode", "ResizeOfMMDet", "NormalizeImage", "Permute"]
     assert steps[2]["NormalizeImage"] == {"is_scale": False, "mean": [122.7717, 115.9465, 102.9801], "std": [1.0] * 3}
-    with pytest.raises(UserError, match="FCOS of MMDetection .* but -c is GFL; begin with configs/fcos/"):
+    with pytest.raises(UserError, match="FCOS of MMDetection .* but the config is of GFL; begin with configs/fcos/"):
         adapt({"architecture": "GFL"}, fcos(), notes)
 
 
@@ -149,11 +149,11 @@ def test_the_config_is_written_beside_the_weights_and_makes_a_detector(tmp_path)
 
 def test_anchors_change_their_order_from_ratios_first_to_sizes_first():
     # Each channel is called by its ratio, its size, and what it predicts.
-    names = np.array([[[100 * r + 10 * s + c for c in range(2)] for s in range(3)] for r in range(3)], "float32")
+    names = np.array([[[100 * r + 10 * s + c for c in range(4)] for s in range(3)] for r in range(3)], "float32")
     arrays = {f"head.retina_{kind}.{own}": names.reshape(-1) for kind in ("cls", "reg") for own in ("weight", "bias")}
     mmdet._by_size_first(arrays)
     for array in arrays.values():
-        assert array.tolist() == [100 * r + 10 * s + c for s in range(3) for r in range(3) for c in range(2)]
+        assert array.tolist() == [100 * r + 10 * s + c for s in range(3) for r in range(3) for c in range(4)]
 
 
 class Shaped:

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from benchmarks.methods.recipes import OF_FGD
 from ppkd import methods
 from ppkd.files.yaml_io import merge, read_with_bases
 from ppkd.recipe.recipe import load_recipe
@@ -37,7 +38,7 @@ STUDENTS = {
     "slim/distill/ppyoloe_plus_distill_x_distill_l.yml": "ppyoloe/distill/ppyoloe_plus_crn_l_80e_coco_distill.yml",
     "slim/distill/ppyoloe_plus_shapes_fgd.yml": "demo/ppyoloe_plus_student_shapes.yml",
     "slim/distill/retinanet_from_faster_rcnn_r101_coco_pkd.yml": "retinanet/retinanet_r50_fpn_2x_coco.yml",
-    "slim/distill/retinanet_r50_coco_distill_matching.yml": "retinanet/retinanet_r18vd_fpn_1x_coco.yml",
+    "slim/distill/retinanet_r50_coco_distill_matching.yml": "retinanet/retinanet_r18_fpn_1x_coco.yml",
     "slim/distill/retinanet_resnet101_coco_distill.yml": "retinanet/retinanet_r50_fpn_2x_coco.yml",
     "slim/distill/retinanet_resnet101_coco_distill_cwd.yml": "retinanet/retinanet_r50_fpn_2x_coco.yml",
     "slim/distill/rtmdet_s_distill_tiny.yml": "rtmdet/rtmdet_tiny_300e_coco.yml",
@@ -48,6 +49,10 @@ STUDENTS = {
     "slim/distill/yolov3_mobilenet_v1_coco_distill.yml": "yolov3/yolov3_mobilenet_v1_270e_coco.yml",
     "slim/distill/yolox_l_coco_distill_fgd.yml": "yolox/yolox_m_300e_coco.yml",
 }
+
+
+# FGD's table and the other configs of its authors, by their names.
+STUDENTS |= {f"slim/distill/fgd_{slim}.yml": f"mmdet/mmdet_{student}.yml" for slim, student in OF_FGD.items()}
 
 
 def merged(name):
@@ -137,6 +142,13 @@ FGD = {
     "faster_rcnn_from_cascade_r50vd_coco_fgd.yml": (TWO_STAGE, 4, False, 35),
     "yolox_l_coco_distill_fgd.yml": ((0.5, 2e-3, 1e-3, 1e-3, 1e-5), 3, False, None),
 }
+POINTS = (1.6e-3, 8e-4, 8e-4, 8e-6)
+for _name in OF_FGD:
+    _two = "rcnn" in _name
+    _weights = TWO_STAGE if _two else (0.8, *POINTS) if "fcos" in _name else (0.5, *POINTS)
+    _weights = _weights if _two or "fcos" in _name or "reppoints" in _name else ONE_STAGE
+    _levels = 4 if _two or "solo" in _name else 5
+    FGD[f"fgd_{_name}.yml"] = (_weights, _levels, "cascade" not in _name, 35)
 
 
 @pytest.mark.parametrize("name", FGD)
@@ -150,7 +162,8 @@ def test_a_recipe_of_fgds_table_has_the_authors_numbers(name):
     assert term.max_levels == levels and bool(planned.inherit) == inherits
     optimizer = dict(loaded.student["OptimizerBuilder"])
     assert optimizer.pop("clip_grad_by_norm", None) == clip
-    assert optimizer == alone.student["OptimizerBuilder"], "nothing but the clipping is the method's"
+    plain = {key: value for key, value in alone.student["OptimizerBuilder"].items() if key != "clip_grad_by_norm"}
+    assert optimizer == plain, "nothing but the clipping is the method's; RepPoints has it alone, too"
 
 
 def transforms(config):
@@ -165,13 +178,14 @@ def test_what_the_reader_prepares_is_what_the_detector_takes(name):
     config = load(name).student
     used = transforms(config)
     outlines = config["architecture"] in ("MaskRCNN", "SOLO", "SOLOv2")
+    outlines |= bool(config.get("CascadeRCNN", {}).get("mask_head"))
     assert ("gt_poly" in config["TrainDataset"].get("data_fields", ())) == outlines
     if "Gt2Solov2Target" in used:
         assert used["Gt2Solov2Target"]["num_grids"] == config["SOLOv2Head"]["num_grids"]
     if "Gt2SOLOTarget" in used:
         assert used["Gt2SOLOTarget"]["num_grids"] == config["SOLOHead"]["num_grids"]
     if "Gt2FCOSTarget" in used:
-        target, head = used["Gt2FCOSTarget"], config["FCOSHead"]
+        target, head = used["Gt2FCOSTarget"], config.get("FCOSHeadOfMMDet") or config["FCOSHead"]
         assert target["downsample_ratios"] == head["fpn_stride"]
         assert len(target["object_sizes_boundary"]) == len(head["fpn_stride"]) - 1
         assert target["norm_reg_targets"] == head["norm_reg_targets"]

@@ -11,7 +11,7 @@ import paddle
 
 from ppkd.bridge.workspace import build_detector, import_ppdet, scope
 from ppkd.files.beside import adapt
-from ppkd.files.convert import compare
+from ppkd.files.fit import compare
 from ppkd.files.foreign import look
 from ppkd.files.mmdet import backbone_arrays, take
 from ppkd.files.torch_files import read_torch
@@ -88,7 +88,8 @@ def _from_pixels(case, model, config):
         sample = step(sample)
     image = sample["image"]
     if batch:
-        image = np.pad(image, [(0, 0), *((0, -size % 32) for size in image.shape[1:])])
+        stride = batch[0]["PadBatch"]["pad_to_stride"]
+        image = np.pad(image, [(0, 0), *((0, -size % stride) for size in image.shape[1:])])
     yield "value", "scale factor", sample["scale_factor"][::-1], case["out_scale_factor"], 1e-6
     yield "value", "size of the input", image.shape[1:], case["out_input_shape"][-2:], 0.0
     batch = {name: paddle.to_tensor(sample[name][None].astype("float32")) for name in ("im_shape", "scale_factor")}
