@@ -29,7 +29,7 @@ _UNCONVERTED = {
     "2.1.0": _RCNN | {
         "RetinaNet": "it loses the size of a slice that goes backwards",
         "RepPoints": _DEFORMABLE,
-        "FCOS": "it slices the list of locations along an axis too many",
+        **dict.fromkeys(("FCOS", "FCOSOfMMDet"), "it slices the list of locations along an axis too many"),
     },
 }  # fmt: skip
 _CONVERT = """

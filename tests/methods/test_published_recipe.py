@@ -9,7 +9,7 @@ import re
 import paddle
 import pytest
 
-from benchmarks.methods.recipes import RECIPES, problems, run
+from benchmarks.methods.recipes import OF_FGD, RECIPES, problems, run
 from ppkd.bridge.workspace import build_detector
 from ppkd.build import wrap
 from ppkd.methods import plan
@@ -24,8 +24,17 @@ PUBLISHED = [
 ]  # fmt: skip
 # One recipe a pair of networks: in the others only a reader or the assignment differs.
 ONCE = [
-    name for name, published in RECIPES.items() if published.slim and not name.endswith(("_plain", "_by_teacher"))
+    name
+    for name, published in RECIPES.items()
+    if published.slim and not name.endswith(("_plain", "_by_teacher")) and not name.startswith("fgd_")
 ]
+# Of FGD's authors' own one a pair of detectors; the others differ in depth.
+ONCE += [
+    "fgd_retina_rx101_64x4d_distill_retina_r50_fpn_2x_coco",
+    "fgd_cascade_mask_rcnn_rx101_32x4d_distill_mask_rcnn_r50_fpn_2x_coco",
+    "fgd_reppoints_rx101_64x4d_distill_reppoints_r50_fpn_2x_coco", "fgd_fcos_r101_distill_fcos_r50_2x_coco",
+    "fgd_gfl_r101_distill_gfl_r50_fpn_1x_coco", "fgd_solo_r101_ms_distill_solo_r50_coco",
+]  # fmt: skip
 no_gpu = pytest.mark.skipif(paddle.is_compiled_with_cuda(), reason="this Paddle may find a GPU")
 
 
@@ -83,12 +92,22 @@ def test_every_published_slim_file_stands_in_the_table_of_recipes():
     rows = re.findall(r"^\| `(\S+)` \| `(\S+)`(?: \([^|]*\))? \| (`\S+` \([^|]*\)) \|", docs, flags=re.MULTILINE)
     rows = {(recipe, student, tuple(re.findall(r"`(\S+)`", teachers))) for recipe, student, teachers in rows}
     expected = set()
-    for slim in {published.slim for published in RECIPES.values()} - {None}:
+    for slim in {published.slim for name, published in RECIPES.items() if not name.startswith("fgd_")} - {None}:
         files = [ROOT / "configs" / name for name in (STUDENTS[slim], slim)]
         urls = [spec.weights for spec in load_recipe(*map(str, files)).teachers.values()]
         linked = r"(?:https://paddledet\.bj\.bcebos\.com/models|pretrained)/(\w+)\.pdparams"
         teachers = tuple(re.fullmatch(linked, url)[1] for url in urls)
         expected.add((files[1].stem, STUDENTS[slim].removesuffix(".yml"), teachers))
+    assert rows == expected
+
+
+def test_the_recipes_of_fgds_authors_stand_in_a_table_of_their_own():
+    docs = (ROOT / "docs/methods.md").read_text(encoding="utf-8")
+    rows = set(re.findall(r"^\| `(fgd_\S+)` \| `(\S+)` \| `(\S+)` \|", docs, flags=re.MULTILINE))
+    expected = set()
+    for name, student in OF_FGD.items():
+        text = (ROOT / f"configs/slim/distill/fgd_{name}.yml").read_text(encoding="utf-8")
+        expected.add((f"fgd_{name}", student, re.search(r"mmdet/mmdet_(\S+)\.yml\]", text)[1]))
     assert rows == expected
 
 
@@ -100,6 +119,7 @@ def test_student_and_teacher_match_on_every_level(name, monkeypatch):
     files = [os.path.join(ROOT, "configs", path) for path in (published.student, published.slim)]
     # Depth is time and nothing else: channels and levels do not depend on it.
     shallow = ["depth_mult=0.33", "teacher.depth_mult=0.33"] if "ppyoloe" in name else []
+    shallow += ["teacher.ResNet.depth=50"] if name.startswith("fgd_") else []
     loaded = load_recipe(*files, shallow)
     student = build_detector(loaded.student)
     teachers = {name: build_detector(spec.config) for name, spec in loaded.teachers.items()}
