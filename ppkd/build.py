@@ -118,6 +118,8 @@ def _load_teacher(name, teacher, spec, model):
             f"nothing. Give them with {how}"
         )
     logger().info("%s: %s", _called(name), load_teacher(teacher, spec.weights, needed_parts(model, name), spec.config))
+    if getattr(teacher, "notice", None):
+        logger().info("%s: %s", _called(name), teacher.notice)
 
 
 def needed_parts(model, name):
@@ -144,5 +146,6 @@ def _describe(model):
 
 
 def _strength(term):
-    target = term.spec.magnitude
-    return f"weight {term.weight(0):g}" if target is None else f"brought to {target.text}"
+    target, every = term.spec.magnitude, term.spec.every
+    strength = f"weight {term.weight(0):g}" if target is None else f"brought to {target.text}"
+    return strength + (f", one batch in {every}" if every > 1 else "")

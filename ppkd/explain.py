@@ -16,7 +16,7 @@ from ppkd.recipe.hand_over import KEYS as HAND_OVER_KEYS
 from ppkd.recipe.keys import METHOD_KEYS, RUN_KEYS
 from ppkd.recipe.method import SECTIONS, TERMS
 from ppkd.recipe.parting import KEYS as PARTING_KEYS
-from ppkd.recipe.plan import SCHEDULE_KEYS
+from ppkd.recipe.plan import SCHEDULE_KEYS, TEACHER
 from ppkd.recipe.recipe import parse_overrides
 from ppkd.terminal.table import text_table
 
@@ -41,7 +41,7 @@ def explained(recipe, overrides, folder):
     model = wrap(recipe, steps, student, teachers)
     block = _complete(plan_block(steps))
     top, who = _top(recipe, overrides, folder)
-    top["distill"] = _engine(recipe, folder) | block
+    top["distill"] = _engine(recipe, folder, parse_overrides(overrides)) | block
     who |= {f"distill.{path}": source for path, source in _origins(recipe.method, block).items()}
     lines = [f"# {line}" for line in _heading(recipe, overrides)]
     lines += ["", *_lines(top, who, _default(recipe.method))]
@@ -74,7 +74,8 @@ def _top(recipe, overrides, folder):
     given = parse_overrides(overrides)
     run = merge(clone(slim.run), {k: v for k, v in given.items() if k in RUN_KEYS})
     section, _ = SECTIONS.get(recipe.method.name, (None, ()))
-    of_teacher = {k: v for k, v in (given.get("teacher") or {}).items() if k not in RUN_KEYS}
+    named = TEACHER in (recipe.method.options.get("teachers") or {})
+    of_teacher = {} if named else {k: v for k, v in (given.get("teacher") or {}).items() if k not in RUN_KEYS}
     teacher = merge({k: clone(v) for k, v in slim.of_teacher.items() if k != section}, of_teacher)
     top = {BASE_KEY: [_relative(base, folder) for base in _teacher_files(path)]} if slim.bases else {}
     top |= {"slim": "Distill", **teacher, **run}
@@ -94,7 +95,7 @@ def _teacher_files(path):
     return found
 
 
-def _engine(recipe, folder):
+def _engine(recipe, folder, given):
     """What of ``distill:`` is neither term nor schedule."""
     options, block = recipe.method.options, {}
     if options.get("upstream_merge"):
@@ -103,8 +104,11 @@ def _engine(recipe, folder):
         block["plugins"] = [_relative(path, folder) for path in options["plugins"]]
     if options.get("teachers"):
         block["teachers"] = clone(options["teachers"])
+        if TEACHER in block["teachers"]:
+            merge(block["teachers"][TEACHER], given.get("teacher") or {})
         for entry in block["teachers"].values():
-            entry["config"] = _relative(entry["config"], folder)
+            if "config" in entry:
+                entry["config"] = _relative(entry["config"], folder)
     return block
 
 

@@ -11,12 +11,13 @@ from ppkd.detectors.rtmdet import RTMDet
 from ppkd.detectors.solo import SOLO
 from ppkd.detectors.solov2 import SOLOv2
 from ppkd.detectors.tood import TOOD
+from ppkd.detectors.vit import ViT
 from ppkd.detectors.yolov3 import YOLOv3
 from ppkd.detectors.yolox import YOLOX
 
 __all__ = ["ANCHORS", "TARGETS", "Detector", "Level", "Tap", "detector_for"]
 
-_ADAPTERS = (FCOS, GFL, PicoDet, PPYOLOE, RCNN, RepPoints, RetinaNet, RTMDet, SOLO, SOLOv2, TOOD, YOLOv3, YOLOX)
+_ADAPTERS = (FCOS, GFL, PicoDet, PPYOLOE, RCNN, RepPoints, RetinaNet, RTMDet, SOLO, SOLOv2, TOOD, ViT, YOLOv3, YOLOX)
 
 
 def detector_for(model):

@@ -41,9 +41,9 @@ class Clock:
     batch: int = 0
     batches: int = 1
 
-    def since(self, epoch):
-        """Batches that have passed since the beginning of `epoch`."""
-        return (self.epoch - epoch) * self.batches + self.batch
+    def since(self, epoch, every=1):
+        """Batches that have passed since the beginning of `epoch`, of each epoch those numbered 0, `every`, ..."""
+        return (self.epoch - epoch) * -(-self.batches // every) + -(-self.batch // every)
 
 
 class Context:

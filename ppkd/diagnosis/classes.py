@@ -28,6 +28,8 @@ def check_classes(subject, findings):
         text = f"the student has {count} classes, the data set {len(ours)}: the others will never be seen"
         findings.add("unused-classes", text, count=len(ours))
     for teacher in subject.teachers:
+        if not teacher.spec.detects:
+            continue
         theirs, where = _of_teacher(teacher)
         known["teachers"][teacher.name] = {"number": teacher.classes, "names": theirs, "file": where}
         if teacher.classes != count:
@@ -51,6 +53,8 @@ def judge_names(known, scores, subject, findings):
     """
     ours = known["student"]["names"]
     for teacher in subject.teachers:
+        if not teacher.spec.detects:
+            continue
         theirs, file = known["teachers"][teacher.name]["names"], known["teachers"][teacher.name]["file"]
         if not ours or not theirs or _plain(ours) == _plain(theirs) or teacher.classes != subject.classes:
             continue

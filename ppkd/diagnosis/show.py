@@ -13,6 +13,10 @@ from ppkd.terminal.text import printable
 _WIDTH = 110
 
 
+# Above such a share of a step, what would make the teacher cheaper is said.
+_DEAR = 0.3
+
+
 def as_text(examination, recipe):
     """The report, no line break at the end."""
     results = examination.results
@@ -156,4 +160,13 @@ def _cost(results):
         rows.append((label, f"{cost[name]['step_seconds']:.2f}", "-" if memory is None else f"{memory:.2f}", run))
     epochs = f"{cost['epochs']} epochs of {cost['batches_per_epoch']} batches, {cost['epochs_distilled']} with teacher"
     told = f"{epochs}, on one {cost['device'].partition(':')[0]}; loading a batch takes {cost['loading_seconds']:.2f} s"
-    return text_table(rows) + f"\n{told}; evaluation and saving not counted"
+    return text_table(rows) + f"\n{told}; evaluation and saving not counted" + _of_teachers(cost)
+
+
+def _of_teachers(cost):
+    seconds, step = cost.get("teacher_seconds"), cost["distilled"]["step_seconds"]
+    if not seconds:
+        return ""
+    share = min(seconds / step, 1)
+    less = "; `every: k` on its terms or an input_scale below 1 would make it less" if share > _DEAR else ""
+    return f"\nthe teacher takes {seconds:.2f} s of a step, {share:.0%}{less}"

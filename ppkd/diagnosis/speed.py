@@ -25,7 +25,8 @@ def measure_speed(subject, loader, batches, findings):
         findings: `findings.Findings`.
 
     Returns:
-        Plain values: seconds a step and memory of ``plain`` and ``distilled`` steps, and ``run_seconds`` of each.
+        Plain values: seconds a step and memory of ``plain`` and ``distilled`` steps, and ``run_seconds`` of each;
+        ``teacher_seconds``, those of the teachers in the last distilled step.
     """
     model, config = subject.model, subject.recipe.student
     batches, loading = batches
@@ -34,6 +35,7 @@ def measure_speed(subject, loader, batches, findings):
     found = {}
     model.train()
     for name, layer in (("plain", model.student), ("distilled", model)):
+        model.timed = name == "distilled"
         seconds, memory, loss = _steps(layer, optimizer, batches)
         found[name] = {"step_seconds": seconds, "memory_gb": None if memory is None else memory / 1e9}
         if not math.isfinite(loss):
@@ -43,7 +45,9 @@ def measure_speed(subject, loader, batches, findings):
     active = sum(any(term.weight(epoch) for term in model.terms) for epoch in range(epochs))
     plain, distilled = (_with_loading(found[name]["step_seconds"], loading, workers) for name in found)
     _propose_batch(found, int(config["TrainReader"].get("batch_size") or 1), memory, findings)
+    model.timed = False
     found |= {
+        "teacher_seconds": model.teacher_seconds,
         "loading_seconds": loading,
         "batches_per_epoch": len(loader),
         "epochs": epochs,
@@ -51,7 +55,9 @@ def measure_speed(subject, loader, batches, findings):
         "device": paddle.get_device(),
     }
     found["plain"]["run_seconds"] = len(loader) * epochs * plain
-    found["distilled"]["run_seconds"] = len(loader) * (active * distilled + (epochs - active) * plain)
+    every = {term.spec.every for term in model.terms}
+    taught = sum(any(batch % each == 0 for each in every) for batch in range(len(loader)))
+    found["distilled"]["run_seconds"] = active * taught * (distilled - plain) + epochs * len(loader) * plain
     if loading / max(workers, 1) > found["plain"]["step_seconds"]:
         text = f"loading a batch takes {loading:.2f} s by one process ({workers} workers), a plain step "
         findings.add("loading-slow", text + f"{found['plain']['step_seconds']:.2f} s")

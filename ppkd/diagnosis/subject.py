@@ -112,7 +112,9 @@ def build(recipe, findings):
 
 def _teacher(name, spec):
     teacher = Teacher(name, spec, build_teacher(spec), classes=spec.config.get("num_classes"))
-    if spec.weights is None:
+    if spec.weights is not None and not spec.detects:
+        teacher.match = load_into(teacher.model, spec.weights, "teacher weights")
+    if spec.weights is None or not spec.detects:
         return teacher
     teacher.match = load_into(teacher.model, spec.weights, "teacher weights")
     if teacher.match.complete:
@@ -168,7 +170,7 @@ def _check_teacher(teacher, subject, findings):
     lacking = [n for n in (*teacher.match.missing, *teacher.match.unfit) if n.split(".")[0] in needed]
     if lacking:
         findings.add("teacher-weights", f"{teacher.called}: what its terms run on is not in the file: {teacher.match}")
-    elif teacher.whole is None:
+    elif teacher.whole is None and teacher.spec.detects:
         findings.add("teacher-head", f"{teacher.called} has no trained head, so its AP cannot be told: {teacher.match}")
 
 

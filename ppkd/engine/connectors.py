@@ -220,6 +220,7 @@ def _normalise(x):
 CONNECTORS = {
     "none": Identity,
     "align": Align,
+    "linear": partial(Align, always=True),
     "standardise": partial(Normed, norm=batch_standardise),
     "align_standardise": partial(Normed, norm=batch_standardise, align=True),
     "normalise": partial(Normed, norm=_normalise),

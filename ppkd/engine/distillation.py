@@ -100,7 +100,7 @@ class Distillation(nn.Layer):
         """
         lines, ages = {}, {}
         for term, _, values in compared:
-            name, age = self._line_of[term.label], clock.since(term.spec.schedule.start)
+            name, age = self._line_of[term.label], term.age(clock)
             magnitude = self._magnitude(name)
             if watched or (magnitude is not None and magnitude.due(age)):
                 value, sources = lines.get(name, (0.0, []))
@@ -137,13 +137,13 @@ class Distillation(nn.Layer):
             magnitude = self._magnitude(name)
             if magnitude is None or name in factors:
                 continue
-            if magnitude.target.gradient or magnitude.frozen(clock.since(term.spec.schedule.start)):
+            if magnitude.target.gradient or magnitude.frozen(term.age(clock)):
                 factors[name] = magnitude.factor()
             else:
                 sums[name] = sums.get(name, 0.0) + sum(value.detach() for value in values.values())
         factors |= {name: self._magnitude(name)(value, own) for name, value in sums.items()}
         return [
-            (term, factors[name] * term.share(clock.epoch), values)
+            (term, factors[name] * term.share(clock.epoch) * term.outweighs(clock.batches), values)
             if (name := self._line_of[term.label]) in factors
             else (term, weight, values)
             for term, weight, values in compared

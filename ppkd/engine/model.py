@@ -132,7 +132,7 @@ class DistillModel(nn.Layer):
     @property
     def strength(self):
         """The highest factor that schedules put on a term in this epoch; 0 if none is on."""
-        return max((term.spec.schedule.factor(self.epoch) for term, _ in self.active_terms()), default=0.0)
+        return max((term.spec.schedule.factor(self.epoch) for term, _ in self._on()), default=0.0)
 
     def part(self, losses):
         """What the terms added to ``loss``, or None if none is on.
@@ -155,14 +155,22 @@ class DistillModel(nn.Layer):
         flat = {f"{name}.{what}": x for name, pair in pulls.items() for what, x in zip(("share", "cosine"), pair)}
         return {name: float(x) if math.isfinite(float(x)) else None for name, x in flat.items()}
 
-    def active_terms(self):
+    def _on(self):
         """Terms whose weight is not zero in this epoch, with their weights."""
         terms = [term for term in self.terms if not self.distillation.over(term, self.epoch)]
         weighted = [(term, term.weight(self.epoch)) for term in terms]
         return [(term, weight) for term, weight in weighted if weight]
 
+    @property
+    def _now(self):
+        return Clock(self.epoch, self.batch, self.batches)
+
+    def active_terms(self):
+        """Terms that are computed in this batch, with their weights in it."""
+        return [(term, weight * term.outweighs(self.batches)) for term, weight in self._on() if term.due(self._now)]
+
     def idle(self):
-        """Parameters of the terms whose weight is zero in this epoch: no step reaches them, on whatever rank."""
+        """Parameters of the terms that are not computed in this batch: it reaches them on no rank."""
         active = {id(term) for term, _ in self.active_terms()}
         return [p for term in self.terms if id(term) not in active for p in term.parameters()]
 
@@ -212,7 +220,7 @@ class DistillModel(nn.Layer):
         ):
             losses = dict(self.student(batch))
         targets = (self._student.assigned(student) or given) if assigned else None
-        context = Context(for_teacher, targets, Clock(self.epoch, self.batch, self.batches))
+        context = Context(for_teacher, targets, self._now)
         compared = [(term, weight, term.compare(student, recorded[term.teacher], context)) for term, weight in active]
         recorded.clear()  # the graph holds what it needs of the teachers' maps
         return self._added(losses, compared, student, context.clock)

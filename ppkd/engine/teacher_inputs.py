@@ -4,6 +4,7 @@ import paddle.nn.functional as F
 
 from ppkd.bridge.ground_truth import FRAME
 from ppkd.bridge.normalisation import translation
+from ppkd.recipe.foreign import multiple_of
 
 # Sides of images are kept a multiple of this many pixels, or a neck's maps of neighbouring levels do not fit.
 _MULTIPLE = 32
@@ -14,19 +15,22 @@ class Resized:
 
     Args:
         scale: factor on height and width.
+        multiple: of pixels, that both come to.
     """
 
-    def __init__(self, scale):
-        self._scale = scale
+    def __init__(self, scale, multiple=_MULTIPLE):
+        self._scale, self._multiple = scale, multiple
 
     def __call__(self, batch):
-        """The batch with its images and ``im_shape`` resized; a new dict.
+        """The batch with its images and ``im_shape`` resized; a new dict, or itself if its images are of that size.
 
         Args:
             batch: ``image`` (N, 3, H, W) and ``im_shape`` (N, 2).
         """
-        sides = batch["image"].shape[2:]
-        size = [max(round(side * self._scale / _MULTIPLE), 1) * _MULTIPLE for side in sides]
+        sides, multiple = list(batch["image"].shape[2:]), self._multiple
+        size = [max(round(side * self._scale / multiple), 1) * multiple for side in sides]
+        if size == sides:
+            return batch
         image = F.interpolate(batch["image"], size=size, mode="bilinear", align_corners=False)
         sizes = {key: batch[key].astype("float32") * self._scale for key in ("im_shape", FRAME) if key in batch}
         return {**batch, "image": image, **sizes}
@@ -60,6 +64,8 @@ def view_for(student, teacher):
         views.append(translate)
         notes.append("its images are normalised otherwise than the student's; it gets them in its own way")
     if teacher.input_scale != 1:
-        views.append(Resized(teacher.input_scale))
         notes.append(f"it gets the student's images {teacher.input_scale:g} times as large")
+    patch = multiple_of(teacher.config)
+    if patch or teacher.input_scale != 1:
+        views.append(Resized(teacher.input_scale, patch or _MULTIPLE))
     return (Chained(views) if views else None), notes

@@ -108,8 +108,23 @@ class Term(nn.Layer):
         return [level.tap for pair in self.pairs for level in pair[side]]
 
     def weight(self, epoch):
-        """The factor on the loss in `epoch`; 0 means that the term is not computed at all."""
+        """The factor on the loss in `epoch`; 0 means that the term is not computed at all.
+
+        Of a term that is computed in some batches only it is that on its mean over all (see `outweighs`).
+        """
         return self.spec.weight * self._factor * self.spec.schedule.factor(epoch)
+
+    def due(self, clock):
+        """Whether the term is computed in the batch that a `context.Clock` tells."""
+        return clock.batch % self.spec.every == 0
+
+    def outweighs(self, batches):
+        """What its weight is multiplied by where it is due, so that the mean over an epoch's `batches` is the same."""
+        return batches / -(-batches // self.spec.every)
+
+    def age(self, clock):
+        """How many batches it has been computed in before the one that `clock` tells."""
+        return clock.since(self.spec.schedule.start, self.spec.every)
 
     def share(self, epoch):
         """`weight` of a term that a `magnitude.Magnitude` brings to size: without the spec's own weight."""
@@ -169,7 +184,7 @@ class Term(nn.Layer):
         Returns:
             Dict from the part's name (``""`` for a loss of one part) to a scalar, before `weight`.
         """
-        inputs = self.connected(student, teacher, context.clock.since(self.spec.schedule.start))
+        inputs = self.connected(student, teacher, self.age(context.clock))
         return self._compared(*inputs, context.pick(self._from_batch))
 
     @full_precision

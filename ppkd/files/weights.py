@@ -75,8 +75,10 @@ def load_into(model, weights, what, config=None):
     state = {k: v for k, v in read_weights(path).items() if hasattr(v, "shape")}
     own = model.state_dict()
     try:
+        if hasattr(model, "own_names"):  # a model that is published under other names
+            state = model.own_names(state)
         chosen = match_state_dict(own, state)
-    except ValueError as error:
+    except (UserError, ValueError) as error:
         raise UserError(f"{what}: {path}: {error}") from error
     unfit = [
         f"{k}: {list(state[k].shape)}, model {list(v.shape)}"

@@ -11,6 +11,7 @@ is refused when the run is built where the student has fewer.
 
 from .bckd import BCKDClassLoss, BCKDLoss
 from .channel_matching import PartialL2Loss
+from .cosine import CosineLoss
 from .crosskd import CrossKDBoxLoss, CrossKDClassLoss, CrossKDGIoULoss
 from .cwd import CWDLoss
 from .dist import DISTLoss
@@ -29,6 +30,7 @@ from .yolov3 import YOLOv3Loss
 LOSSES = {
     "bckd": BCKDLoss,
     "bckd_cls": BCKDClassLoss,
+    "cosine": CosineLoss,
     "crosskd_box": CrossKDBoxLoss,
     "crosskd_cls": CrossKDClassLoss,
     "crosskd_giou": CrossKDGIoULoss,
@@ -53,6 +55,7 @@ __all__ = [
     "BCKDClassLoss",
     "BCKDLoss",
     "CWDLoss",
+    "CosineLoss",
     "CrossKDBoxLoss",
     "CrossKDClassLoss",
     "CrossKDGIoULoss",

@@ -16,7 +16,7 @@ from ppkd.recipe.targets import STEPS, Target
 
 TERM_KEYS = (
     "student", "teacher", "student_connector", "teacher_connector", "loss", "weight", "magnitude", "magnitude_steps",
-    "from", "max_levels", "trained", *SCHEDULE_KEYS,
+    "from", "max_levels", "trained", "every", *SCHEDULE_KEYS,
 )  # fmt: skip
 _NAME = re.compile(r"^[A-Za-z_]\w*$")
 
@@ -88,6 +88,7 @@ def _term(name, keys, method, where, hint):
         teachers=_names(keys.get("from"), f"{where}.from"),
         max_levels=_count(keys.get("max_levels"), f"{where}.max_levels"),
         trained=_flag(keys.get("trained", True), f"{where}.trained"),
+        every=_count(keys.get("every", 1), f"{where}.every"),
         **connectors,
     )
 
@@ -193,6 +194,8 @@ def term_block(spec):
         keys["max_levels"] = spec.max_levels
     if not spec.trained:
         keys["trained"] = False
+    if spec.every != 1:
+        keys["every"] = spec.every
     return keys | schedule_keys(spec.schedule)
 
 

@@ -31,6 +31,7 @@ class TermSpec:
         teachers: names of the teachers that it takes; None for each of them.
         max_levels: use only the first so many levels of the student.
         trained: whether connectors and the loss's own parameters learn; only PaddleDetection's numerics say no.
+        every: it is computed in each epoch's batches 0, `every`, 2 * `every`, ..., and weighs the more.
     """
 
     name: str
@@ -45,6 +46,7 @@ class TermSpec:
     teachers: tuple | None = None
     max_levels: int | None = None
     trained: bool = True
+    every: int = 1
 
 
 @dataclass

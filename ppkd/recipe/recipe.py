@@ -16,7 +16,7 @@ from ppkd.files.yaml_io import clone, merge, parse_value, read_with_bases
 from ppkd.recipe.keys import METHOD_KEYS, RUN_KEYS, check_top_level
 from ppkd.recipe.method import MethodSpec, complete, origins, read_method
 from ppkd.recipe.settings import settle, settle_method, take
-from ppkd.recipe.teachers import check_fields, read_teachers, resolve_paths
+from ppkd.recipe.teachers import check_fields, name_the_teacher, read_teachers, resolve_paths
 
 _SECTIONS = ("TrainReader", "EvalReader", "TestReader", "TrainDataset", "EvalDataset", "TestDataset", "LearningRate",
              "OptimizerBuilder")  # fmt: skip
@@ -175,6 +175,7 @@ def _read_slim(path):
     """
     own, layers = read_with_bases(path)
     for file, values in layers:  # `own` is the last of them
+        name_the_teacher(values, file)
         resolve_paths(values, file)
     base, _ = _merged(layers[:-1])
     inherited = {k: base.pop(k) for k in list(base) if k in METHOD_KEYS}

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 from ppkd.errors import UserError, nearest
 from ppkd.files.yaml_io import Tagged, clone, merge, path_of_base, read_with_bases
+from ppkd.recipe.foreign import KINDS, detects, foreign_config
 from ppkd.recipe.keys import RUN_KEYS, check_top_level, is_number
 from ppkd.recipe.plan import TEACHER
 from ppkd.recipe.settings import settle, take
 
 # Keys of an entry of distill.teachers; all others are keys of that teacher's config.
-_OWN = ("config", "weight", "input_scale")
+_OWN = ("config", "weight", "input_scale", *KINDS)
 # What no teacher may be called: recipe.yml has these beside the teachers, and -o means the student by the first.
 RESERVED = ("student", "run", "distill", "versions")
 _NAME = re.compile(r"^[A-Za-z_]\w*$")
@@ -34,6 +35,33 @@ class TeacherSpec:
     file: str
     weight: float = 1.0
     input_scale: float = 1.0
+
+    @property
+    def detects(self):
+        """Whether it is a detector, with classes and an AP."""
+        return detects(self.config)
+
+
+def name_the_teacher(own, path):
+    """Let ``teacher:`` of a slim file be an entry of ``distill.teachers``, which it is short for.
+
+    Args:
+        own: the keys of that file; changed in place.
+        path: of the file.
+
+    Raises:
+        UserError: both are there, or it is no mapping.
+    """
+    if TEACHER not in own:
+        return
+    entry, block = own.pop(TEACHER), own.setdefault("distill", {})
+    teachers = block.setdefault("teachers", {}) if isinstance(block, dict) else None
+    if not isinstance(entry, dict) or not isinstance(teachers, dict) or TEACHER in teachers:
+        raise UserError(
+            f"{path}: {TEACHER} has to be a mapping such as {{{KINDS[0]}: NAME, pretrain_weights: FILE}}, and no other "
+            f"in distill.teachers of this name; found {entry!r}"
+        )
+    teachers[TEACHER] = entry
 
 
 def resolve_paths(own, path):
@@ -85,6 +113,8 @@ def read_teachers(bases, own, overrides, named, student, path):
         check_top_level(overrides, config, "-o teacher.*")
         check_fields(config, overrides, "-o teacher")
         found[TEACHER] = _spec(config, overrides, own | overrides, student, path)
+    elif not own and TEACHER in (named or {}):
+        named = {**named, TEACHER: _overridden(named[TEACHER], overrides)}
     elif not named:
         raise UserError(f"{path}: its _BASE_ describes no teacher: no `architecture` in it")
     elif own or overrides:
@@ -98,6 +128,10 @@ def read_teachers(bases, own, overrides, named, student, path):
     return found
 
 
+def _overridden(entry, overrides):
+    return merge(clone(entry), overrides) if isinstance(entry, dict) else entry
+
+
 def _named(name, entry, student, path, found):
     where = f"{path}: distill.teachers.{name}"
     if not isinstance(name, str) or not _NAME.match(name) or name in RESERVED:
@@ -106,8 +140,24 @@ def _named(name, entry, student, path, found):
         )
     if name in found:
         raise UserError(f"{where}: the teacher of _BASE_ has this name; give this one another")
+    config = _config_of(entry, where)
+    own = {k: v for k, v in entry.items() if k not in _OWN}
+    _check_keys(own, config, where)
+    # A detector's file names the weights that its training began with, which are no trained detector's.
+    config["pretrain_weights"] = None
+    numbers = {key: positive(entry.get(key, 1.0), f"{where}.{key}") for key in ("weight", "input_scale")}
+    return _spec(config, own, own, student, path, **numbers)
+
+
+def _config_of(entry, where):
+    """What an entry of ``distill.teachers`` says of the model, before the entry's own keys are merged into it."""
+    if isinstance(entry, dict) and any(kind in entry for kind in KINDS):
+        return foreign_config(entry, where)
     if not isinstance(entry, dict) or not isinstance(entry.get("config"), str):
-        raise UserError(f"{where} lacks config: the path of the teacher's config file, beside its pretrain_weights")
+        raise UserError(
+            f"{where} lacks config: the path of the teacher's config file, beside its pretrain_weights"
+            f" (or {' or '.join(KINDS)}, for a teacher that is no detector)"
+        )
     _, layers = read_with_bases(entry["config"])
     config = {}
     for _, values in layers:
@@ -116,12 +166,7 @@ def _named(name, entry, student, path, found):
         raise UserError(f"{where}.config: {entry['config']} is a slim file; give the teacher's own config")
     if "architecture" not in config:
         raise UserError(f"{where}.config: {entry['config']} describes no detector: no `architecture` in it")
-    own = {k: v for k, v in entry.items() if k not in _OWN}
-    _check_keys(own, config, where)
-    # A detector's file names the weights that its training began with, which are no trained detector's.
-    config["pretrain_weights"] = None
-    numbers = {key: positive(entry.get(key, 1.0), f"{where}.{key}") for key in ("weight", "input_scale")}
-    return _spec(config, own, own, student, path, **numbers)
+    return config
 
 
 def _check_keys(own, config, where):
@@ -140,7 +185,7 @@ def _check_keys(own, config, where):
 def _spec(config, values, own, student, path, **more):
     merge(config, values)
     settle(config, take(config, path))
-    if own.get("num_classes", "auto") == "auto":
+    if detects(config) and own.get("num_classes", "auto") == "auto":
         config["num_classes"] = student.get("num_classes", 80)
     weights = config.get("pretrain_weights")
     return TeacherSpec(config, None if weights is None else str(weights), path, **more)

@@ -131,7 +131,7 @@ def _subjects(runs):
     for run in runs:
         students["distilled" if run.distilled else "plain"].append(run)
         for name, spec in run.recipe.teachers.items():
-            if spec.weights:
+            if spec.weights and spec.detects:
                 teachers.setdefault(spec.weights, (name, run, spec))
     for role, found in (("teacher", teachers), *students.items()):
         if len(found) > _MOST[role]:

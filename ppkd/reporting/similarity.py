@@ -74,7 +74,7 @@ def _measure(material, best):
     """State of a student -> ``{level: CKA}``."""
     pair = Pair(best)
     name = next(iter(pair.specs))
-    source = _source(pair.model.teachers[name])
+    source = _source(pair.model.student)
     found = {_BEFORE: _alignment(pair, name, pair.model.student, best.config, _images(best))}
     for subject in material.of("plain") + material.of("distilled"):
         model = build_detector(subject.config)
@@ -85,7 +85,9 @@ def _measure(material, best):
 
 
 def _source(model):
-    return "neck[*]" if getattr(model, "neck", None) is not None else "backbone[*]"
+    """What of a model is compared: the maps that its head gets, or its tokens."""
+    known = detector_for(model).aliases()
+    return next(source for source in ("neck[*]", "tokens[*]", "backbone[*]") if source.partition("[")[0] in known)
 
 
 def _alignment(pair, name, student, config, ids):
