@@ -133,6 +133,13 @@ def test_a_config_without_sizes_is_told(tmp_path):
         load_recipe(str(tmp_path / "x.yml"), None, ["imgsz=320"])
 
 
+def test_a_size_moves_with_the_shape_that_mmdetections_resizing_keeps():
+    config = loaded("mmdet_gfl_r50_fpn_1x_coco", "imgsz=640").student
+    sizes = [[step[name]["target_size"] for step in config[reader]["sample_transforms"] if name in step]
+             for reader, name in (("TrainReader", "Resize"), ("EvalReader", "ResizeOfMMDet"))]  # fmt: skip
+    assert sizes == [[[384, 640]], [[384, 640]]]
+
+
 def test_the_settings_that_are_as_the_file_has_it_move_nothing():
     """All shipped detectors: their own length and size, given once more, change no key."""
     for name in by_name():
@@ -141,7 +148,8 @@ def test_the_settings_that_are_as_the_file_has_it_move_nothing():
         if "slim" in keys or "EvalReader" not in keys or "architecture" not in keys or "epoch" not in keys:
             continue
         plain = loaded(name).student
-        sizes = [step["Resize"]["target_size"] for step in plain["EvalReader"]["sample_transforms"] if "Resize" in step]
+        steps, names = plain["EvalReader"]["sample_transforms"], ("Resize", "ResizeOfMMDet")
+        sizes = [step[name]["target_size"] for step in steps for name in names if name in step]
         longest = max(sizes[-1])
         same = [f"epochs={plain['epoch']}", *([f"imgsz={longest}"] if longest % 32 == 0 else [])]
         assert loaded(name, *same).student == plain, name
