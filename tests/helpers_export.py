@@ -70,13 +70,14 @@ def infer(predictor, batch):
 
 
 def infer_onnx(path, batch):
-    """Outputs of onnxruntime for a batch, as arrays."""
+    """Outputs of onnxruntime for a batch: name -> array, in the order of the file."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return session.run(None, {i.name: batch[i.name].numpy() for i in session.get_inputs()})
+    found = session.run(None, {i.name: batch[i.name].numpy() for i in session.get_inputs()})
+    return dict(zip((output.name for output in session.get_outputs()), found))
 
 
 def by_class_and_score(outputs):

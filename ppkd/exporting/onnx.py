@@ -11,6 +11,7 @@ import paddle
 from ppkd.bridge.compat.onnx_nms import known_number_of_boxes
 from ppkd.bridge.compat.onnx_numbers import narrow_numbers
 from ppkd.errors import UserError
+from ppkd.exporting.onnx_names import name_outputs
 from ppkd.exporting.static import image_shape, write_static
 
 # The release that reads the graphs of this Paddle; each refuses the other's.
@@ -85,6 +86,7 @@ def write_onnx(model, recipe, target, opset):
         with known_number_of_boxes(model, image_shape(recipe.student)):
             folder = write_static(model, recipe, scratch, batch=1)
         convert(folder, target, opset)
+        name_outputs(target, model)
 
 
 def convert(folder, target, opset):

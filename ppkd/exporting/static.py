@@ -10,6 +10,7 @@ from ppkd.bridge.sizes import EXPORT_SIZE, check_sizes, fitting, follow_images
 from ppkd.bridge.workspace import scope
 from ppkd.errors import UserError, nearest
 from ppkd.files.write import filling
+from ppkd.terminal.log import hushed
 
 _SWITCHES = ("benchmark", "fuse_conv_bn", "nms", "post_process")
 # What an export may write; of a former one nothing of this stays beside the new files.
@@ -104,7 +105,7 @@ def write_static(model, recipe, folder, batch=None):
         shape = image_shape(recipe.student)
         size = None if shape is None or -1 in shape else shape[1:]
         follow_images(model, size)
-        with paddle.jit.api.sot_mode_guard(False), _batch_of(batch), fitting(size, EXPORT_SIZE):
+        with paddle.jit.api.sot_mode_guard(False), _batch_of(batch), fitting(size, EXPORT_SIZE), hushed():
             Trainer(config, "test").export(folder)
     return os.path.join(folder, recipe.name)
 

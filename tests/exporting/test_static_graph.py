@@ -128,7 +128,7 @@ def test_without_the_cure_paddle2onnx_mixes_up_the_classes_of_gfl(recipe, tmp_pa
     expected = by_class_and_score(dynamic_outputs(model, batch))[0]
     with mock.patch("ppkd.exporting.onnx.known_number_of_boxes", lambda *args: contextlib.nullcontext()):
         write_onnx(model, loaded, str(tmp_path / "model.onnx"), 16)
-    found = by_class_and_score(infer_onnx(tmp_path / "model.onnx", batch))[0]
+    found = by_class_and_score(list(infer_onnx(tmp_path / "model.onnx", batch).values()))[0]
     assert found.shape != expected.shape or np.abs(found - expected).max() > 1
 
 
