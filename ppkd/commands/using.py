@@ -15,7 +15,7 @@ def evaluate(args):
     """``tools/eval.py``: evaluate the detector of ``-c`` with the weights of ``-o weights=``."""
     recipe = load_recipe(args.config, None, args.opt)
     start_device(recipe.student)
-    config = recipe.student | {"classwise": False, "save_prediction_only": args.save_prediction_only}
+    config = recipe.student | {"save_prediction_only": args.save_prediction_only}
     check_writable("--output_eval", args.output_eval)
     check_writable("--json", args.json and os.path.dirname(args.json))
     from ppkd.bridge.class_names import tell_difference
@@ -42,7 +42,8 @@ def evaluate(args):
         restore_ids(args.output_eval, dataset.original_ids)
     for classes in found if args.classwise else ():
         print(f"\n{classes.kind}, AP by class\n{classes.table()}\n", flush=True)
-        logger().info("curves of precision and recall: %s", classes.draw(args.output_eval or "."))
+        if args.output_eval:
+            logger().info("curves of precision and recall: %s", classes.draw(args.output_eval))
     logger().info(summary(results))
     if args.json:
         by_class = {"classes": {each.kind: each.rows for each in found}} if args.classwise else {}

@@ -67,6 +67,7 @@ def evaluate(model, table, output_dir=None, bad=None, shared=False):
         config["model"], config["output_eval"] = model, folder
         # ppdet's trainer would make an average of its own, as large as the model, and weights of a lower type.
         config["use_ema"] = config["amp"] = False
+        config["classwise"] = False  # it would draw curves into the current folder; `classwise` has them
         count_parameters(model, config)
         parts = parts_of_readers() if shared else contextlib.nullcontext()
         with parts, checked_readers(), missing_images() as missing, hushed():

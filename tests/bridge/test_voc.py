@@ -7,11 +7,13 @@ import pytest
 from ppkd.bridge.annotations import Found
 from ppkd.bridge.datasets import judge, open_dataset
 from ppkd.bridge.voc import is_voc
-from ppkd.bridge.workspace import scope
+from ppkd.bridge.workspace import build_detector, scope
 from ppkd.diagnosis.data import scan_data, verdict
 from ppkd.errors import UserError
 from ppkd.files.yaml_io import Tagged
 from ppkd.recipe.recipe import load_recipe
+from ppkd.training.classwise import watched_classes
+from ppkd.training.evaluation import evaluate
 from tests.conftest import CONFIGS
 from tests.helpers_tools import write
 
@@ -49,6 +51,17 @@ def config(tmp_path):
 def opened(config):
     with scope(config):
         return open_dataset("TrainDataset", config)
+
+
+def test_classwise_leaves_no_curves_in_the_current_folder(config, tmp_path, monkeypatch):
+    config["RetinaHead"]["nms"]["score_threshold"] = 0.0
+    config |= {"classwise": True, "EvalDataset": config["TrainDataset"], "map_type": "11point"}
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with scope(config) as table, watched_classes() as found:
+        evaluate(build_detector(config), table)
+    assert [row["objects"] for row in found[0].rows] == [4, 4, 4] and len(found[0].curves[0][0])
+    assert list((tmp_path / "here").iterdir()) == []
 
 
 def test_a_sound_set(config):

@@ -31,6 +31,15 @@ def test_ppdet_makes_no_average_and_no_lower_weights_of_its_own(what, recipe, mo
             assert not infer(model, table, images, 0.5, str(tmp_path / "drawn"))
 
 
+def test_classwise_leaves_no_curves_in_the_current_folder(recipe, monkeypatch, tmp_path):
+    """As the configs of others have it, and as training evaluates; VOC's metric: tests/bridge/test_voc.py."""
+    loaded = recipe("fcos", distil=False, overrides=["classwise=true"])
+    monkeypatch.chdir(tmp_path)
+    with scope(loaded.student) as table:
+        evaluate(build_student(loaded), table)
+    assert list(tmp_path.iterdir()) == []
+
+
 STATS = ["AP", "AP50", "AP75", "APs", "APm", "APl"]
 MASKS = [f"mask_{name}" for name in STATS]
 
