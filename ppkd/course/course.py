@@ -13,6 +13,7 @@ from ppkd.course.follow import Follower
 from ppkd.course.methods import lines_of
 from ppkd.course.parts import detectors, parts, result_of
 from ppkd.errors import UserError
+from ppkd.files.json_io import read_json
 from ppkd.files.locate import find_weights
 from ppkd.files.regular import open_file
 from ppkd.files.write import write_text
@@ -99,7 +100,7 @@ def prepare(wishes):
     written, why = files.write_files(folder, data, *what)
     if written:
         logger().info("method: %s", why)
-        logger().info("written to %s: %s; edit them before they are used", folder, ", ".join(written))
+        logger().info("written to %s, and yours to edit: %s", folder, ", ".join(written))
     steps = max(1, data.train // chosen.batch)
     found = parts(folder, trained, steps, chosen, wishes.waive)
     return Course(folder, trained, found, state)
@@ -125,7 +126,7 @@ def run(course):
         seconds = follower.run(part, place)
         done[part.name] = {"seconds": round(seconds, 1), "of": _fingerprint(part)}
         _keep(course.folder, course.state)
-    results = {each.name: _read(result_of(course.folder, each)) for each in course.trained}
+    results = {each.name: read_json(result_of(course.folder, each)) for each in course.trained}
     times = ", ".join(f"{part.name} {duration(done[part.name]['seconds'])}" for part in course.parts)
     logger().info("time by part: %s; this time %s in all", times, duration(time.time() - begin))
     weights = next(each.weights for each in course.trained if each.name.startswith("taught"))
@@ -158,7 +159,7 @@ def _state(folder, wishes):
             first = ", ".join(sorted(there)[:3])
             raise UserError(f"--output {folder}: has other things in it ({first}); give a new folder")
         return {"given": given, "parts": {}}
-    state = _read(path)
+    state = read_json(path, "; remove it, or give another --output")
     if not isinstance(state, dict) or not all(isinstance(state.get(key), dict) for key in ("given", "parts")):
         raise UserError(f"{path}: is not what a course leaves; remove it, or give another --output")
     begun = state["parts"] or any(os.path.exists(os.path.join(folder, name)) for name in files.NAMES)
@@ -173,14 +174,6 @@ def _state(folder, wishes):
 
 def _keep(folder, state):
     write_text(os.path.join(folder, STATE), json.dumps(state, indent=1))
-
-
-def _read(path):
-    try:
-        with open_file(path, encoding="utf-8") as file:
-            return json.load(file)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
 
 
 def _is_done(part, done):

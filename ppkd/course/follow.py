@@ -17,6 +17,8 @@ _EVERY = 15
 # Seconds that a run has to save itself, of which the slowest step is most.
 _ENDING = 120
 _ERROR = "ppkd: error: "
+# Where the same command would only fail again.
+_HOW_ON = {"doctor": "The same command with --waive and these names goes on all the same"}
 
 
 class Follower:
@@ -32,6 +34,7 @@ class Follower:
         self._folder = folder
         self._left = {part.name: part.cost for part in parts if part.name not in done}
         self._spent = self._paid = 0.0
+        self._seen = 0.0, 0.0  # share of the running part, and the seconds after which it was first seen
 
     def run(self, part, place):
         """Run one and wait for it.
@@ -50,6 +53,7 @@ class Follower:
         _let_end(part)
         begin = shown = time.time()
         before = self._progress(part)
+        self._seen = before, 0.0
         with _sigterm_is_told():
             process = start(part.words, log, append=part.run is not None)
             try:
@@ -64,9 +68,8 @@ class Follower:
                     process.terminate()
                     process.wait()
         if process.returncode:
-            hint = "; --waive ID goes on all the same, in the same folder" if part.name == "doctor" else ""
-            why = f"{part.title} failed: {_why(log)} (log: {log}{hint})"
-            raise UserError(f"{why}. The same command goes on from here")
+            why = f"{part.title} failed: {_why(log)}"
+            raise UserError(f"{why} (log: {log}). {_HOW_ON.get(part.name, 'The same command goes on from here')}")
         if not os.path.exists(part.makes):
             raise UserError(f"{part.title} ended without {part.makes} (log: {log})")
         seconds = time.time() - begin
@@ -78,10 +81,13 @@ class Follower:
 
     def _tell(self, part, place, seconds, before):
         share, records = self._progress(part), _records(part)
+        if share != self._seen[0]:
+            self._seen = share, seconds
+        since = seconds - self._seen[1]  # of which no record says anything yet
         train = [record for record in records if record.get("kind") == "train"]
         where = f"epoch {train[-1]['epoch'] + 1}" if train else "at work"
-        left = f", {duration(train[-1]['seconds_left'])} left of it" if train else ""
-        now = (seconds, (share - before) * part.cost) if share > before else (0.0, 0.0)
+        left = f", {duration(max(0.0, train[-1]['seconds_left'] - since))} left of it" if train else ""
+        now = (seconds - since, (share - before) * part.cost) if share > before else (0.0, 0.0)
         logger().info("%s %s%s%s%s", place, where, _result(part), left, self._whole(*now, share * part.cost))
 
     def _whole(self, seconds=0.0, paid=0.0, done=0.0):

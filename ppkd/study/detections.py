@@ -13,8 +13,8 @@ from ppkd.bridge.class_names import tell_difference
 from ppkd.bridge.datasets import open_dataset
 from ppkd.bridge.workspace import build_detector, scope
 from ppkd.errors import UserError
+from ppkd.files.json_io import read_json
 from ppkd.files.locate import find_weights
-from ppkd.files.regular import open_file
 from ppkd.files.weights import load_exactly
 from ppkd.files.write import write_text
 from ppkd.files.yaml_io import clone
@@ -23,6 +23,7 @@ from ppkd.terminal.log import logger
 from ppkd.training.evaluation import check_reader, evaluate
 
 _FOLDER = "detections"
+_ANEW = "; remove it, and it will be computed anew"
 # Of the run, what decides which images are seen, and how.
 _OF_EVALUATION = ("EvalReader", "EvalDataset", "metric", "eval_size", "eval_height", "eval_width")
 # ppdet's result files, the main one of a detector first.
@@ -96,7 +97,7 @@ def detect(config, weights, folder, what, images=None):
         path = os.path.join(folder, _FOLDER, f"{key_of(config, weights, annotations)}.json")
         if os.path.exists(path):
             logger().info("%s: detections of these weights are there already (%s)", what, path)
-            return _detections(annotations, image_dir, ids, _read(path))
+            return _detections(annotations, image_dir, ids, read_json(path, _ANEW))
         logger().info("%s: detecting on %d images", what, len(ids))
         bad = BadImages(config, "validation")
         check_reader(config)
@@ -128,7 +129,7 @@ def run_detector(model, table, bad):
         for name, kind in _KINDS.items():
             path = os.path.join(scratch, name)
             if os.path.exists(path):
-                return kind, _read(path)
+                return kind, read_json(path)
     return "bbox", []  # ppdet writes no file where a detector found nothing at all
 
 
@@ -143,14 +144,6 @@ def key_of(config, weights, annotations):
         with open(path, "rb") as file:
             digest.update(hashlib.sha256(file.read()).digest())
     return digest.hexdigest()[:16]
-
-
-def _read(path):
-    try:
-        with open_file(path, encoding="utf-8") as file:
-            return json.load(file)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: damaged ({error}); remove it, and it will be computed anew") from None
 
 
 def _write(path, content):

@@ -296,6 +296,22 @@ def test_the_time_left_of_all_is_reckoned_by_the_trainings(tmp_path):
     assert follower._whole(100, share * 200, share * 200) == "; about 2:30 left of all"
 
 
+def test_without_news_the_time_left_does_not_grow(tmp_path, caplog, monkeypatch):
+    """An evaluation, or a long epoch: the same record is read again and again."""
+    monkeypatch.setattr(logger(), "propagate", True)
+    parts = [Part("a", "a", (), "", 200, str(tmp_path)), Part("b", "b", (), "", 50)]
+    follower = Follower(str(tmp_path), parts, [])
+    record = {"kind": "train", "epoch": 0, "step": 100, "lr": 0.1, "loss": 1.0}
+    record |= {"seconds_per_step": 1.0, "seconds_left": 100.0}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(record) + "\n")
+    for seconds in (100, 130, 240):
+        follower._tell(parts[0], "[1/2]", seconds, 0.0)
+    assert [text.partition(", ")[2] for text in dict.fromkeys(caplog.messages)] == [
+        "1:40 left of it; about 2:30 left of all", "1:10 left of it; about 2:30 left of all",
+        "0:00 left of it; about 2:30 left of all",
+    ]  # fmt: skip
+
+
 def test_shipped_and_own_files_are_named_so_that_they_are_found(wishes, commands, tmp_path):
     commands.course(wishes(student=str(CONFIGS / "ppyoloe_tiny.yml"), imgsz=64))
     text = (tmp_path / "out" / "student.yml").read_text()
