@@ -79,8 +79,10 @@ def doctor(args):
     check_writable("--json", args.json and (os.path.dirname(args.json) or "."))
     if args.data:
         return _doctor_data(args, recipe)
-    if errors := examined(args, recipe).findings.ids("error"):
-        raise UserError(f"doctor: do not start this run: {', '.join(errors)} (docs/doctor.md)")
+    findings = examined(args, recipe).findings
+    if errors := findings.ids("error"):
+        first = findings.of("error")[0].text
+        raise UserError(f"doctor: do not start this run: {', '.join(errors)}: {first} (docs/doctor.md)")
 
 
 def examined(args, recipe):

@@ -49,8 +49,8 @@ KINDS = {
     "accuracy-not-measured": Kind((WARNING,), "Evaluate the teacher with ppkd eval before the run."),
     "teacher-near-zero": Kind(
         (ERROR,),
-        "Evaluate it alone (ppkd eval with its own config): wrong weights, other classes, other data or an untrained "
-        "model.",
+        "Evaluate it alone (ppkd eval with its own config): wrong weights, other classes, other data, or too "
+        "short a training.",
     ),
     "teacher-not-better": Kind((WARNING,), "Take a better teacher; this one has little to tell."),
     "teacher-weak": Kind(
