@@ -1,8 +1,10 @@
 """How the students learned: AP over epochs, their own detection loss and the learning rate over steps."""
 
+from ppkd.errors import UserError
 from ppkd.methods import plan
+from ppkd.reporting.beginning import ap_before
 from ppkd.reporting.document import Gallery, Missing, Section
-from ppkd.reporting.plots import legend_below, line, plot
+from ppkd.reporting.plots import from_zero, legend_below, line, over, plot
 
 _AGAIN = "ppkd train ... --eval (log_iter sets how often losses are recorded, snapshot_epoch how often AP is)"
 
@@ -14,18 +16,20 @@ def section(material):
     evaluated = [s for s in students if any("AP" in r for r in s.run.of_kind("eval"))]
     trained = [s for s in students if s.run.of_kind("train")]
     if evaluated:
-        images.append(_ap(evaluated, material.teacher))
+        curves, unknown = _curves(evaluated, material)
+        images.append(_ap(curves, evaluated, material.teacher))
+        blocks += [Missing(f"AP before training: {error}.") for error in unknown]
     if trained:
         images += [_over_steps(trained, *what) for what in _LOSS_AND_RATE]
     if images:
-        blocks.append(Gallery(images))
+        blocks.insert(0, Gallery(images))
     for what, found in (("AP over epochs", evaluated), ("Losses over steps", trained)):
         lacking = [s.name for s in students if s not in found]
         if lacking:
             blocks.append(Missing(f"{what}: not recorded by {', '.join(lacking)}.", _AGAIN))
     lead = (
         "The detection loss is the student's own, without what distillation adds, so that the curves can be compared; "
-        "a value is the mean over a log interval."
+        "a value is the mean over a log interval. AP at epoch 0 is that of the weights which training began with."
     )
     return Section("Learning curves", lead, blocks)
 
@@ -57,21 +61,33 @@ _LOSS_AND_RATE = (
 )
 
 
-def _ap(students, teacher):
+def _curves(students, material):
+    """``({name: points of epoch and AP in percent}, why a first one is missing)``."""
+    curves, unknown = {}, []
+    for student in students:
+        points = [(r["epoch"], 100 * r["AP"]) for r in student.run.of_kind("eval") if "AP" in r]
+        try:
+            points.insert(0, (0, 100 * ap_before(student, material)))
+        except UserError as error:
+            unknown.append(f"{student.name}: {error}")
+        curves[student.name] = points
+    return curves, unknown
+
+
+def _ap(curves, students, teacher):
     def draw(axes):
         for student in students:
-            points = [(r["epoch"], 100 * r["AP"]) for r in student.run.of_kind("eval") if "AP" in r]
-            line(axes, *zip(*points), student.style, student.name)
+            line(axes, *zip(*curves[student.name]), student.style, student.name)
         if teacher is not None:
             colour, dashes, _ = teacher.style
             axes.axhline(100 * teacher.stats["AP"], color=colour, linestyle=dashes, label=teacher.name)
-        axes.set(title="AP on the validation set", xlabel="epoch", ylabel="AP (%)")
-        axes.set(ylim=(0, None), xlim=(0, None))
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set(title="AP on the validation set", ylabel="AP (%)")
+        over(axes, "epoch", max(points[-1][0] for points in curves.values()))
+        from_zero(axes)
         legend_below(axes, 2)
 
-    ends = [f"{s.name} {100 * s.run.of_kind('eval')[-1]['AP']:.1f}" for s in students]
-    return plot(draw, f"AP over epochs; at the end: {', '.join(ends)}.")
+    ends = [f"{name} from {points[0][1]:.1f} to {points[-1][1]:.1f}" for name, points in curves.items()]
+    return plot(draw, f"AP over epochs: {', '.join(ends)}.")
 
 
 def _over_steps(students, title, label, values):
@@ -80,8 +96,9 @@ def _over_steps(students, title, label, values):
     def draw(axes):
         for student in students:
             line(axes, *zip(*series[student.name]), student.style, student.name)
-        axes.set(title=title, xlabel="step", ylabel=label)
-        axes.set_ylim(bottom=0)
+        axes.set(title=title, ylabel=label)
+        over(axes, "step", max(points[-1][0] for points in series.values()))
+        from_zero(axes)
         legend_below(axes, 2)
 
     ends = [f"{name} {points[-1][1]:.3g}" for name, points in series.items()]

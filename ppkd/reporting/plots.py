@@ -88,6 +88,19 @@ def line(axes, x, y, style, label=None, dense=12):
     axes.plot(x, y, color=colour, linestyle=dashes, marker=marker, markevery=every, label=label)
 
 
+def over(axes, what, last):
+    """Let the axis along count epochs or steps, from 0 on."""
+    axes.set(xlabel=what, xlim=(0, 1.02 * max(last, 1)))
+    axes.xaxis.get_major_locator().set_params(integer=True)
+
+
+def from_zero(axes):
+    """Let the axis upwards have the 0 on it, and room above the highest line."""
+    low, high = axes.get_ylim()
+    low = min(0.0, low)
+    axes.set_ylim(low, high + 0.05 * (high - low))
+
+
 def legend_below(axes, columns=3):
     """The legend under the plot, where it hides nothing."""
     handles, labels = axes.get_legend_handles_labels()

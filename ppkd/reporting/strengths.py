@@ -2,7 +2,7 @@
 
 from ppkd.reporting.document import Gallery, Missing, Section, Table
 from ppkd.reporting.learning import detection_loss, term_names, terms_of
-from ppkd.reporting.plots import STYLES, legend_below, line, plot
+from ppkd.reporting.plots import STYLES, from_zero, legend_below, line, over, plot
 
 _COMMAND = "ppkd train -c STUDENT.yml --slim_config TEACHER.yml --eval"
 
@@ -57,8 +57,9 @@ def _one(title, lines):
     def draw(axes):
         for (label, points), style in zip(lines.items(), STYLES * len(lines)):
             line(axes, *zip(*points), style, label)
-        axes.set(title=title, xlabel="step", ylabel="loss, weighted")
-        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+        axes.set(title=title, ylabel="loss, weighted")
+        over(axes, "step", _last(lines))
+        from_zero(axes)
         if len(lines) > 1:
             legend_below(axes)
 
@@ -74,8 +75,9 @@ def _total(subject):
     def draw(axes):
         line(axes, *zip(*own), STYLES[1], "detection loss")
         line(axes, *zip(*summed), STYLES[0], "all terms")
-        axes.set(title="all terms beside the detection loss", xlabel="step", ylabel="loss")
-        axes.set_ylim(bottom=0)
+        axes.set(title="all terms beside the detection loss", ylabel="loss")
+        over(axes, "step", own[-1][0])
+        from_zero(axes)
         legend_below(axes)
 
     alt = f"The detection loss falls from {own[0][1]:.3g} to {own[-1][1]:.3g}, the sum of all terms goes from "
@@ -86,7 +88,7 @@ def gradients(run):
     """Plots over the epochs of each term's share of the gradient, its cosine, and how far each loss moves the weights;
     none where it was not recorded."""
     records, images = run.of_kind("gradients"), []
-    titles = {"share": "gradient, as a share of the detection loss's", "cosine": "cosine of the gradients",
+    titles = {"share": "gradient, by that of the detection loss", "cosine": "cosine of the gradients",
               "update": "update by each loss, in learning rates"}  # fmt: skip
     for what, title in titles.items():
         lines = {}
@@ -103,13 +105,17 @@ def _over_epochs(what, title, lines):
     def draw(axes):
         for (label, points), style in zip(lines.items(), STYLES * len(lines)):
             line(axes, *zip(*points), style, label)
-        axes.set(title=title, xlabel="epoch", ylabel=what)
+        axes.set(title=title, ylabel=what)
         axes.axhline(0, color="#666666", linewidth=0.8)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        over(axes, "epoch", _last(lines))
         legend_below(axes)
 
     ends = [f"{label} from {points[0][1]:.3g} to {points[-1][1]:.3g}" for label, points in lines.items()]
     return plot(draw, f"{title[0].upper()}{title[1:]} over epochs: {'; '.join(ends)}.", size=(4.1, 2.6))
+
+
+def _last(lines):
+    return max(points[-1][0] for points in lines.values())
 
 
 def _table(series):

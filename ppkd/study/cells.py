@@ -30,6 +30,8 @@ LEGEND = (
     ("wrong", "wrong: no such object there, or one found already"),
 )
 _POINT = 1 / 72  # inches
+# As little of a label may lie under another: its rim.
+_COVERED = 0.03
 
 
 def draw_cell(axes, image, sample, name, width):
@@ -62,13 +64,13 @@ def draw_cell(axes, image, sample, name, width):
         items += [("found", d, f"{d[4]} {d[5]:.2f}") for d, good in pairs if good]
         caption = f"{sum(found)} of {len(truth)} found" if truth else "no object"
         caption += f", {len(correct) - sum(correct)} wrong"
-    labels = []
+    labels, left = [], 0
     for kind, box, _ in items:
         draw_box(axes, kind, box)
     for kind, box, text in items[::-1]:
         if text:
-            _draw_label(axes, kind, box, text, unit, (image.width, image.height), labels)
-    return caption
+            left += not _draw_label(axes, kind, box, text, unit, (image.width, image.height), labels)
+    return caption + (f", {left} label{'s' * (left > 1)} left out" if left else "")
 
 
 def draw_box(axes, kind, box):
@@ -81,7 +83,8 @@ def draw_box(axes, kind, box):
 
 
 def _draw_label(axes, kind, box, text, unit, size, taken):
-    """Writes `text` at a corner of the box where it covers the fewest other labels."""
+    """Writes `text` at a corner of the box where it covers no other label; where there is none, it is left out, and
+    False is returned."""
     wide, tall = (0.56 * 6 * len(text) + 2) * unit, 7.4 * unit
     places = []
     for y in (box[1] - tall - unit, box[3] + unit, box[1] + unit, box[3] - tall - unit):
@@ -91,8 +94,11 @@ def _draw_label(axes, kind, box, text, unit, size, taken):
             places.append((x, y, x + wide, y + tall))
     # earlier places are better; min takes the first of equals
     place = min(places, key=lambda p: sum(iou(p, t) for t in taken))
+    if max((iou(place, other) for other in taken), default=0) > _COVERED:
+        return False
     taken.append(place)
     colour, _, _, ink = _BOXES[kind]
     plate = {"facecolor": colour, "edgecolor": "none", "alpha": 0.85, "pad": 0.7}
     x, y = place[0] + unit, place[1] + tall / 2
     axes.text(x, y, text, fontsize=6, color=ink, va="center", parse_math=False, bbox=plate)
+    return True

@@ -30,11 +30,14 @@ def draw_boxes(image, entries, names, threshold):
         colour = _COLOURS[places.get(entry["category_id"], 0) % len(_COLOURS)]
         corners = _corners(entry["bbox"])
         draw.line([*corners, corners[0]], fill=colour, width=thick, joint="curve")
+    labels = []
     for entry in reversed(shown):  # the best first: the others give way
         colour = _COLOURS[places.get(entry["category_id"], 0) % len(_COLOURS)]
         text = f"{names.get(entry['category_id'], entry['category_id'])} {entry['score']:.2f}"
         place = _place(draw.textbbox((0, 0), text, font=font), _corners(entry["bbox"]), image.size, taken)
         taken.append(place)
+        labels.append((place, colour, text))
+    for place, colour, text in reversed(labels):  # and where there is no room, the best lie on top
         draw.rectangle(place, fill=colour)
         draw.text((place[0] + 2, place[1] + 1), text, font=font, fill=ink(colour))
 

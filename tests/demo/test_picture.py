@@ -121,6 +121,18 @@ def test_labels_keep_apart():
     assert all(x1 >= 0 and y1 >= 0 and x2 <= 200 and y2 <= 200 for x1, y1, x2, y2 in taken)
 
 
+def test_labels_without_room_are_left_out_and_counted(grey):
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    boxes = [(22, 30, 80, 92, "disc", 0.9 - i / 100) for i in range(12)]
+    shown = sample(grey, plain=boxes)
+    axes = Figure().add_subplot()
+    caption = cells.draw_cell(axes, Image.open(shown["image"]), shown, "plain", 0.6)
+    assert caption.endswith(f", {12 - len(axes.texts)} labels left out") and 1 < len(axes.texts) < 12
+    assert axes.texts[0].get_text() == "disc 0.90", "the best have their labels"
+
+
 # ---- matching ----------------------------------------------------------------------------------
 
 

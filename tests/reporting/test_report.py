@@ -19,10 +19,11 @@ from ppkd.reporting.document import Document, Section, Table
 from ppkd.reporting.examples import samples
 from ppkd.reporting.features import Pair, batches
 from ppkd.reporting.html import render_html
-from ppkd.reporting.learning import detection_loss, term_names, terms_of
+from ppkd.reporting.learning import _curves, detection_loss, term_names, terms_of
 from ppkd.reporting.material import Material, gather
 from ppkd.reporting.similarity import Alignment
-from ppkd.reporting.summary import outcome
+from ppkd.reporting.summary import _interval, outcome
+from ppkd.study.compare import compare
 from ppkd.study.runs import open_runs
 from ppkd.training.evaluation import evaluate
 from ppkd.training.trainer import Trainer
@@ -267,6 +268,33 @@ def test_detection_loss_and_terms_add_up_to_the_loss(runs):
         own_parts = record["loss_cls"] + 2.5 * record["loss_iou"] + 0.5 * record["loss_dfl"]
         assert own > 0 and own == pytest.approx(own_parts, rel=1e-5)
     assert [own for _, own in detection_loss(runs[0])] == [r["loss"] for r in runs[0].of_kind("train")]
+
+
+def test_the_curve_of_ap_begins_before_training(material):
+    """With what the weights find that the run began with: here those that it ended with, as it happens."""
+    for subject in (material.plain, material.best):
+        known = copy.deepcopy(subject.run)
+        known.recipe.student["pretrain_weights"] = subject.weights
+        known.recipe.method and known.recipe.method.options.update(inherit=False)
+        begun = copy.copy(subject)
+        begun.run = known
+        curves, unknown = _curves([begun], material)
+        (points,) = curves.values()
+        assert points[0] == (0, pytest.approx(100 * subject.stats["AP"], abs=1e-9)) and unknown == []
+        assert [epoch for epoch, _ in points] == [0, 1]
+        known.recipe.student["pretrain_weights"] = "gone.pdparams"
+        curves, unknown = _curves([begun], material)
+        assert [epoch for epoch, _ in curves[begun.name]] == [1] and "gone.pdparams" in unknown[0]
+
+
+def test_report_and_compare_give_one_pair_one_interval(material, trained):
+    _, facts, _ = outcome(material)
+    found = compare(open_runs([folder for folder, _ in trained.values()]))
+    (row,) = (row for row in found["groups"] if "gain" in row)
+    low, high = (f"{100 * value:+.1f}" for value in row["interval_images"])
+    assert facts[-1][0] == f"{100 * row['gain']:+.1f}" and facts[-1][1].endswith(f" {low} to {high}")
+    interval = _interval(material.best, material.plain)
+    assert [interval.low, interval.high] == pytest.approx(row["interval_images"], abs=1e-12)
 
 
 def test_examples_are_those_that_differ_most(material):

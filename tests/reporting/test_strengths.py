@@ -17,7 +17,7 @@ def test_shares_and_cosines_are_plotted_over_the_epochs():
     first = record(0, **{"fgd.share": None, "fgd.cosine": None, "kd.wide.share": 0.5, "kd.wide.cosine": -0.25})
     later = record(1, **{"fgd.share": 0.1, "fgd.cosine": 0.75, "kd.wide.share": 0.25, "kd.wide.cosine": -0.5})
     share, cosine = gradients(run_of(first, {"kind": "train", "epoch": 0, "step": 1, "fgd.share": 9.0}, later))
-    assert share.alt.endswith("'s over epochs: kd.wide from 0.5 to 0.25; fgd from 0.1 to 0.1.")
+    assert share.alt.endswith("detection loss over epochs: kd.wide from 0.5 to 0.25; fgd from 0.1 to 0.1.")
     assert cosine.alt == "Cosine of the gradients over epochs: kd.wide from -0.25 to -0.5; fgd from 0.75 to 0.75."
 
 

@@ -47,6 +47,16 @@ def test_labels_give_way_to_one_another(monkeypatch):
     assert [drawing._shared(a, b) for i, a in enumerate(places) for b in places[:i]] == [0, 0, 0]
 
 
+def test_where_there_is_no_room_the_best_label_lies_on_top(monkeypatch):
+    places, plain = [], drawing._place
+    monkeypatch.setattr(drawing, "_place", lambda *given: places.append(plain(*given)) or places[-1])
+    crowd = [(7, 0.8 - i / 100, [60, 40, 60, 50]) for i in range(16)]
+    among, alone = drawn((1, 0.9, [60, 40, 60, 50]), *crowd), drawn((1, 0.9, [60, 40, 60, 50]))
+    x1, y1, x2, y2 = map(int, places[0])
+    assert any(drawing._shared(places[0], other) for other in places[1:-1])
+    assert (among[y1 : y2 + 1, x1 : x2 + 1] == alone[y1 : y2 + 1, x1 : x2 + 1]).all()
+
+
 @pytest.mark.parametrize("colour", drawing._COLOURS)
 def test_text_can_be_read_on_every_colour(colour):
     """A contrast of 4.5 is what WCAG wants of text."""
