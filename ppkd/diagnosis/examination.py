@@ -16,6 +16,7 @@ from ppkd.diagnosis.subject import build
 from ppkd.study.cost import parameters
 from ppkd.terminal.log import duration, logger, quiet
 from ppkd.training.batch_size import BatchSize
+from ppkd.training.record import how_trained
 from ppkd.training.stages import Stages
 
 
@@ -106,7 +107,7 @@ def _weights(subject):
             return None
         return {
             "file": match.path, "tensors": match.total, "taken": len(match.taken), "missing": match.missing,
-            "unfit": match.unfit,
+            "unfit": match.unfit, "training": how_trained(match.path),
         }  # fmt: skip
 
     inherited = subject.inherited

@@ -86,6 +86,8 @@ def _weights(results):
             if match and match[what]:
                 more = f" and {len(match[what]) - 6} more" if len(match[what]) > 6 else ""
                 lines += _wrapped(f"{name}, {what}: {', '.join(match[what][:6])}{more}", "  ")
+        if match and match["training"]:
+            lines += _wrapped(f"{name} {match['training']} (recipe.yml beside its weights)", "  ")
     if inherited := weights["inherited"]:
         lines.append(f"the student starts with {inherited['tensors']} tensors of {inherited['from']}")
     return "\n".join(lines)

@@ -76,6 +76,21 @@ def read_record(folder):
     return recipe, {str(k): v if isinstance(v, dict | list) else str(v) for k, v in found.items()}
 
 
+def how_trained(weights):
+    """How a detector came to be, in words, by the ``recipe.yml`` beside its weights; None where there is none.
+
+    Raises:
+        UserError: the file is there and is no YAML.
+    """
+    path = os.path.join(os.path.dirname(weights), FILE)
+    if not os.path.isfile(path):
+        return None
+    method = read_yaml(path).get(DISTILL)
+    return f"was itself taught by {method['name']}" if isinstance(method, dict) and "name" in method else (
+        "was trained without a teacher"
+    )
+
+
 def _check_run(run, where):
     _check_config(run, f"{where}: {RUN}")
     for key in ("save_dir", "dataset_dir"):

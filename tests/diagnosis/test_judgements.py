@@ -7,9 +7,12 @@ import pytest
 from ppkd.diagnosis import accuracy, examination
 from ppkd.diagnosis.findings import ERROR, NOTE, WARNING, Findings
 from ppkd.diagnosis.scores import Scores
+from ppkd.diagnosis.show import _weights
 from ppkd.diagnosis.step import _check_rule
 from ppkd.engine.balance import Pull
 from ppkd.errors import UserError
+from ppkd.files.class_names import names_beside
+from ppkd.training.record import how_trained
 from tests.diagnosis.conftest import SLIM, STUDENT, the_finding
 from tests.helpers_tools import call, the_error
 
@@ -126,6 +129,24 @@ def test_parts_of_fgd_outside_of_its_authors_rule_are_told(parts, terms, told):
         (item,) = findings.items
         assert item.text.endswith(f"each between 0.1 and 2 in the first steps: {told}")
         assert "-o distill.terms.fgd.magnitude=1.0" in item.advice
+
+
+@pytest.mark.parametrize(
+    "recipe, told",
+    [
+        ("run: {class_names: [cat, dog]}", "was trained without a teacher"),
+        ("run: {}\ndistill: {name: FGD, params: {}}", "was itself taught by FGD"), (None, None),
+    ],
+)  # fmt: skip
+def test_how_a_teacher_was_trained_is_read_beside_its_weights(recipe, told, tmp_path):
+    weights = str(tmp_path / "model_final.pdparams")
+    if recipe:
+        (tmp_path / "recipe.yml").write_text(recipe)
+    assert how_trained(weights) == told
+    assert names_beside(weights)[0] == (["cat", "dog"] if recipe and "cat" in recipe else None)
+    match = {"file": weights, "tensors": 9, "taken": 9, "missing": [], "unfit": [], "training": told}
+    text = _weights({"weights": {"student": None, "teachers": {"teacher": match}, "inherited": None}})
+    assert (f"teacher {told} (recipe.yml beside its weights)" in text) == bool(told)
 
 
 def test_the_command_waives_findings_by_name(options, built, monkeypatch, capsys):
