@@ -101,8 +101,7 @@ def prepare(wishes):
     if written:
         logger().info("method: %s", why)
         logger().info("written to %s, and yours to edit: %s", folder, ", ".join(written))
-    steps = max(1, data.train // chosen.batch)
-    found = parts(folder, trained, steps, chosen, wishes.waive)
+    found = parts(folder, trained, data, chosen, wishes.waive)
     return Course(folder, trained, found, state)
 
 
@@ -116,10 +115,11 @@ def run(course):
         UserError: a part failed; the same course goes on from there.
     """
     done, begin = course.state["parts"], time.time()
-    follower = Follower(course.folder, course.parts, [part.name for part in course.parts if _is_done(part, done)])
+    _forget(course.parts, done)
+    follower = Follower(course.folder, course.parts, list(done))
     for number, part in enumerate(course.parts, 1):
         place = f"[{number}/{len(course.parts)}]"
-        if _is_done(part, done):
+        if part.name in done:
             logger().info("%s %s: done before", place, part.title)
             continue
         logger().info("%s %s: ppkd %s", place, part.title, shlex.join(part.words))
@@ -174,6 +174,14 @@ def _state(folder, wishes):
 
 def _keep(folder, state):
     write_text(os.path.join(folder, STATE), json.dumps(state, indent=1))
+
+
+def _forget(parts, done):
+    """Take out of `done` what has to be done again, and all that takes its results."""
+    names = {part.name for part in parts}
+    for part in parts:  # each stands after those that it needs
+        if not _is_done(part, done) or any(name in names and name not in done for name in part.needs):
+            done.pop(part.name, None)
 
 
 def _is_done(part, done):

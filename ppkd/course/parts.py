@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ppkd.course.files import SLIM, STUDENT, TEACHER
 
 # What a part costs, in steps of plain training: by this the time of those that have not run is reckoned.
-_DISTILLED, _OF_TEACHER, _EXAMINATION, _EVALUATION, _STUDY = 2.1, 1.6, 60, 8, 40
+_DISTILLED, _OF_TEACHER, _EXAMINATION, _DRAWING = 2.1, 1.6, 30, 10
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Part:
         cost: in steps of plain training.
         run: the output folder, where it is a training.
         reads: files that it depends on: edited, they are a reason to look again.
+        needs: names of the parts whose results it takes: done again, they are a reason too.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Part:
     cost: float = 1
     run: str | None = None
     reads: tuple = ()
+    needs: tuple = ()
 
 
 @dataclass(frozen=True)
@@ -60,19 +62,20 @@ def detectors(folder, weights, seeds, baseline):
     return found
 
 
-def parts(folder, trained, steps, sizes, waive):
+def parts(folder, trained, data, sizes, waive):
     """The list of `Part`.
 
     Args:
         folder: of the course.
         trained: of `detectors`.
-        steps: of an epoch.
+        data: `data.Data`.
         sizes: `sizes.Sizes`.
         waive: names of findings of the doctor that do not end the course.
     """
     student, slim = os.path.join(folder, STUDENT), os.path.join(folder, SLIM)
-    teacher, students = trained[0], trained[1:]
-    found = [_checked(folder, student)]
+    teacher, students, steps = trained[0], trained[1:], max(1, data.train // sizes.batch)
+    evaluation = 3 + data.val / (3 * sizes.batch)  # starting a process, and forward passes alone
+    found = [_checked(folder, student, evaluation)]
     if teacher.run:
         words = ("train", "-c", teacher.config, "--eval", "-r", "auto", "-o", f"save_dir={folder}")
         cost = _OF_TEACHER * steps * sizes.teacher_epochs
@@ -82,20 +85,23 @@ def parts(folder, trained, steps, sizes, waive):
     words = ("doctor", "-c", student, "--slim_config", slim, "--images", "24", "--json", report)
     words += ("--waive", ",".join(waive)) if waive else ()
     reads = (student, slim, os.path.join(folder, TEACHER))
-    found.append(Part("doctor", "an examination of the pair", words, report, _EXAMINATION, None, reads))
+    found.append(Part("doctor", "an examination of the pair", words, report, _EXAMINATION, None, reads,
+                      (teacher.name,)))  # fmt: skip
     for each in students:
         found.append(_trained(each, slim, steps * sizes.epochs, reads))
     for each in trained:
-        found.append(_evaluated(folder, each))
+        found.append(_evaluated(folder, each, evaluation))
     runs = [each.run for each in students]
     if any(each.name.startswith("plain") for each in students):
         table = os.path.join(folder, "checks", "compare.json")
-        cost = _STUDY * len(runs)
-        found.append(Part("compare", "the comparison", ("compare", *runs, "--json", table), table, cost))
+        cost = evaluation * len(runs)
+        found.append(Part("compare", "the comparison", ("compare", *runs, "--json", table), table, cost,
+                          needs=tuple(each.name for each in students)))  # fmt: skip
     page = os.path.join(folder, "report")
-    shown = [each.run for each in students if each.seed == 0]
-    words = ("report", *shown, "--output", page)
-    found.append(Part("report", "the report", words, os.path.join(page, "report.html"), 2 * _STUDY))
+    shown = [each for each in students if each.seed == 0]
+    words = ("report", *(each.run for each in shown), "--output", page)
+    cost, needs = _DRAWING + evaluation * (1 + 2 * len(shown)), tuple(each.name for each in (teacher, *shown))
+    found.append(Part("report", "the report", words, os.path.join(page, "report.html"), cost, needs=needs))
     return found
 
 
@@ -104,10 +110,10 @@ def result_of(folder, each):
     return os.path.join(folder, "checks", f"{each.name}.json")
 
 
-def _checked(folder, student):
+def _checked(folder, student, cost):
     made = os.path.join(folder, "checks", "data.json")
     words = ("doctor", "--data", "-c", student, "--json", made)
-    return Part("data", "a look at every image and annotation", words, made, _EVALUATION, None, ())
+    return Part("data", "a look at every image and annotation", words, made, cost, None, ())
 
 
 def _trained(each, slim, steps, reads):
@@ -116,10 +122,11 @@ def _trained(each, slim, steps, reads):
     words += ("-o", f"save_dir={os.path.dirname(each.run)}", f"seed={each.seed}")
     cost = steps * (_DISTILLED if taught else 1)
     title = f"the training of the {each.title}"
-    return Part(each.name, title, words, each.weights, cost, each.run, reads if taught else reads[:1])
+    more = {"reads": reads, "needs": ("teacher",)} if taught else {"reads": reads[:1]}
+    return Part(each.name, title, words, each.weights, cost, each.run, **more)
 
 
-def _evaluated(folder, each):
+def _evaluated(folder, each, cost):
     made = result_of(folder, each)
     words = ("eval", "-c", each.config, "--json", made, "-o", f"weights={each.weights}")
-    return Part(f"eval_{each.name}", f"AP of the {each.title}", words, made, _EVALUATION)
+    return Part(f"eval_{each.name}", f"AP of the {each.title}", words, made, cost, needs=(each.name,))

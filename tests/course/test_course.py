@@ -141,7 +141,9 @@ def test_what_is_gone_is_made_again_and_an_edit_is_seen(wishes, commands, tmp_pa
     with (tmp_path / "out" / "student.yml").open("a") as file:
         file.write("snapshot_epoch: 2\n")
     run(commands.course(wishes()))
-    assert commands.run == ["doctor", "taught_seed0"], "what depends on the file; the edit stays"
+    assert commands.run == ["doctor", "taught_seed0", "eval_taught_seed0", "report"], "what depends on the file"
+    run(commands.course(wishes()))
+    assert commands.run == []
     assert "snapshot_epoch: 2" in (tmp_path / "out" / "student.yml").read_text()
 
 
