@@ -7,16 +7,18 @@ from ppkd.terminal.log import logger
 
 def distill(args):
     """``ppkd distill``: the whole course."""
-    from ppkd.course import prepare, run
-    from ppkd.terminal.table import result_table
+    from ppkd.course import compared, prepare, run
+    from ppkd.terminal.table import COLUMNS, result_table
 
     course = prepare(_wishes(args))
     found = run(course)
-    kinds = ("AP", "AP50", "APs", "APm", "APl")
+    kinds = tuple(key for key in COLUMNS if key.startswith("AP"))
     rows = [
         {"name": each.title, **{key: found["results"][each.name].get(key) for key in kinds}} for each in course.trained
     ]
-    print("\n" + result_table(rows) + "\n", flush=True)
+    print("\n" + result_table(rows, ("name", *kinds)) + "\n", flush=True)
+    for line in compared(course.folder):
+        logger().info(line)
     logger().info("report: %s", found["report"])
     logger().info(
         "the taught student: %s; next: ppkd infer -c %s -o weights=%s --infer_dir FOLDER",

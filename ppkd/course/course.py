@@ -11,7 +11,7 @@ from ppkd.course import data as data_sets
 from ppkd.course import files, sizes
 from ppkd.course.follow import Follower
 from ppkd.course.methods import lines_of
-from ppkd.course.parts import detectors, parts, result_of
+from ppkd.course.parts import comparison_of, detectors, parts, result_of
 from ppkd.errors import UserError
 from ppkd.files.json_io import read_json
 from ppkd.files.locate import find_weights
@@ -131,6 +131,22 @@ def run(course):
     logger().info("time by part: %s; this time %s in all", times, duration(time.time() - begin))
     weights = next(each.weights for each in course.trained if each.name.startswith("taught"))
     return {"weights": weights, "report": course.parts[-1].makes, "results": results}
+
+
+def compared(folder):
+    """What the comparison of a course says, in lines; none where it has no student without a teacher."""
+    path = comparison_of(folder)
+    if not os.path.exists(path):
+        return []
+    found = read_json(path)
+    lines = []
+    for row in (row for row in found["groups"] if "gain" in row):
+        both = row["interval_seeds_and_images"]
+        low, high = both or row["interval_images"]
+        over = "seeds and images" if both else "images, one seed each"
+        told = f"{100 * row['gain']:+.1f} AP (95 % interval over {over} {100 * low:+.1f} to {100 * high:+.1f})"
+        lines.append(f"with the teacher against alone: {told}: {row['verdict']}")
+    return lines
 
 
 def _data(wishes, folder):

@@ -93,7 +93,7 @@ def parts(folder, trained, data, sizes, waive):
         found.append(_evaluated(folder, each, evaluation))
     runs = [each.run for each in students]
     if any(each.name.startswith("plain") for each in students):
-        table = os.path.join(folder, "checks", "compare.json")
+        table = comparison_of(folder)
         cost = evaluation * len(runs)
         found.append(Part("compare", "the comparison", ("compare", *runs, "--json", table), table, cost,
                           needs=tuple(each.name for each in students)))  # fmt: skip
@@ -103,6 +103,11 @@ def parts(folder, trained, data, sizes, waive):
     cost, needs = _DRAWING + evaluation * (1 + 2 * len(shown)), tuple(each.name for each in (teacher, *shown))
     found.append(Part("report", "the report", words, os.path.join(page, "report.html"), cost, needs=needs))
     return found
+
+
+def comparison_of(folder):
+    """The file of the comparison."""
+    return os.path.join(folder, "checks", "compare.json")
 
 
 def result_of(folder, each):

@@ -6,6 +6,8 @@ from ppkd.study.bootstrap import Sample, image_draws, image_interval
 
 # As many as `ppkd compare` takes, so that one pair has one interval.
 _RESAMPLES = 2000
+# A teacher that is less ahead of the plain student shows no way to go.
+_FAR = 0.01
 
 
 def outcome(material):
@@ -22,13 +24,15 @@ def outcome(material):
     gain = best.stats["AP"] - plain.stats["AP"]
     interval = _interval(best, plain)
     sure = f"95 % interval over images {100 * interval.low:+.1f} to {100 * interval.high:+.1f}"
+    if interval.low <= 0 <= interval.high:
+        sure += ": not told from chance"
     facts.append((f"{100 * gain:+.1f}", f"AP gained by distillation, {sure}"))
     ap, before = (percent(subject.stats["AP"]) for subject in (best, plain))
     sentence = (
         f"{_called(best, material)} reaches AP {ap}, {_called(plain, material)} {before}: {100 * gain:+.1f} points "
         f"({sure})"
     )
-    if teacher is not None and teacher.stats["AP"] > plain.stats["AP"]:
+    if teacher is not None and teacher.stats["AP"] - plain.stats["AP"] > _FAR:
         share = 100 * gain / (teacher.stats["AP"] - plain.stats["AP"])
         sentence += f", {share:.0f} % of the way to the teacher's {percent(teacher.stats['AP'])}"
     if len(material.of("plain") + material.of("distilled")) > 2:

@@ -24,7 +24,7 @@ COLUMNS = {
 _MISSING = "-"
 
 
-def result_table(rows: Sequence[Mapping]) -> str:
+def result_table(rows: Sequence[Mapping], keys: Sequence[str] = tuple(COLUMNS)) -> str:
     """Plain text with aligned columns, no line break at the end.
 
     Args:
@@ -32,11 +32,12 @@ def result_table(rows: Sequence[Mapping]) -> str:
             in 0..1 as COCOeval gives them, shown in percent; `params_m` in millions; `gflops` of
             one picture; `ms` a picture. What is absent, None, NaN, or -1 (COCOeval's "no such
             object") is shown as "-".
+        keys: the columns, of `COLUMNS`.
 
     Raises:
         ValueError: an unknown key, or an AP above 1.
     """
-    return text_table(_cells(rows))
+    return text_table(_cells(rows, keys))
 
 
 def text_table(lines: Sequence[Sequence[str]]) -> str:
@@ -61,14 +62,14 @@ def _line(cells, widths, gap):
     return gap.join([name, *(c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True))])
 
 
-def _cells(rows):
+def _cells(rows, keys=tuple(COLUMNS)):
     """Heading and rows as text."""
-    lines = [[heading for heading, _, _ in COLUMNS.values()]]
+    lines = [[COLUMNS[key][0] for key in keys]]
     for row in rows:
         unknown = sorted(set(row) - set(COLUMNS))
         if unknown:
             raise ValueError(f"unknown columns {unknown}; there are {list(COLUMNS)}")
-        lines.append([_text(key, row.get(key)) for key in COLUMNS])
+        lines.append([_text(key, row.get(key)) for key in keys])
     return lines
 
 

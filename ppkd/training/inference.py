@@ -16,7 +16,7 @@ from ppkd.bridge.sizes import TEST_SIZE, fitting, follow_images, reader_size
 from ppkd.bridge.workspace import built_from_config, create
 from ppkd.errors import UserError
 from ppkd.files.write import filling, make_folder, write_bytes, write_text
-from ppkd.terminal.log import logger
+from ppkd.terminal.log import hushed, logger
 from ppkd.terminal.progress import follow
 from ppkd.training.drawing import draw_boxes
 from ppkd.training.evaluation import count_parameters
@@ -96,7 +96,7 @@ def infer(
     settings["model"] = model
     settings["use_ema"] = settings["amp"] = False  # as for `evaluation.evaluate`
     count_parameters(model, settings)
-    with built_from_config("TestDataset"):
+    with built_from_config("TestDataset"), hushed():
         engine = Trainer(settings, "test")
     categories, names = get_categories(table["metric"], engine.dataset.get_anno())
     drawn_to = output_dir if visualize else None

@@ -11,7 +11,7 @@ import pytest
 from ppkd import cli
 from ppkd.course import course as courses
 from ppkd.course import follow
-from ppkd.course.course import Wishes, prepare, run
+from ppkd.course.course import Wishes, compared, prepare, run
 from ppkd.course.follow import Follower
 from ppkd.course.methods import lines_of
 from ppkd.course.parts import Part
@@ -312,6 +312,19 @@ def test_without_news_the_time_left_does_not_grow(tmp_path, caplog, monkeypatch)
         "1:40 left of it; about 2:30 left of all", "1:10 left of it; about 2:30 left of all",
         "0:00 left of it; about 2:30 left of all",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("both, told", [
+    (None, "+1.5 AP (95 % interval over images, one seed each -0.5 to +3.0): not told apart"),
+    ([0.002, 0.03], "+1.5 AP (95 % interval over seeds and images +0.2 to +3.0): better"),
+])  # fmt: skip
+def test_what_the_comparison_says_is_said_at_the_end(both, told, tmp_path):
+    assert compared(str(tmp_path)) == []
+    row = {"name": "slim", "gain": 0.015, "interval_images": [-0.005, 0.03], "interval_seeds_and_images": both}
+    row["verdict"] = "better" if both else "not told apart"
+    (tmp_path / "checks").mkdir()
+    (tmp_path / "checks" / "compare.json").write_text(json.dumps({"groups": [{"name": "plain"}, row]}))
+    assert compared(str(tmp_path)) == [f"with the teacher against alone: {told}"]
 
 
 def test_shipped_and_own_files_are_named_so_that_they_are_found(wishes, commands, tmp_path):

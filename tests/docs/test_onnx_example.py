@@ -17,7 +17,7 @@ WEIGHTS = ROOT / "ppkd" / "data" / "teacher_shapes.pdparams"
 SURE, PIXELS = 0.6, 4.0
 
 
-def test_the_onnx_example_finds_what_ppkd_infer_finds(shapes, tmp_path, monkeypatch):
+def test_the_onnx_example_finds_what_ppkd_infer_finds(shapes, tmp_path, monkeypatch, capsys):
     for needed in ("paddle2onnx", "onnxruntime"):
         pytest.importorskip(needed, reason=f"{needed} is not installed")
     (code,) = (block for block in blocks((ROOT / "docs" / "export.md").read_text()) if "onnxruntime." in block)
@@ -33,6 +33,7 @@ def test_the_onnx_example_finds_what_ppkd_infer_finds(shapes, tmp_path, monkeypa
     found = [(name, float(score), ast.literal_eval(box)) for name, score, box in found]
     (expected,) = ppkd.predict("student.yml", WEIGHTS, "x.jpg").values()
     assert len(expected) >= 2
+    assert "creating index" not in capsys.readouterr().out, "pycocotools' noise"
     for ours, theirs in ((expected, found), (found, expected)):
         for name, score, box in (_plain(each) for each in ours):
             near = [o for o in map(_plain, theirs) if o[0] == name and _apart(o[2], box) < PIXELS]

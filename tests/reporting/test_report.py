@@ -14,7 +14,7 @@ from ppkd.bridge.workspace import scope
 from ppkd.build import build_student
 from ppkd.files.weights import load_into
 from ppkd.files.yaml_io import clone
-from ppkd.reporting import maps, provenance, similarity, write, write_report
+from ppkd.reporting import maps, provenance, similarity, summary, write, write_report
 from ppkd.reporting.document import Document, Section, Table
 from ppkd.reporting.examples import samples
 from ppkd.reporting.features import Pair, batches
@@ -23,6 +23,7 @@ from ppkd.reporting.learning import _curves, detection_loss, term_names, terms_o
 from ppkd.reporting.material import Material, gather
 from ppkd.reporting.similarity import Alignment
 from ppkd.reporting.summary import _interval, outcome
+from ppkd.study.bootstrap import Interval
 from ppkd.study.compare import compare
 from ppkd.study.runs import open_runs
 from ppkd.training.evaluation import evaluate
@@ -285,6 +286,23 @@ def test_the_curve_of_ap_begins_before_training(material):
         known.recipe.student["pretrain_weights"] = "gone.pdparams"
         curves, unknown = _curves([begun], material)
         assert [epoch for epoch, _ in curves[begun.name]] == [1] and "gone.pdparams" in unknown[0]
+
+
+@pytest.mark.parametrize("low, high, chance", [(-0.01, 0.03, True), (0.01, 0.03, False), (-0.03, -0.01, False)])
+def test_what_chance_may_have_done_is_said_beside_the_number(low, high, chance, material, monkeypatch):
+    monkeypatch.setattr(summary, "_interval", lambda best, plain: Interval(low, high))
+    sentence, facts, _ = outcome(material)
+    assert ("not told from chance" in sentence) == ("not told from chance" in facts[-1][1]) == chance
+
+
+@pytest.mark.parametrize("ahead, said", [(0.4, True), (0.002, False), (-0.1, False)])
+def test_the_way_to_a_teacher_that_is_no_better_is_not_reckoned(ahead, said, material):
+    teacher, others = copy.copy(material.teacher), material.of("plain") + material.of("distilled")
+    figures = material.teacher.stats | {"AP": material.plain.stats["AP"] + ahead}
+    teacher.matches = Mock(stats=lambda: figures)
+    changed = copy.copy(material)
+    changed.subjects = [teacher, *others]
+    assert ("of the way to the teacher's" in outcome(changed)[0]) == said
 
 
 def test_report_and_compare_give_one_pair_one_interval(material, trained):
