@@ -22,9 +22,8 @@ from ppkd.reporting.html import render_html
 from ppkd.reporting.learning import _curves, detection_loss, term_names, terms_of
 from ppkd.reporting.material import Material, gather
 from ppkd.reporting.similarity import Alignment
-from ppkd.reporting.summary import _interval, outcome
+from ppkd.reporting.summary import outcome
 from ppkd.study.bootstrap import Interval
-from ppkd.study.compare import compare
 from ppkd.study.runs import open_runs
 from ppkd.training.evaluation import evaluate
 from ppkd.training.trainer import Trainer
@@ -303,16 +302,6 @@ def test_the_way_to_a_teacher_that_is_no_better_is_not_reckoned(ahead, said, mat
     changed = copy.copy(material)
     changed.subjects = [teacher, *others]
     assert ("of the way to the teacher's" in outcome(changed)[0]) == said
-
-
-def test_report_and_compare_give_one_pair_one_interval(material, trained):
-    _, facts, _ = outcome(material)
-    found = compare(open_runs([folder for folder, _ in trained.values()]))
-    (row,) = (row for row in found["groups"] if "gain" in row)
-    low, high = (f"{100 * value:+.1f}" for value in row["interval_images"])
-    assert facts[-1][0] == f"{100 * row['gain']:+.1f}" and facts[-1][1].endswith(f" {low} to {high}")
-    interval = _interval(material.best, material.plain)
-    assert [interval.low, interval.high] == pytest.approx(row["interval_images"], abs=1e-12)
 
 
 def test_examples_are_those_that_differ_most(material):

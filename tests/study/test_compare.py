@@ -14,6 +14,8 @@ from ppkd.build import build_student
 from ppkd.data.shapes import generate
 from ppkd.files.weights import load_into
 from ppkd.recipe.recipe import load_recipe
+from ppkd.reporting.material import gather
+from ppkd.reporting.summary import _interval, outcome
 from ppkd.study import detections
 from ppkd.study.bootstrap import Sample
 from ppkd.study.compare import Group, _row, compare, comparison_table, grouped
@@ -140,6 +142,20 @@ def test_detections_are_computed_once(folders, found, monkeypatch):
             config["PPYOLOEHead"]["nms"]["score_threshold"] = 0.5
         with pytest.raises(AssertionError, match="built again"):
             detect(config, run.weights, run.folder, "changed", change.get("images"))
+
+
+def test_a_report_gives_one_pair_the_same_interval(folders):
+    runs = open_runs([folders["plain_1"], folders["fgd_1"]])
+    (row,) = (row for row in compare(runs)["groups"] if "gain" in row)
+    low, high = row["interval_images"]
+    assert 0 < low < high
+    material = gather(runs)
+    sentence, facts, _ = outcome(material)
+    told = f"{100 * low:+.1f} to {100 * high:+.1f}"
+    assert facts[-1] == (f"{100 * row['gain']:+.1f}", f"AP gained by distillation, 95 % interval over images {told}")
+    assert f"points (95 % interval over images {told})" in sentence
+    report = _interval(material.best, material.plain)
+    assert [report.low, report.high] == pytest.approx([low, high], abs=1e-12)
 
 
 def test_fewer_images_are_the_first_ones(folders):
