@@ -20,4 +20,4 @@ def read_json(path, advice=""):
         with open_file(path, encoding="utf-8") as file:
             return json.load(file)
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: damaged, or not readable: {error}{advice}") from None
+        raise UserError(f"{path}: damaged or not readable ({error}){advice}") from None

@@ -98,7 +98,7 @@ def infer(
     count_parameters(model, settings)
     with built_from_config("TestDataset"), hushed():
         engine = Trainer(settings, "test")
-    categories, names = get_categories(table["metric"], engine.dataset.get_anno())
+        categories, names = get_categories(table["metric"], engine.dataset.get_anno())
     drawn_to = output_dir if visualize else None
     if save_results or visualize:
         make_folder(output_dir)
