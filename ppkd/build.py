@@ -8,7 +8,7 @@ from ppkd.engine.teacher_inputs import view_for
 from ppkd.errors import UserError, nearest
 from ppkd.files.weights import inherit, load_into, load_teacher
 from ppkd.methods import check_sources, plan
-from ppkd.recipe.plan import TEACHER
+from ppkd.recipe.plan import TEACHER, UNLABELLED
 from ppkd.terminal.log import logger
 
 
@@ -68,7 +68,8 @@ def wrap(recipe, steps, student, teachers):
     for teacher in teachers.values():
         check_sources(recipe.method, steps, student, teacher)
     try:
-        return DistillModel(student, teachers, steps, _views(recipe), recipe.teachers)
+        beside = bool(recipe.student.get(UNLABELLED))
+        return DistillModel(student, teachers, steps, _views(recipe), recipe.teachers, beside)
     except UserError as error:
         raise UserError(f"{recipe.method.file}: {error}") from error
 

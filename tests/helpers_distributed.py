@@ -10,6 +10,7 @@ import paddle
 
 from ppkd.detectors import recorders
 from ppkd.bridge.ground_truth import BOXES, VALID
+from ppkd.bridge.unlabelled import KEY
 from ppkd.recipe.recipe import load_recipe
 from ppkd.training.trainer import Trainer
 from tests.helpers_ranks import main
@@ -24,7 +25,7 @@ def train(config, slim, overrides, empty_rank=None, settled=False):
         settled: whether norm layers stay in eval mode, so that no image depends on the others of its batch.
     """
     loaded = load_recipe(config, slim, overrides)
-    images, fired, original = [], [], recorders._record
+    images, beside, fired, original = [], [], [], recorders._record
     with Trainer.open(loaded) as trainer:
         if settled:
             settle(trainer.student)
@@ -34,6 +35,8 @@ def train(config, slim, overrides, empty_rank=None, settled=False):
 
         def watched(batch):
             images.append(batch["image"].numpy().sum())
+            if KEY in batch:
+                beside.append(batch[KEY]["image"].numpy().sum())
             if trainer.rank == empty_rank and len(images) > 1:
                 batch = without_boxes(batch)
             return step(batch)
@@ -51,7 +54,7 @@ def train(config, slim, overrides, empty_rank=None, settled=False):
     hooks = sum(len(layer._forward_post_hooks) for model in models for layer in model.sublayers(True))
     return {
         "before": before, "after": parameters(trainer), "buffers": buffers(trainer),
-        "images": images, "fired": len(fired), "hooks": hooks,
+        "images": images, "beside": beside, "fired": len(fired), "hooks": hooks,
         "magnitudes": [[*layer.sums.tolist(), int(layer.count)] for layer in trainer.distillation.magnitudes],
         "steps": trainer.step, "wrapped": type(trainer.model).__name__,
     }  # fmt: skip

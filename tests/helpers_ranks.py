@@ -19,7 +19,7 @@ def launch(folder, script, *arguments):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*command, str(ROOT / script), *map(str, arguments)],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=240, check=False,
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=420, check=False,
     )  # fmt: skip
     logs = [path.read_text(errors="replace") for path in sorted((folder / "log").glob("workerlog.*"))]
     assert done.returncode == 0, done.stderr[-2000:] + "\n".join(log[-3000:] for log in logs)

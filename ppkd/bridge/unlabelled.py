@@ -3,6 +3,8 @@
 import os
 from dataclasses import dataclass
 
+import numpy as np
+
 from ppkd.bridge.annotation_file import read_annotations
 from ppkd.bridge.between import same_files
 from ppkd.bridge.images import ENDINGS
@@ -10,6 +12,9 @@ from ppkd.errors import UserError
 from ppkd.files.paths import Folder
 from ppkd.files.regular import open_file
 from ppkd.terminal.log import logger
+
+# Under which a batch has, as a batch of its own, the images without labels beside it.
+KEY = "ppkd_unlabelled"
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,25 @@ def find_photographs(given, where, image_dir=None, allow_outside=False):
             "; if that is as you want it, set -o allow_outside=true"
         )
     return Photographs(folder, names)
+
+
+def dataset_of(photographs, fields):
+    """ppdet's data set of photographs, each as an image without any box, which transforms know how to treat.
+
+    Args:
+        photographs: `Photographs`.
+        fields: ``data_fields`` of the training set.
+    """
+    from ppdet.data.source.dataset import DetDataset
+
+    dataset = DetDataset(data_fields=fields)
+    dataset.roidbs = []
+    for number, path in enumerate(photographs.paths):
+        none = {"is_crowd": np.zeros((0, 1), "int32"), "gt_class": np.zeros((0, 1), "int32"),
+                "gt_bbox": np.zeros((0, 4), "float32"), "gt_poly": []}  # fmt: skip
+        given = {key: value for key, value in none.items() if key in fields}
+        dataset.roidbs.append({"im_id": np.array([number]), "im_file": path, **given})
+    return dataset
 
 
 def refuse_validation_images(photographs, validated, where):

@@ -60,13 +60,14 @@ class Context:
         batch: a training batch of `loader.TrainLoader`.
         assignment: `Assignment`, if any loss asks for it.
         clock: `Clock`, for connectors that do something every so many batches.
+        labels: whether the images have labels; without, what only these tell is None.
     """
 
     STATIC = ("strides", "cell_offset", "first_bin", "num_classes")
     NAMES = ("boxes", "boxes_valid", "classes", "image_size", "padded_size", "assignment", *STATIC)
 
-    def __init__(self, batch, assignment=None, clock=Clock()):
-        self._batch = batch
+    def __init__(self, batch, assignment=None, clock=Clock(), labels=True):
+        self._batch, self._labels = batch, labels
         self.assignment = assignment
         self.clock = clock
 
@@ -95,6 +96,8 @@ class Context:
         return self._kept(CLASSES)
 
     def _kept(self, key):
+        if not self._labels:
+            return None
         if key not in self._batch:
             raise UserError("a loss needs ground-truth boxes, but TrainDataset.data_fields has no gt_bbox")
         value = self._batch[key]

@@ -16,6 +16,7 @@ class Distillation(nn.Layer):
         plan: `plan.Plan`.
         student: `detectors.Detector`.
         senders: list of `terms.Sender`.
+        beside: whether the run has images without labels.
 
     Attributes:
         terms: all `terms.Term`, one a line of the plan, a teacher and a level.
@@ -23,7 +24,7 @@ class Distillation(nn.Layer):
         endings: one `entering.LettingGo` a line and teacher with ``stop: auto``.
     """
 
-    def __init__(self, plan, student, senders):
+    def __init__(self, plan, student, senders, beside=False):
         super().__init__()
         self.terms, self.magnitudes, self.endings = nn.LayerList(), nn.LayerList(), nn.LayerList()
         # By a term's label the name of its line and teacher; by that name the numbers in the two lists, and what ended.
@@ -38,11 +39,11 @@ class Distillation(nn.Layer):
                     )
             for sender in senders:
                 if spec.teachers is None or sender.name in spec.teachers:
-                    self._add(spec, student, sender, len(senders) == 1)
+                    self._add(spec, student, sender, len(senders) == 1, beside)
 
-    def _add(self, spec, student, sender, alone):
+    def _add(self, spec, student, sender, alone, beside):
         try:
-            made = build_terms(spec, student, sender, alone)
+            made = build_terms(spec, student, sender, alone, beside)
         except UserError as error:
             told = str(error).startswith((f"{spec.name}:", f"{spec.name}."))
             raise UserError(f"distill.terms.{'' if told else f'{spec.name}: '}{error}") from error

@@ -6,15 +6,17 @@ import time
 import paddle
 from paddle import nn
 
+from ppkd.bridge.unlabelled import KEY
 from ppkd.detectors import detector_for
 from ppkd.detectors.context import Clock, Context
 from ppkd.detectors.recorders import recording
+from ppkd.engine.beside import count_of, joined, takes
 from ppkd.engine.distillation import Distillation
 from ppkd.engine.terms import Sender
 from ppkd.engine.weighing import added
 from ppkd.errors import UserError, nearest
 from ppkd.losses.common import full_precision, up
-from ppkd.recipe.plan import TEACHER
+from ppkd.recipe.plan import LABELLED, TEACHER, UNLABELLED
 from ppkd.terminal.log import logger
 
 
@@ -33,6 +35,7 @@ class DistillModel(nn.Layer):
             those that need it.
         specs: name of a teacher -> `teachers.TeacherSpec`, for its weight and the size of its images; without one,
             both are 1.
+        beside: whether batches may have images without labels beside them (`bridge.unlabelled.KEY`).
 
     Attributes:
         views: name of a teacher -> view, as given.
@@ -50,7 +53,7 @@ class DistillModel(nn.Layer):
         UserError: a term or the plan names a teacher that there is not; as `terms.build_terms`.
     """
 
-    def __init__(self, student, teachers, plan, views=None, specs=None):
+    def __init__(self, student, teachers, plan, views=None, specs=None, beside=False):
         super().__init__()
         self.student = student
         self.views = dict(views or {})
@@ -64,7 +67,7 @@ class DistillModel(nn.Layer):
         # Neither is an adapter a layer: it holds the student without owning it.
         self._student = detector_for(student)
         self._assigner = self._find_assigner(plan.assigner, specs or {})
-        self.distillation = Distillation(plan, self._student, self._senders(specs or {}))
+        self.distillation = Distillation(plan, self._student, self._senders(specs or {}), beside)
         if plan.assigner != "student" and not any("assignment" in term.needs for term in self.terms):
             logger().warning("assigner: %s changes nothing: no term asks for the targets of predictions", plan.assigner)
 
@@ -168,6 +171,9 @@ class DistillModel(nn.Layer):
     def active_terms(self):
         """Terms that are computed in this batch, with their weights in it."""
         return [(term, weight * term.outweighs(self.batches)) for term, weight in self._on() if term.due(self._now)]
+    def takes(self, kind):
+        """Whether a term compares images of a kind, one of `plan.ON`, in this epoch."""
+        return any(takes(term.on, kind) for term, _ in self._on())
 
     def idle(self):
         """Parameters of the terms that are not computed in this batch: it reaches them on no rank."""
@@ -178,7 +184,8 @@ class DistillModel(nn.Layer):
         """One training step's losses, or the student's detections in eval mode.
 
         Args:
-            batch: ppdet's batch.
+            batch: ppdet's batch, with one of images without labels under `bridge.unlabelled.KEY` or none. The student
+                sees these in a forward of their own, whose losses count nothing.
 
         Returns:
             In train mode the student's own losses; where a term is active, ``loss`` with the distillation terms added
@@ -187,10 +194,18 @@ class DistillModel(nn.Layer):
         """
         active = self.active_terms() if self.training else []
         self.teacher_seconds = None
+        beside = batch.pop(KEY, None)
         if not active:
             return self.student(batch)
-        with self._student.prepared(batch) as batch:
-            return self._distilled(batch, active)
+        clock = self._now
+        losses, compared, recorder = self._compared(batch, _taking(active, LABELLED), clock)
+        both = compared
+        if beside and "image" in beside and (there := _taking(active, UNLABELLED)):
+            # Its own losses, of images without a box, go nowhere: what is recorded is as in any step.
+            beside |= {key: batch[key] for key in ("epoch_id",) if key in batch}
+            _, found, _ = self._compared(beside, there, clock, labels=False)
+            both = joined(compared, found, (count_of(batch), count_of(beside)))
+        return self._added(losses, compared, both, recorder, clock)
 
     def broken_sources(self, batch):
         """Which of the teachers' sources are not finite for a batch: names such as ``teacher neck[0] (fgd.s8)``."""
@@ -207,10 +222,15 @@ class DistillModel(nn.Layer):
             if not bool(paddle.isfinite(recorded[term.teacher].take(level.tap)).all())
         ]
 
-    def _distilled(self, batch, active):
+    def _compared(self, batch, active, clock, labels=True):
+        """The student's own losses on a batch, the active terms with what they come to, and what was recorded of it."""
+        with self._student.prepared(batch) as batch:
+            return self._compared_as_prepared(batch, active, clock, labels)
+
+    def _compared_as_prepared(self, batch, active, clock, labels):
         # Models write into the batch dict that they get; the teacher has to see what the student saw.
         for_teacher = dict(batch)
-        assigned = any("assignment" in term.needs for term, _ in active)
+        assigned = labels and any("assignment" in term.needs for term, _ in active)
         by_teacher = self._assigner if assigned and self._assigns_now(batch) else None
         recorded, given = self._run_teachers(for_teacher, active, by_teacher)
         taps = [tap for term, _ in active for tap in term.taps(0)]
@@ -220,21 +240,29 @@ class DistillModel(nn.Layer):
         ):
             losses = dict(self.student(batch))
         targets = (self._student.assigned(student) or given) if assigned else None
-        context = Context(for_teacher, targets, self._now)
+        context = Context(for_teacher, targets, clock, labels)
         compared = [(term, weight, term.compare(student, recorded[term.teacher], context)) for term, weight in active]
         recorded.clear()  # the graph holds what it needs of the teachers' maps
-        return self._added(losses, compared, student, context.clock)
+        return losses, compared, student
 
     @full_precision
-    def _added(self, losses, compared, recorder, clock):
-        """The student's losses with the terms in them; products and sums are in float32 whatever the step is in."""
+    def _added(self, losses, compared, both, recorder, clock):
+        """The student's losses with the terms in them; products and sums are in float32 whatever the step is in.
+
+        Args:
+            losses, compared, recorder: of the labelled images, by which gradients are measured.
+            both: the terms over all images.
+            clock: `Clock`.
+        """
         own = up(losses["loss"])
         entering = self.distillation.measure(self.student, compared, own, recorder, clock, self.watched)
-        parts, weighted = {}, self.distillation.weighted(compared, own, clock)
+        parts, weighted = {}, self.distillation.weighted(both, own, clock)
         if self.watched:
             self._pulls = self.distillation.pulls(weighted, entering)
         for term, weight, values in weighted:
             parts |= {f"{term.label}.{part}" if part else term.label: (x, weight) for part, x in values.items()}
+        if not parts:  # no image without a label could be read, and there is no other term
+            return losses
         weighed, total = added(*zip(*parts.values()))
         loss, parts = own + total, dict(zip(parts, weighed))
         return {**losses, "loss": loss if self.alpha == 1 else loss * self.alpha, **parts}
@@ -259,13 +287,19 @@ class DistillModel(nn.Layer):
             if name == assigner:
                 with paddle.no_grad():
                     given = detector.assign(recorder, batch)
-        self.teacher_seconds = self._clock() - begin if self.timed else None
+        if self.timed:
+            self.teacher_seconds = (self.teacher_seconds or 0.0) + self._clock() - begin
         return recorded, given
 
     def _clock(self):
         if self.timed and paddle.get_device().startswith("gpu"):
             paddle.device.synchronize()
         return time.perf_counter()
+
+
+def _taking(active, kind):
+    """Those of the active terms that compare images of a kind."""
+    return [(term, weight) for term, weight in active if takes(term.on, kind)]
 
 
 def freeze(model):

@@ -16,6 +16,8 @@ from .ld import ld_rows
 from .ranks import averaged
 
 _EPS = 1e-10
+# Where nothing is assigned, the positions at which the teacher's best class has this score count as objects.
+_SEEN = 0.1
 
 
 @full_precision
@@ -112,18 +114,23 @@ class PPYOLOELoss(nn.Layer):
         self.kd_per_class = kd_per_class
         self.batch_floor = batch_floor
 
-    def forward(self, student, teacher, assignment, first_bin):
+    def forward(self, student, teacher, assignment=None, first_bin=0):
         """The weighted terms whose weight is not 0.
 
         Args:
             student, teacher: pairs of lists, one entry a level: class logits (N, K, H, W) and edge logits
                 (N, 4 * bins, H, W).
-            assignment: `context.Assignment` of the student's loss.
+            assignment: `context.Assignment` of the student's loss; None for images without labels, where the
+                teacher's best score stands in for the assigned ones, at positions where it is 0.1 or more.
             first_bin: what the first bin of a distribution means, in strides.
         """
         classes = student[0][0].shape[1]
         student, teacher = (tuple(_rows(levels) for levels in side) for side in (student, teacher))
-        targets = assignment.scores, assignment.positive
+        if assignment is not None:
+            targets = assignment.scores, assignment.positive
+        else:
+            best = F.sigmoid(frozen(teacher[0])).max(axis=-1)
+            targets = best.unsqueeze(-1), as_float(best >= _SEEN)
         terms = ppyoloe_terms(student, teacher, *targets, self.kd_temp, self.beta, first_bin, self.batch_floor)
         weights = dict(self.weights)
         if self.kd_per_class:

@@ -11,12 +11,12 @@ from ppkd.errors import UserError, nearest
 from ppkd.files.yaml_io import clone, merge
 from ppkd.losses import LOSSES
 from ppkd.recipe.keys import is_number
-from ppkd.recipe.plan import SCHEDULE_KEYS, TermSpec, schedule_keys, schedule_of
+from ppkd.recipe.plan import ON, SCHEDULE_KEYS, TermSpec, schedule_keys, schedule_of
 from ppkd.recipe.targets import STEPS, Target
 
 TERM_KEYS = (
     "student", "teacher", "student_connector", "teacher_connector", "loss", "weight", "magnitude", "magnitude_steps",
-    "from", "max_levels", "trained", "every", *SCHEDULE_KEYS,
+    "from", "max_levels", "trained", "every", "on", *SCHEDULE_KEYS,
 )  # fmt: skip
 _NAME = re.compile(r"^[A-Za-z_]\w*$")
 
@@ -87,6 +87,7 @@ def _term(name, keys, method, where, hint):
         schedule=schedule_of({**method.options, **keys}, method.epochs, where),
         teachers=_names(keys.get("from"), f"{where}.from"),
         max_levels=_count(keys.get("max_levels"), f"{where}.max_levels"),
+        on=_on(keys.get("on"), f"{where}.on"),
         trained=_flag(keys.get("trained", True), f"{where}.trained"),
         every=_count(keys.get("every", 1), f"{where}.every"),
         **connectors,
@@ -131,6 +132,12 @@ def _count(value, where):
 def _flag(value, where):
     if not isinstance(value, bool):
         raise UserError(f"{where} has to be true or false, found {value!r}")
+    return value
+
+
+def _on(value, where):
+    if value not in (None, *ON):
+        raise UserError(f"{where} has to be one of {', '.join(ON)}; found {value!r}")
     return value
 
 
@@ -196,6 +203,8 @@ def term_block(spec):
         keys["trained"] = False
     if spec.every != 1:
         keys["every"] = spec.every
+    if spec.on is not None:
+        keys["on"] = spec.on
     return keys | schedule_keys(spec.schedule)
 
 

@@ -22,6 +22,7 @@ RUN_KEYS = frozenset(
         # ppkd's own
         "epochs", "imgsz", "batch", "patience", "keep_resume", "keep",
         "snapshot_steps", "accumulate", "total_batch_size", "scale_lr", "stages", "amp_dtype",
+        "unlabelled", "UnlabelledReader",
         "restart_epochs", "restart_what", "restart_warmup", "deterministic", "teacher_dtype",
         "max_bad_images", "on_nonfinite", "max_nonfinite"
     ]

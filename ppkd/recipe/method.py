@@ -70,10 +70,22 @@ def read_method(own, overrides, path):
     method = MethodSpec(str(name), clone(section), len(names) if names else None, {}, path)
     if isinstance(overrides.get("plugins"), str):
         overrides["plugins"] = [overrides["plugins"]]
-    for source in (block, overrides):
+    for source in map(_with_on, (block, overrides)):
         merge(method.options, {k: v for k, v in source.items() if k in ENGINE_OPTIONS})
         merge(method.params, {k: v for k, v in source.items() if k not in ENGINE_OPTIONS})
     return method
+
+
+def _with_on(block):
+    """A ``distill:`` block whose terms have the key ``on``, which YAML 1.1 reads as true."""
+    terms = block.get("terms")
+    if not isinstance(terms, dict):
+        return block
+    named = {
+        name: {"on" if key is True else key: value for key, value in keys.items()} if isinstance(keys, dict) else keys
+        for name, keys in terms.items()
+    }
+    return block | {"terms": named}
 
 
 def complete(method, student, own):

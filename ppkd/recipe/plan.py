@@ -11,6 +11,9 @@ from ppkd.recipe.targets import Target
 # What the teacher of the slim file's _BASE_ is called.
 TEACHER = "teacher"
 
+# Which images a term compares, where there are some without labels.
+LABELLED, UNLABELLED, ALL = ON = ("labelled", "unlabelled", "all")
+
 # The keys of a schedule, at the top of `distill:` for all terms or in one of them.
 SCHEDULE_KEYS = ("start_epoch", "stop_epoch", "stop", "decay", "final_weight", "warmup_epochs")
 
@@ -32,6 +35,7 @@ class TermSpec:
         max_levels: use only the first so many levels of the student.
         trained: whether connectors and the loss's own parameters learn; only PaddleDetection's numerics say no.
         every: it is computed in each epoch's batches 0, `every`, 2 * `every`, ..., and weighs the more.
+        on: one of `ON`, the images that it compares; None for all that its loss can do with.
     """
 
     name: str
@@ -47,6 +51,7 @@ class TermSpec:
     max_levels: int | None = None
     trained: bool = True
     every: int = 1
+    on: str | None = None
 
 
 @dataclass

@@ -18,7 +18,8 @@ from ppkd.recipe.method import MethodSpec, complete, origins, read_method
 from ppkd.recipe.settings import settle, settle_method, take
 from ppkd.recipe.teachers import check_fields, name_the_teacher, read_teachers, resolve_paths
 
-_SECTIONS = ("TrainReader", "EvalReader", "TestReader", "TrainDataset", "EvalDataset", "TestDataset", "LearningRate",
+_SECTIONS = ("TrainReader", "UnlabelledReader", "EvalReader", "TestReader", "TrainDataset", "EvalDataset",
+             "TestDataset", "LearningRate",
              "OptimizerBuilder")  # fmt: skip
 @dataclass
 class Recipe:

@@ -17,7 +17,7 @@ _EPOCHS = frozenset({
     "flat_epochs", "last_plateau_epochs", "restart_epochs",
 })  # fmt: skip
 _OF_TERMS = ("start_epoch", "stop_epoch", "warmup_epochs")
-_READERS = ("TrainReader", "EvalReader", "TestReader")
+_READERS = ("TrainReader", "EvalReader", "TestReader", "UnlabelledReader")
 # Keys of readers that are sizes of images in pixels.
 _SIZES = frozenset({
     "target_size", "input_dim", "image_shape", "short_side_sizes", "min_size", "max_size", "size", "img_size",
@@ -141,7 +141,7 @@ def _resize(config, size):
 
 def longest_side(config):
     """The longer side in pixels of the images that a config evaluates, or is used on; None if it does not say."""
-    return next((side for side in map(_longest, [config.get(name) for name in _READERS[1:]]) if side), None)
+    return next((side for side in map(_longest, [config.get(name) for name in _READERS[1:3]]) if side), None)
 
 
 def _resized(value, factor, unit=STRIDE):

@@ -19,6 +19,7 @@ from ppkd.errors import UserError
 from ppkd.terminal.log import logger
 
 _SEED_KEY = "ppkd_seed"
+_BESIDE = 0x0B5E55
 _SHARED_MEMORY = "/dev/shm"
 
 
@@ -40,6 +41,7 @@ class TrainLoader:
         workers: loading processes; 0 loads in the training process.
         seed: seed of the run.
         bad: `bad_images.BadImages` of the run, which counts those that are left out.
+        what: the data set in messages.
 
     Attributes:
         files: paths of the images.
@@ -48,7 +50,7 @@ class TrainLoader:
         UserError: fewer images than one batch has; too many of them missing. The same from `epoch` for unreadable ones.
     """
 
-    def __init__(self, reader, dataset, workers, seed, bad=None):
+    def __init__(self, reader, dataset, workers, seed, bad=None, what="the training set"):
         keep_ground_truth(reader._batch_transforms, reader._sample_transforms)
         dataset.set_transform(Checked(reader._sample_transforms))
         dataset.set_kwargs(**reader.kwargs)
@@ -62,8 +64,8 @@ class TrainLoader:
         )
         if len(self._sampler) < 1:
             raise UserError(
-                f"the training set has {len(dataset)} images, fewer than one batch of {reader.batch_size}; "
-                "set a smaller TrainReader.batch_size"
+                f"{what} has {len(dataset)} images, fewer than one batch of {reader.batch_size}; set a smaller "
+                + ("TrainReader.batch_size" if what == "the training set" else f"{what}.ratio")
             )
         self._loader = DataLoader(
             dataset=self._seeded,
@@ -224,6 +226,11 @@ def seed_step(seed, epoch, step, rank):
     paddle.seed(step_seed(seed, epoch, step, rank))
     # Python's own generator belongs to the loading thread. Sizes are those of all ranks, or one would wait for others.
     yolox_sizes.GENERATOR.seed(_number(seed, epoch, step))
+
+
+def other_seed(seed):
+    """A seed for a second stream of images, whose order and augmentation are not the first one's."""
+    return _number(seed, _BESIDE)
 
 
 def step_seed(seed, epoch, step, rank):

@@ -11,6 +11,7 @@ from ppkd.terminal.log import duration
 _NO_LOSS = (
     "kind", "epoch", "step", "seconds_per_step", "data_seconds", "images_per_second", "seconds_left", "memory_gb",
     "memory_held_gb", "teacher_seconds", "student_seconds", "skipped_steps", "bad_images",
+    "unlabelled_images", "bad_unlabelled_images",
 )  # fmt: skip
 # Seconds after which a line is due whatever `log_iter` says, so that nobody takes a slow run for one that hangs.
 _SILENCE = 20
@@ -112,10 +113,11 @@ class Meters:
         lr = plain.pop("lr")
         teacher = f", teacher {record['teacher_seconds']:.2f}" if "teacher_seconds" in record else ""
         loss = f"{plain.pop('loss'):.4f}" if "loss" in plain else "none, all steps were skipped"
+        beside = f"  {record['unlabelled_images']} unlabelled images" if record.get("unlabelled_images") else ""
         head = "  ".join([f"loss {loss}"] + [f"{k} {v:.4f}" for k, v in plain.items()])
         yield (
             f"{where}  {head}  lr {lr:.2e}  {record['seconds_per_step']:.2f} s/step (data {record['data_seconds']:.2f}"
-            f"{teacher}, student {record['student_seconds']:.2f})  {record['images_per_second']:.1f} images/s  "
+            f"{teacher}, student {record['student_seconds']:.2f})  {record['images_per_second']:.1f} images/s{beside}  "
             f"memory {record['memory_held_gb']:.1f}, at most {record['memory_gb']:.1f} GB  "
             f"{duration(record['seconds_left'])} left"
         )

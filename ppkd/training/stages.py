@@ -5,7 +5,9 @@ from ppkd.bridge.datasets import open_dataset
 from ppkd.bridge.workspace import built_from_config, create, scope
 from ppkd.errors import UserError, nearest
 from ppkd.files.yaml_io import clone, merge
+from ppkd.recipe.plan import UNLABELLED
 from ppkd.training.loader import TrainLoader
+from ppkd.training.unlabelled import Unlabelled
 
 _KEYS = ("epoch", "TrainReader")
 
@@ -19,6 +21,7 @@ class Stages:
 
     Attributes:
         bad: `bad_images.BadImages`, those of all stages.
+        unlabelled: `unlabelled.Unlabelled`, or None.
 
     Raises:
         UserError: a stage with an unknown key, no epoch, epochs out of order, or another batch size.
@@ -27,16 +30,30 @@ class Stages:
     def __init__(self, config, seed):
         self._config, self._seed = config, seed
         self._stages = _checked(config)
-        self._open, self._loader = None, None
+        self._open, self._loader, self._beside = None, None, None
         self.bad = BadImages(config)
+        self.unlabelled = Unlabelled(config, seed) if config.get(UNLABELLED) else None
 
     def loader(self, epoch):
         """The `TrainLoader` of an epoch."""
         current = sum(stage["epoch"] <= epoch for stage in self._stages)
         if current != self._open:
-            self._loader = None  # its data set goes before the next comes
-            self._loader, self._open = self._make(current), current
+            self._loader = self._beside = None  # its data set goes before the next comes
+            (self._loader, self._beside), self._open = self._make(current), current
         return self._loader
+
+    def batches(self, epoch, begin=0, beside=True):
+        """Iterate over the batches of an epoch, from batch `begin` on.
+
+        Args:
+            epoch, begin: from 0.
+            beside: whether images without labels stand beside them, where the run has any.
+        """
+        loader = self.loader(epoch)
+        batches = loader.epoch(epoch, begin)
+        if not beside or self._beside is None:
+            return batches
+        return self.unlabelled.beside(batches, self._beside, epoch * len(loader) + begin)
 
     def _make(self, current):
         config = clone(self._config)
@@ -47,7 +64,8 @@ class Stages:
             workers = int(config.get("worker_num") or 0)
             reader = create("TrainReader")
             with built_from_config("TrainReader"):
-                return TrainLoader(reader, dataset, workers, self._seed, self.bad)
+                loader = TrainLoader(reader, dataset, workers, self._seed, self.bad)
+        return loader, self.unlabelled and self.unlabelled.loader(config, dataset.data_fields)
 
 
 def _checked(config):

@@ -11,6 +11,7 @@ from ppkd.bridge.class_names import names_of_training, tell_taught
 from ppkd.bridge.compat.loader_processes import lost_processes_are_told
 from ppkd.bridge.datasets import tell_same_images
 from ppkd.bridge.operators import check_operators
+from ppkd.bridge.unlabelled import refuse_validation_images
 from ppkd.bridge.workspace import create, scope
 from ppkd.build import build_model
 from ppkd.detectors import detector_for
@@ -18,12 +19,13 @@ from ppkd.engine.model import DistillModel
 from ppkd.engine.parallel import distribute
 from ppkd.errors import UserError
 from ppkd.files.lock import held_alone
+from ppkd.recipe.plan import UNLABELLED
 from ppkd.terminal.log import logger
 from ppkd.terminal.progress import follow
 from ppkd.training import checkpoint
 from ppkd.training.averaging import Averaging
 from ppkd.training.batch_size import BatchSize, count
-from ppkd.training.contents import contents
+from ppkd.training.contents import PREFIX, contents
 from ppkd.training.digest import digest
 from ppkd.training.learning_rate import learning_rate
 from ppkd.training.loader import seed_everything, seed_step
@@ -83,13 +85,19 @@ class Trainer:
         )
         self.patience = Patience(self.config, validate, self.ranks)
         self.digest, self.names = digest(recipe, self.ranks), names_of_training(self.config)
+        if self.config.get(UNLABELLED) and recipe.method is None:
+            raise UserError(f"{UNLABELLED}: needs a teacher (--slim_config): without one nothing can be learned of it")
+        self._stages = Stages(self.config, self.seed)
+        if self._stages.unlabelled:
+            self.digest[PREFIX + UNLABELLED] = self._stages.unlabelled.digest
         state = state_to_go_on(recipe, resume, force, self.digest, self.names)
         if validate:
             validated = Validation.check(recipe)
-        self._stages = Stages(self.config, self.seed)
         loader = self._stages.loader(state["epoch"] if state else 0)
         if validate and self.rank == 0:
             tell_same_images(loader.files, validated)
+            if self._stages.unlabelled:
+                refuse_validation_images(self._stages.unlabelled.photographs.paths, validated, UNLABELLED)
         self.standing = Standing(len(loader), batch_size.accumulate)
         # Initial weights are the first that is drawn.
         seed_everything(self.seed)
@@ -132,6 +140,8 @@ class Trainer:
             "patience": self.patience,
             "bad_images": self._stages.bad,
         }
+        if self._stages.unlabelled:
+            self._parts[UNLABELLED] = self._stages.unlabelled
         if state is not None:
             self.restore(state)
         # What was recorded after the step that the run goes on from will be recorded anew.
@@ -217,7 +227,7 @@ class Trainer:
         at = self.standing
         if at.batch == 0 and (restarted := self._restart.begin_epoch()):
             self._log.add({"epoch": at.epoch, "step": at.step, **restarted})
-        batches = self.loader.epoch(at.epoch, at.batch)
+        batches = self._batches(at.epoch, at.batch)
         for batch in follow(batches, f"epoch {at.epoch + 1}/{epochs}", at.batches, at.batch):
             meters.data_ready()
             batch["epoch_id"] = at.epoch
@@ -254,6 +264,8 @@ class Trainer:
         record = {"kind": "train", "epoch": self.epoch, "step": self.step}
         record |= meters.read() | self._update.clipping.read()
         counts = {"skipped_steps": self.numerics.skipped, "bad_images": len(self._stages.bad.found)}
+        if beside := self._stages.unlabelled:
+            counts |= {"unlabelled_images": beside.seen, "bad_unlabelled_images": len(beside.bad.found)}
         record |= {name: number for name, number in counts.items() if number}
         self._log.add(self._tell(record, epochs))
         self.numerics.check()
@@ -269,7 +281,11 @@ class Trainer:
 
     def reload(self, epoch, batch):
         """A batch once more."""
-        return next(self._stages.loader(epoch).epoch(epoch, batch))
+        return next(self._batches(epoch, batch))
+
+    def _batches(self, epoch, begin):
+        beside = self.distill is not None and self.distill.takes(UNLABELLED)
+        return self._stages.batches(epoch, begin, beside)
 
     def _save(self, name):
         """Write a checkpoint that is not evaluated."""

@@ -31,6 +31,8 @@ EQUAL = ["TrainReader.shuffle=false", _ONE_SIZE, "OptimizerBuilder.clip_grad_by_
 RUNS["equal"] = ("yolov3", "fgd", [*EQUAL, "TrainReader.batch_size=2"], {"settled": True})
 IN_PARTS = [*EQUAL, "TrainReader.batch_size=1", "accumulate=2"]
 ACCUMULATED = {"accumulated": ("yolov3", "fgd", IN_PARTS, {"settled": True})}
+# Images without labels beside the others: of this data set's validation images one on a rank.
+BESIDE = {"beside": (QUICK, "cwd", ["unlabelled={images: PHOTOS, ratio: 0.3}"], {})}
 # Terms of its own, one of them brought to a share of the loss.
 RUNS["terms"] = ("ppyoloe", "maps", [], {"empty_rank": 1})
 # Convolutions that three levels share, and losses divided by a sum over all ranks.
@@ -54,10 +56,11 @@ def finished(tmp_path_factory, shapes, teacher_weights):
     """Run name -> what rank 0 and rank 1 had after it."""
     folder = tmp_path_factory.mktemp("ranks")
     runs = {}
-    for name, (family, method, overrides, options) in {**RUNS, **ACCUMULATED}.items():
+    for name, (family, method, overrides, options) in {**RUNS, **ACCUMULATED, **BESIDE}.items():
         given = [
             f"dataset_dir={shapes}", f"save_dir={folder / name}", f"teacher.pretrain_weights={teacher_weights[family]}",
-            *strong(method), "TrainReader.batch_size=3", "epoch=1", *overrides,
+            *strong(method), "TrainReader.batch_size=3", "epoch=1",
+            *(given.replace("PHOTOS", f"{shapes}/val") for given in overrides),
         ]  # fmt: skip
         slim = slim_file(folder, family, method)
         runs[name] = {"config": str(CONFIGS / f"{family}_tiny.yml"), "slim": slim, "overrides": given, **options}
@@ -75,6 +78,12 @@ def test_4_learnable_tensors_are_synchronised_across_ranks(name, finished):
     assert any(path.startswith("/student.") for path in moved)
     kinds = {path.split(".")[3] for path in moved if path.startswith("/terms.")}
     assert kinds == LEARNED[RUNS[name][1]]
+
+
+def test_images_without_labels_are_shared_among_ranks_and_move_both_alike(finished):
+    first, second = finished["beside"]
+    assert differing(first["after"], second["after"]) == [] and differing(first["before"], first["after"])
+    assert first["beside"] and not set(first["beside"]) & set(second["beside"]), "both ranks saw the same images"
 
 
 @pytest.mark.parametrize("name", RUNS)

@@ -1,0 +1,110 @@
+"""A second stream of images, without labels, beside the training batches: ``unlabelled:`` and ``UnlabelledReader:``."""
+
+import hashlib
+
+from ppkd.bridge.bad_images import BadImages
+from ppkd.bridge.unlabelled import KEY, dataset_of, find_photographs
+from ppkd.bridge.workspace import built_from_config, create, scope
+from ppkd.errors import UserError, nearest
+from ppkd.files.yaml_io import clone, merge
+from ppkd.recipe.keys import is_number
+from ppkd.recipe.plan import UNLABELLED
+from ppkd.terminal.log import logger
+from ppkd.training.loader import TrainLoader, other_seed
+
+_KEYS = ("images", "image_dir", "ratio")
+
+
+class Unlabelled:
+    """Batches of images without labels, a fixed number of images beside every training batch.
+
+    All of the images are gone through in an order of their own, anew as often as it takes: which images stand beside a
+    batch depends on the seed and on how many batches were before, so nothing has to be kept for resuming.
+
+    Args:
+        config: the run's config.
+        seed: of the run.
+
+    Attributes:
+        photographs: `unlabelled.Photographs`.
+        size: images of a batch, on one rank.
+        bad: `bad_images.BadImages`.
+        seen: images so far, on this rank.
+
+    Raises:
+        UserError: anything wrong with ``unlabelled:``.
+    """
+
+    def __init__(self, config, seed):
+        given = config[UNLABELLED]
+        given = given if isinstance(given, dict) else {"images": given}
+        for key in given:
+            if key not in _KEYS:
+                raise UserError(f"{UNLABELLED} has no key {key!r}{nearest(str(key), _KEYS)}; it has {', '.join(_KEYS)}")
+        ratio = given.get("ratio", 1)
+        if not is_number(ratio) or ratio <= 0:
+            raise UserError(f"{UNLABELLED}.ratio has to be a number above 0, found {ratio!r}")
+        allowed = config.get("allow_outside") is True
+        self.photographs = find_photographs(given.get("images"), UNLABELLED, given.get("image_dir"), allowed)
+        self.size = max(1, round(ratio * config["TrainReader"].get("batch_size", 1)))
+        self.bad, self.seen = BadImages(config, "unlabelled"), 0
+        self._seed = other_seed(seed)
+        labelled = config["TrainReader"].get("batch_size", 1)
+        logger().info("%s: %d images, %d of them beside %d labelled ones", UNLABELLED, len(self.photographs.names),
+                      self.size, labelled)  # fmt: skip
+
+    @property
+    def digest(self):
+        """Of the names of the images: other ones stand beside other batches."""
+        return hashlib.sha256("\0".join(self.photographs.names).encode("utf-8", "surrogateescape")).hexdigest()
+
+    def loader(self, config, fields):
+        """The `loader.TrainLoader` of the stream.
+
+        Args:
+            config: the run's; ``UnlabelledReader`` is merged over ``TrainReader``.
+            fields: ``data_fields`` of the training set.
+        """
+        reader = merge(clone(config["TrainReader"]), clone(config.get("UnlabelledReader") or {}))
+        if "batch_size" in (config.get("UnlabelledReader") or {}):
+            raise UserError(f"UnlabelledReader.batch_size: {UNLABELLED}.ratio says how many images are beside a batch")
+        reader["batch_size"] = self.size
+        with scope(config | {"TrainReader": reader}):
+            made = create("TrainReader")
+            with built_from_config("TrainReader"):
+                dataset = dataset_of(self.photographs, fields)
+                workers = int(config.get("worker_num") or 0)
+                return TrainLoader(made, dataset, workers, self._seed, self.bad, UNLABELLED)
+
+    def beside(self, batches, loader, before):
+        """Batches with one of images without labels under `unlabelled.KEY`.
+
+        Args:
+            batches: of the training set.
+            loader: of `loader`.
+            before: how many batches of the run were before these.
+        """
+        stream = _endless(loader, before)
+        try:
+            for batch in batches:
+                batch[KEY] = next(stream)
+                self.seen += int(batch[KEY]["image"].shape[0]) if "image" in batch[KEY] else 0
+                yield batch
+        finally:
+            stream.close()
+
+    def state(self):
+        """What resuming needs: what was counted."""
+        return {"seen": self.seen, "bad": self.bad.state()}
+
+    def restore(self, state):
+        """Go on counting as `state` says; None is a state of a run without such images."""
+        self.seen = (state or {}).get("seen", 0)
+        self.bad.restore((state or {}).get("bad"))
+
+
+def _endless(loader, before):
+    epoch, begin = divmod(before, len(loader))
+    while True:
+        yield from loader.epoch(epoch, begin)
+        epoch, begin = epoch + 1, 0
