@@ -113,6 +113,7 @@ def distill(
     data: Path, student: str | None = None, teacher: str | None = None, *, output: Path | None = None,
     epochs: int | None = None, teacher_epochs: int | None = None, imgsz: int | None = None, batch: int | None = None,
     method: str = "auto", baseline: bool = False, seeds: int = 1, waive: Sequence[str] = (),
+    unlabelled: Path | None = None,
 ) -> Course:  # fmt: skip
     """From a folder of images to a taught student, as ``ppkd distill``; goes on where an earlier call ended.
 
@@ -125,10 +126,11 @@ def distill(
         baseline: train the student without a teacher as well.
         seeds: students of each kind.
         waive: findings of the doctor to go on with.
+        unlabelled: photographs without labels, a folder or a list, from which the teacher teaches as well.
     """
     given = {"student": student, "teacher": teacher, "output": _path(output), "epochs": epochs, "imgsz": imgsz,
              "batch": batch, "teacher_epochs": teacher_epochs, "method": method, "baseline": baseline, "seeds": seeds,
-             "waive": list(waive) or None}  # fmt: skip
+             "waive": list(waive) or None, "unlabelled": _path(unlabelled)}  # fmt: skip
     return Course(**_run("distill", [str(data)], given))
 
 

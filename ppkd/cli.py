@@ -193,6 +193,7 @@ def _of_course(description):
     parser.add_argument("--method", default="auto", metavar="NAME", help="auto, FGD, PKD, ..., or a shipped slim file")
     parser.add_argument("--baseline", action="store_true", help="train the student without a teacher as well")
     parser.add_argument("--seeds", type=_positive, default=1, metavar="N", help="students of each kind")
+    parser.add_argument("--unlabelled", metavar="FOLDER", help="photographs without labels, to teach from as well")
     parser.add_argument("--output", default="output/distill", help="folder for all that is made")
     parser.add_argument("--waive", type=_names, metavar="ID[,ID]", help="findings of the doctor to go on with")
     return parser

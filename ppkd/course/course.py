@@ -40,6 +40,7 @@ class Wishes:
         seeds: how many students of each kind.
         baseline: train the student alone as well.
         waive: findings of the doctor that do not end the course.
+        unlabelled: photographs without labels, as `unlabelled.find_photographs` takes them; None for none.
     """
 
     data: str
@@ -54,6 +55,7 @@ class Wishes:
     seeds: int = 1
     baseline: bool = False
     waive: tuple = ()
+    unlabelled: str | None = None
 
 
 @dataclass
@@ -93,10 +95,11 @@ def prepare(wishes):
     logger().info("data: %s", data.text)
     gpu = has_gpu()
     chosen, told = sizes.propose(data, student[1], teacher[1], gpu, given)
+    beside = data_sets.unlabelled(wishes.unlabelled, data, chosen.batch) if wishes.unlabelled else None
     if told:
         logger().info("proposed for this data and %s: %s", "a GPU" if gpu else "a CPU", "; ".join(told))
     trained = detectors(folder, weights, wishes.seeds, wishes.baseline)
-    what = (chosen, student, teacher, wishes.method, os.path.abspath(trained[0].weights), gpu)
+    what = (chosen, student, teacher, wishes.method, os.path.abspath(trained[0].weights), gpu, beside)
     written, why = files.write_files(folder, data, *what)
     if written:
         logger().info("method: %s", why)

@@ -5,6 +5,7 @@ import statistics
 from dataclasses import dataclass
 
 from ppkd.bridge.annotation_file import category_names, read_annotations
+from ppkd.bridge.unlabelled import find_photographs, refuse_validation_images
 from ppkd.errors import UserError
 from ppkd.terminal.log import logger
 
@@ -86,6 +87,28 @@ def opened(folder, source):
             sides = [max(e["width"], e["height"]) for e in entries if isinstance(e, dict) and _has_size(e)]
     names = category_names(_file(folder, "train"))
     return Data(keys, counts["train"], counts[split], statistics.median(sides) if sides else None, names)
+
+
+def unlabelled(given, data, batch):
+    """What ``unlabelled:`` says of photographs without labels beside a data set.
+
+    Args:
+        given: as `unlabelled.find_photographs` takes it.
+        data: `Data`.
+        batch: images of a training batch.
+
+    Raises:
+        UserError: there are none, or some are images of the validation set.
+    """
+    found = find_photographs(given, "--unlabelled")
+    file, folder = (os.path.join(data.keys["dataset_dir"], data.keys[f"val_{x}"]) for x in ("annotations", "images"))
+    images = read_annotations(file, ("images",))["images"]
+    names = [entry["file_name"] for entry in images if isinstance(entry, dict) and "file_name" in entry]
+    refuse_validation_images(found.paths, [os.path.join(folder, str(name)) for name in names], "--unlabelled")
+    logger().info("unlabelled: %d images; the teacher teaches from them as well", len(found.names))
+    said = {"images": os.path.abspath(given)}
+    few = len(found.names) < batch
+    return said | {"ratio": len(found.names) / batch} if few else said
 
 
 def _split(folder):

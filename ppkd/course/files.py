@@ -35,7 +35,7 @@ def read_config(name, option):
     return path, config
 
 
-def write_files(folder, data, sizes, student, teacher, method, weights, gpu):
+def write_files(folder, data, sizes, student, teacher, method, weights, gpu, unlabelled=None):
     """Write the files that are not there yet; what is there may have been edited, and stays.
 
     Args:
@@ -46,6 +46,7 @@ def write_files(folder, data, sizes, student, teacher, method, weights, gpu):
         method: as `methods.lines_of` takes it.
         weights: path of the teacher's weights, which need not be there yet.
         gpu: whether there is one.
+        unlabelled: what the key of that name says, or None.
 
     Returns:
         ``(names of the files that were written, why this method)``.
@@ -53,10 +54,11 @@ def write_files(folder, data, sizes, student, teacher, method, weights, gpu):
     lines, why = lines_of(method, student[1], teacher[1])
     common = {**data.keys, "metric": "COCO", "num_classes": "auto", "use_gpu": gpu}
     common |= {"imgsz": sizes.imgsz, "batch": sizes.batch}
+    beside = {"unlabelled": unlabelled} if unlabelled else {}
     contents = {
         STUDENT: {"_BASE_": [_base(student[0])], **common, "epochs": sizes.epochs},
         TEACHER: {"_BASE_": [_base(teacher[0])], **common, "epochs": sizes.teacher_epochs},
-        SLIM: {"_BASE_": [TEACHER], "pretrain_weights": weights, **lines},
+        SLIM: {"_BASE_": [TEACHER], "pretrain_weights": weights, **beside, **lines},
     }
     bases = {STUDENT: student[0], TEACHER: teacher[0]}
     written = []

@@ -13,6 +13,7 @@ from ppkd.diagnosis.levels import check_levels
 from ppkd.diagnosis.speed import measure_speed, take_batches
 from ppkd.diagnosis.step import busiest_epoch, check_step
 from ppkd.diagnosis.subject import build
+from ppkd.diagnosis.unlabelled import look_at_unlabelled
 from ppkd.study.cost import parameters
 from ppkd.terminal.log import duration, logger, quiet
 from ppkd.training.batch_size import BatchSize
@@ -26,8 +27,8 @@ class Examination:
 
     Attributes:
         findings: `findings.Findings`.
-        results: plain values by section: ``weights``, ``classes``, ``accuracy``, ``inputs``, ``levels``, ``step``,
-            ``cost``; a section that could not be measured is empty or absent.
+        results: plain values by section: ``weights``, ``classes``, ``accuracy``, ``unlabelled``, ``inputs``,
+            ``levels``, ``step``, ``cost``; a section that could not be measured is empty or absent.
     """
 
     findings: Findings = field(default_factory=Findings)
@@ -73,6 +74,7 @@ def examine(recipe, images=48, waived=()):
     logger().info("2/4 accuracy on a sample of the validation set")
     with tempfile.TemporaryDirectory() as folder:
         results["accuracy"], scores = measure_accuracy(subject, images, folder, findings)
+        results["unlabelled"] = look_at_unlabelled(subject, images, folder, findings)
     judge_names(results["classes"], scores, subject, findings)
     if subject.model is not None:
         _train(subject, results, findings)

@@ -88,6 +88,11 @@ KINDS = {
     ),
     "attention-saturated": Kind((WARNING,), "Raise temp, or standardise the maps (normalize: true)."),
     "attention-flat": Kind((NOTE,), "A lower temp makes FGD's attention choose."),
+    "unlabelled-far": Kind(
+        (WARNING,), "Look at some of them: features may still teach, labels that the teacher makes will be poor."
+    ),
+    "unlabelled-empty": Kind((WARNING,), "Are these images of what the teacher knows? Look at some of them."),
+    "unlabelled-classes": Kind((NOTE,), "What they teach of these classes is that there is nothing."),
     "batch-fits": Kind((NOTE,), "--batch {batch}, with -o scale_lr=true where the file has a total_batch_size."),
     "loading-slow": Kind((NOTE,), "Raise worker_num: training waits for its images."),
 }

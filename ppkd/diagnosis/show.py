@@ -25,7 +25,8 @@ def as_text(examination, recipe):
     lines = [printable(who)]
     for title, part in (
         ("Weights", _weights), ("Classes", _classes), ("Accuracy on a sample of the validation set", _accuracy),
-        ("Levels", _levels), ("One training step", _step), ("Time and memory", _cost),
+        ("Images without labels", _unlabelled), ("Levels", _levels),
+        ("One training step", _step), ("Time and memory", _cost),
     ):  # fmt: skip
         text = part(results)
         if text:
@@ -115,6 +116,28 @@ def _accuracy(results):
         by_class = list(values["by_class"].items())
         shown = ", ".join(f"{label} {_percent(value)}" for label, value in by_class[:12])
         lines += _wrapped(f"{name}, AP50 by class: {shown}{', ...' if len(by_class) > 12 else ''}", "  ")
+    return "\n".join(lines)
+
+
+def _unlabelled(results):
+    found = results.get("unlabelled")
+    if not found:
+        return ""
+    if "distance" not in found:
+        return f"{found['images']} images; no teacher was there to look at them"
+    bad = f", {found['bad']} more cannot be read" if found["bad"] else ""
+    lines = [f"{found['looked_at']} of {found['images']} were looked at{bad}"]
+    lines += _wrapped(
+        f"in the teacher's features {found['distance']:.2f} deviations from the labelled ones, whose halves are "
+        f"{found['distance_within']:.2f} from each other", "  ",
+    )  # fmt: skip
+    ours, theirs = (found["detections"][kind] for kind in ("labelled", "unlabelled"))
+    lines += _wrapped(
+        f"{theirs:.1f} detections an image reach the threshold of their class ({ours:.1f} in labelled ones); "
+        f"{found['below_threshold']:.0%} of the detections do not, {found['without']:.0%} of images have none", "  ",
+    )  # fmt: skip
+    if found["never"]:
+        lines += _wrapped(f"never found: {', '.join(found['never'])}", "  ")
     return "\n".join(lines)
 
 

@@ -15,9 +15,10 @@ from ppkd.errors import UserError
 from ppkd.files.download import sha256
 from ppkd.files.lock import held_alone
 from ppkd.files.write import check_writable, write_text
-from ppkd.labelling import picture, thresholds
+from ppkd.labelling import picture
 from ppkd.labelling.teacher import open_teacher
 from ppkd.labelling.work import detect_all
+from ppkd.study import thresholds
 from ppkd.study.coco_matches import Matches, read_coco
 from ppkd.study.detections import detect
 from ppkd.terminal.log import logger

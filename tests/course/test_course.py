@@ -95,6 +95,23 @@ def test_each_part_is_a_command_that_the_parsers_and_the_files_take(wishes, comm
     assert commands.run == names
 
 
+def test_photographs_without_labels_are_said_once_for_the_students_that_are_taught(wishes, commands, tmp_path, shapes):
+    photos = tmp_path / "photos"
+    shutil.copytree(os.path.join(shapes, "train"), photos)
+    course = commands.course(wishes(unlabelled=str(photos), baseline=True, batch=16))
+    for part in course.parts:
+        if part.run:
+            args = cli.train_parser().parse_args(part.words[1:])
+            said = load_recipe(args.config, args.slim_config, args.opt).student.get("unlabelled")
+            taught = part.name.startswith("taught")
+            assert said == ({"images": str(photos), "ratio": 12 / 16} if taught else None), part.name
+    shutil.copy(os.path.join(shapes, "val", os.listdir(os.path.join(shapes, "val"))[0]), photos / "mine.jpg")
+    with pytest.raises(UserError, match="--unlabelled: 1 of 13 images are images of the validation set"):
+        commands.course(wishes(unlabelled=str(photos), output=str(tmp_path / "other")))
+    with pytest.raises(UserError, match="--unlabelled: nowhere: no such folder"):
+        commands.course(wishes(unlabelled="nowhere", output=str(tmp_path / "third")))
+
+
 def test_what_is_done_is_done_once_and_a_failed_part_is_where_it_goes_on(wishes, commands):
     course = commands.course(wishes())
     commands.fails = "taught_seed0"

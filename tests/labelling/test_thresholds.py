@@ -8,7 +8,7 @@ import pytest
 from ppkd.bridge.unlabelled import find_photographs
 from ppkd.errors import UserError
 from ppkd.labelling import picture
-from ppkd.labelling.thresholds import F1, GIVEN, NEVER, POOLED, best_cut, find, parse
+from ppkd.study.thresholds import F1, GIVEN, NEVER, POOLED, best_cut, find, parse
 
 
 @pytest.mark.parametrize("seed", range(5))
