@@ -171,6 +171,7 @@ class DistillModel(nn.Layer):
     def active_terms(self):
         """Terms that are computed in this batch, with their weights in it."""
         return [(term, weight * term.outweighs(self.batches)) for term, weight in self._on() if term.due(self._now)]
+
     def takes(self, kind):
         """Whether a term compares images of a kind, one of `plan.ON`, in this epoch."""
         return any(takes(term.on, kind) for term, _ in self._on())
