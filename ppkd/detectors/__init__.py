@@ -3,6 +3,7 @@
 from ppkd.detectors.base import ANCHORS, TARGETS, Detector, Level, Tap
 from ppkd.detectors.fcos import FCOS
 from ppkd.detectors.gfl import GFL, PicoDet
+from ppkd.detectors.onnx import ONNX
 from ppkd.detectors.ppyoloe import PPYOLOE
 from ppkd.detectors.rcnn import RCNN
 from ppkd.detectors.reppoints import RepPoints
@@ -17,7 +18,9 @@ from ppkd.detectors.yolox import YOLOX
 
 __all__ = ["ANCHORS", "TARGETS", "Detector", "Level", "Tap", "detector_for"]
 
-_ADAPTERS = (FCOS, GFL, PicoDet, PPYOLOE, RCNN, RepPoints, RetinaNet, RTMDet, SOLO, SOLOv2, TOOD, ViT, YOLOv3, YOLOX)
+_ADAPTERS = (
+    FCOS, GFL, ONNX, PicoDet, PPYOLOE, RCNN, RepPoints, RetinaNet, RTMDet, SOLO, SOLOv2, TOOD, ViT, YOLOv3, YOLOX,
+)  # fmt: skip
 
 
 def detector_for(model):

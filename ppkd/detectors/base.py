@@ -11,7 +11,7 @@ from ppkd.detectors.taps import Level, Tap
 from ppkd.detectors.towers import SUPPORTED, evaluating, remaining
 from ppkd.errors import UserError, nearest
 
-# Side of the square image of the dry forward, in pixels: a multiple of 128, so that every stride up to 128 is exact.
+# A multiple of 128, so that every stride up to 128 is exact.
 PROBE_SIZE = 256
 
 # What some detectors have beside sources: boxes as offsets in cells and factors on anchors, behind sigmoid and
@@ -35,6 +35,8 @@ class Detector:
     """
 
     head_name = "head"
+    # Side of the square image of the dry forward, in pixels.
+    probe_size = PROBE_SIZE
     # Where the point of a cell lies, from 0 (its upper left corner) to 1, and the distance in strides that the first
     # bin of a box edge's distribution stands for.
     cell_offset = 0.5
@@ -255,7 +257,7 @@ class Detector:
             if shape is None:
                 raise UserError(f"{name}: {tap.path} returns no tensor, nor several; take one of the modules in it")
             is_map = len(shape) == 4 and shape[2] > 0
-            stride = PROBE_SIZE // shape[2] if is_map and not tap.grid else None
+            stride = self.probe_size // shape[2] if is_map and not tap.grid else None
             cells = (int(shape[2]), int(shape[3])) if is_map and tap.grid else None
             source = name if len(taps) == 1 and "[" in name else f"{name}[{i}]"
             levels.append(Level(source, tap, int(shape[1]) if len(shape) > 1 else 0, stride, cells))
@@ -263,9 +265,9 @@ class Detector:
 
     def dry_run(self, paths):
         """A `Recorder` of the modules at `paths` for one empty image; the model is left as it was."""
-        size = float(PROBE_SIZE)
+        size = float(self.probe_size)
         batch = {
-            "image": paddle.zeros([1, 3, PROBE_SIZE, PROBE_SIZE]),
+            "image": paddle.zeros([1, 3, self.probe_size, self.probe_size]),
             "im_shape": paddle.to_tensor([[size, size]]),
             "scale_factor": paddle.ones([1, 2]),
             "im_id": paddle.zeros([1, 1], dtype="int64"),

@@ -32,6 +32,8 @@ class Match:
         return len(self.taken) == self.total
 
     def __str__(self):
+        if not self.total:
+            return f"{self.path}, which has its weights in it"
         text = f"{len(self.taken)} of {self.total} tensors taken from {self.path}"
         for what, names in (("not in the file", self.missing), ("of another shape", self.unfit)):
             if names:
@@ -69,11 +71,13 @@ def load_into(model, weights, what, config=None):
     import paddle
     from ppdet.utils.checkpoint import match_state_dict
 
+    own = model.state_dict()
+    if not own:  # it was built from the file
+        return Match(str(weights), [], [], [], 0)
     path = find_weights(weights, what)
     if is_torch_file(path):
         path = converted(path, model, what, config)
     state = {k: v for k, v in read_weights(path).items() if hasattr(v, "shape")}
-    own = model.state_dict()
     try:
         if hasattr(model, "own_names"):  # a model that is published under other names
             state = model.own_names(state)

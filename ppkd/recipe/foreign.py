@@ -1,4 +1,4 @@
-"""Teachers that are no detectors of ppdet: ``teacher: {vit: dinov3-vitb16, pretrain_weights: FILE}``.
+"""Teachers that are no detectors of ppdet: ``{vit: dinov3-vitb16, pretrain_weights: FILE}`` or ``{onnx: FILE}``.
 
 Each becomes a config like any other teacher's, so that records, doctor and report need not know of it.
 """
@@ -8,11 +8,14 @@ from dataclasses import asdict
 from ppkd.errors import UserError
 from ppkd.files.yaml_io import clone
 from ppkd.models.vit.variants import variant_of
+from ppkd.recipe.keys import is_number
 
-# The key that says which kind of teacher it is.
-VIT = "vit"
-KINDS = (VIT,)
-_ARCHITECTURE = "ViTTeacher"
+# The keys that say which kind of teacher it is.
+VIT, ONNX = "vit", "onnx"
+KINDS = (VIT, ONNX)
+_ARCHITECTURES = {VIT: "ViTTeacher", ONNX: "ONNXTeacher"}
+# How an ONNX file wants its images, beside it; by default pixels from 0 to 1.
+NORMALISATION = ("mean", "std", "is_scale")
 # What the published transformers saw: pixels from 0 to 1, normalised by ImageNet's mean and deviation.
 _READER = {
     "sample_transforms": [
@@ -25,25 +28,49 @@ def foreign_config(entry, where):
     """The config of such a teacher.
 
     Args:
-        entry: the teacher's keys, with `VIT` among them.
+        entry: the teacher's keys, with one of `KINDS` among them.
         where: file and key, for messages.
 
     Raises:
-        UserError: no such transformer.
+        UserError: no such transformer, keys that do not go together, or a normalisation that is none.
     """
-    if "config" in entry:
-        raise UserError(f"{where}: a teacher has config or {VIT}, not both")
-    variant = variant_of(entry[VIT], f"{where}.{VIT}")
-    return {"architecture": _ARCHITECTURE, _ARCHITECTURE: {"variant": asdict(variant)}, "TestReader": clone(_READER)}
+    kinds = [key for key in ("config", *KINDS) if key in entry]
+    if len(kinds) > 1:
+        raise UserError(f"{where}: a teacher has {kinds[0]} or {kinds[1]}, not both")
+    kind = kinds[0]
+    if kind == VIT:
+        own, reader = {"variant": asdict(variant_of(entry[VIT], f"{where}.{VIT}"))}, clone(_READER)
+    else:
+        own, reader = {"file": _file(entry, where)}, _reader(entry, where)
+    name = _ARCHITECTURES[kind]
+    # As weights the file is in what a run is known by, so that another at its place is another teacher.
+    return {"architecture": name, name: own, "TestReader": reader, "pretrain_weights": own.get("file")}
+
+
+def _file(entry, where):
+    if not isinstance(entry[ONNX], str) or "pretrain_weights" in entry:
+        told = f"has to be the path of a file, which has its weights in it (no pretrain_weights); found {entry[ONNX]!r}"
+        raise UserError(f"{where}.{ONNX} {told}")
+    return entry[ONNX]
+
+
+def _reader(entry, where):
+    given = {key: entry[key] for key in NORMALISATION if key in entry}
+    for key, value in given.items():
+        three = isinstance(value, list) and len(value) == 3 and all(is_number(x) for x in value)
+        if not (isinstance(value, bool) if key == "is_scale" else three and (key == "mean" or min(value) > 0)):
+            kinds = "mean and std have three numbers, is_scale is true or false"
+            raise UserError(f"{where}.{key}: {value!r} is none: {kinds}")
+    given = {"mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0], "is_scale": True} | clone(given)
+    return {"sample_transforms": [{"NormalizeImage": given}]}
 
 
 def detects(config):
-    """Whether a teacher's config is a detector's."""
-    return config["architecture"] != _ARCHITECTURE
+    """Whether a teacher's config is a detector's of ppdet."""
+    return config["architecture"] not in _ARCHITECTURES.values()
 
 
 def multiple_of(config):
-    """What sides of images have to be a multiple of for a teacher that is no detector; None for any other."""
-    if detects(config):
-        return None
-    return variant_of(config[_ARCHITECTURE]["variant"], _ARCHITECTURE).patch
+    """What sides of images have to be a multiple of for a vision transformer; None for any other teacher."""
+    name = _ARCHITECTURES[VIT]
+    return variant_of(config[name]["variant"], name).patch if config["architecture"] == name else None

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from ppkd.errors import UserError, nearest
 from ppkd.files.yaml_io import Tagged, clone, merge, path_of_base, read_with_bases
-from ppkd.recipe.foreign import KINDS, detects, foreign_config
+from ppkd.recipe.foreign import KINDS, NORMALISATION, ONNX, detects, foreign_config
 from ppkd.recipe.keys import RUN_KEYS, check_top_level, is_number
 from ppkd.recipe.plan import TEACHER
 from ppkd.recipe.settings import settle, take
 
 # Keys of an entry of distill.teachers; all others are keys of that teacher's config.
-_OWN = ("config", "weight", "input_scale", *KINDS)
+_OWN = ("config", "weight", "input_scale", *KINDS, *NORMALISATION)
 # What no teacher may be called: recipe.yml has these beside the teachers, and -o means the student by the first.
 RESERVED = ("student", "run", "distill", "versions")
 _NAME = re.compile(r"^[A-Za-z_]\w*$")
@@ -141,10 +141,13 @@ def _named(name, entry, student, path, found):
     if name in found:
         raise UserError(f"{where}: the teacher of _BASE_ has this name; give this one another")
     config = _config_of(entry, where)
+    for key in NORMALISATION:
+        if key in entry and ONNX not in entry:
+            raise UserError(f"{where} has no use for {key!r}: it goes with {ONNX}")
     own = {k: v for k, v in entry.items() if k not in _OWN}
     _check_keys(own, config, where)
     # A detector's file names the weights that its training began with, which are no trained detector's.
-    config["pretrain_weights"] = None
+    config["pretrain_weights"] = None if detects(config) else config["pretrain_weights"]
     numbers = {key: positive(entry.get(key, 1.0), f"{where}.{key}") for key in ("weight", "input_scale")}
     return _spec(config, own, own, student, path, **numbers)
 

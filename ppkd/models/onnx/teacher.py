@@ -1,0 +1,44 @@
+"""A model given as ONNX as ppdet builds it, with its outputs as sources."""
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+from ppdet.core.workspace import register
+
+from ppkd.models.onnx.session import Session
+
+
+@register
+class ONNXTeacher(nn.Layer):
+    """A file of another framework as a teacher, run by ONNX Runtime.
+
+    Attributes:
+        session: the `session.Session`.
+        out0, out1, ...: hand on the outputs, in the session's order, when they are recorded.
+
+    Args:
+        file: path of the ONNX file.
+    """
+
+    def __init__(self, file):
+        super().__init__()
+        self.session = Session(file, "teacher.onnx")
+        for i in range(len(self.session.outputs)):
+            self.add_sublayer(f"out{i}", nn.Identity())
+
+    def forward(self, batch, wanted):
+        """Run the file.
+
+        Args:
+            batch: with ``image`` (N, 3, H, W), and ``im_shape`` and ``scale_factor`` if the file asks for them.
+            wanted: names of the layers above whose output is recorded.
+        """
+        image, size = batch["image"], self.session.size
+        fixed = [ours if theirs is None else theirs for ours, theirs in zip(image.shape[2:], size)]
+        if fixed != list(image.shape[2:]):
+            image = F.interpolate(image, size=fixed, mode="bilinear", align_corners=False)
+        beside = {name: batch[name].numpy() for name in ("im_shape", "scale_factor") if name in batch}
+        numbers = sorted(int(name[3:]) for name in wanted)
+        names = [self.session.outputs[i] for i in numbers]
+        for i, value in zip(numbers, self.session.run(image.astype("float32").numpy(), names, beside)):
+            getattr(self, f"out{i}")(paddle.to_tensor(value.astype("float32")))
