@@ -205,9 +205,10 @@ def _forget(parts, done):
 
 def _is_done(part, done):
     """Whether a part was done with the same command and files, and what it made is there."""
-    if part.name not in done or not os.path.exists(part.makes):
+    entry = done.get(part.name)
+    if not isinstance(entry, dict) or not isinstance(entry.get("seconds"), int | float):
         return False
-    return done[part.name].get("of") == _fingerprint(part)
+    return os.path.exists(part.makes) and entry.get("of") == _fingerprint(part)
 
 
 def _fingerprint(part):

@@ -12,11 +12,7 @@ _NODE_INPUT, _NODE_OUTPUT, _NODE_TYPE = 1, 2, 4  # of NodeProto
 _LENGTH = 2  # wire type of text, bytes and messages
 _FIXED = {1: 8, 5: 4}
 
-_BY_COUNT = {
-    2: ("bbox", "bbox_num"),
-    3: ("bbox", "bbox_num", "mask"),
-    4: ("bbox_num", "cate_label", "cate_score", "segm"),
-}
+_BOXES, _MASKS = ("bbox", "bbox_num"), ("bbox_num", "cate_label", "cate_score", "segm")
 
 
 def output_names(model, count):
@@ -27,13 +23,17 @@ def output_names(model, count):
         count: number of outputs of the graph.
 
     Returns:
-        As many names, in the order of the graph; None where they are the network's maps.
+        As many names, in the order of the graph; None where they are the network's maps, or of a kind unknown here.
     """
     if not getattr(model, "export_post_process", True):
         return None
-    if count == 2 and not getattr(model, "export_nms", True):
-        return "bbox", "scores"
-    return _BY_COUNT.get(count)
+    if not getattr(model, "export_nms", True):
+        names = ("bbox", "scores")
+    elif type(model).__name__ in ("SOLO", "SOLOv2"):
+        names = _MASKS
+    else:
+        names = (*_BOXES, "mask") if hasattr(model, "mask_head") else _BOXES
+    return names if len(names) == count else None
 
 
 def name_outputs(path, model):

@@ -164,6 +164,14 @@ def test_what_is_gone_is_made_again_and_an_edit_is_seen(wishes, commands, tmp_pa
     assert "snapshot_epoch: 2" in (tmp_path / "out" / "student.yml").read_text()
 
 
+def test_an_entry_that_is_none_is_a_part_that_is_not_done():
+    parts = [Part(name, name, (), os.devnull) for name in "abcdef"]
+    whole = {"of": courses._fingerprint(parts[-1]), "seconds": 1}
+    done = dict(zip("abcdef", [7, [], {"of": "x"}, whole | {"seconds": "long"}, None, whole]))
+    courses._forget(parts, done)
+    assert done == {"f": whole}
+
+
 def test_a_course_may_grow_and_not_become_another(wishes, commands, tmp_path):
     run(commands.course(wishes()))
     run(commands.course(wishes(baseline=True)))

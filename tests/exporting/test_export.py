@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from types import SimpleNamespace
 
 import numpy as np
 import paddle
@@ -11,6 +12,7 @@ import yaml
 from ppkd.bridge.workspace import build_detector
 from ppkd.errors import UserError
 from ppkd.exporting.onnx import _UNCONVERTED, check_onnx, write_onnx
+from ppkd.exporting.onnx_names import output_names
 from ppkd.exporting.static import write_static
 from tests.conftest import CONFIGS
 from tests.helpers_export import (
@@ -202,6 +204,14 @@ def test_a_failing_export_leaves_the_former_one(recipe, shapes, tmp_path, monkey
         call("export_model", "-c", CONFIGS / "yolov3_tiny.yml", "-o", f"dataset_dir={shapes}", "weights=model")
     assert [path.name for path in former.parent.parent.iterdir()] == ["yolov3_tiny"]
     assert [path.name for path in former.parent.iterdir()] == [GRAPH] and former.read_text() == "former"
+
+
+@pytest.mark.parametrize("model, count, names", [
+    ({}, 2, ("bbox", "bbox_num")), ({}, 3, None), ({"mask_head": 1}, 3, ("bbox", "bbox_num", "mask")),
+    ({"export_nms": False}, 2, ("bbox", "scores")), ({"export_post_process": False}, 2, None),
+])  # fmt: skip
+def test_outputs_of_an_unknown_kind_keep_their_names(model, count, names):
+    assert output_names(SimpleNamespace(**model), count) == names
 
 
 @pytest.mark.parametrize("found, told", [(None, "there is none"), ("0.9", "here is 0.9")])
