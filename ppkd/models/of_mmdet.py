@@ -104,7 +104,8 @@ class YOLOXHeadOfMMDet(YOLOXHead):
     def post_process(self, head_outs, img_shape, scale_factor):
         roots, boxes, strides = head_outs
         scores = roots.square() * (roots >= roots.max(axis=2, keepdim=True)).astype(roots.dtype)
-        return super().post_process((scores, boxes, strides), img_shape, scale_factor)
+        # By its class: an exported graph of Paddle 2.6 knows no super().
+        return YOLOXHead.post_process(self, (scores, boxes, strides), img_shape, scale_factor)
 
 
 @known
@@ -126,7 +127,7 @@ class RPNHeadOfMMDet(RPNHead):
 
     def _gen_proposal(self, scores, bbox_deltas, anchors, inputs):
         if self.training or self.export_onnx or not paddle.in_dynamic_mode():
-            return super()._gen_proposal(scores, bbox_deltas, anchors, inputs)
+            return RPNHead._gen_proposal(self, scores, bbox_deltas, anchors, inputs)
         rows = [[_rows(x, each) for x in maps] for maps, each in ((scores, 1), (bbox_deltas, 4))]
         found = [
             self._regions([level[i].flatten() for level in rows[0]], [level[i] for level in rows[1]], anchors, size)
@@ -173,7 +174,7 @@ class CascadeMaskHeadOfMMDet(MaskHead):
             parameter.stop_gradient = True
 
     def forward_test(self, body_feats, rois, rois_num, scale_factor, feat_func=None):
-        last = super().forward_test(body_feats, rois, rois_num, scale_factor, feat_func)
+        last = MaskHead.forward_test(self, body_feats, rois, rois_num, scale_factor, feat_func)
         if rois.shape[0] == 0:
             return last
         x, labels = self.roi_extractor(body_feats, [rois[:, 2:]], rois_num), rois[:, 0].astype("int32")
