@@ -37,6 +37,21 @@ def allocated(peak=False):
     return getattr(core, f"{kind}_memory_stat_{'peak' if peak else 'current'}_value")("Allocated", number)
 
 
+def held_mb(function):
+    """Megabytes (10^6 bytes) that tensors made inside of `function` hold at most, counted in this process.
+
+    Nothing sets the allocator's peak back, so a tensor that is never written to fills what is free below it.
+    """
+    import paddle
+
+    filling = paddle.empty([max(allocated(peak=True) - allocated(), 1)], "uint8")
+    before = allocated()
+    function()
+    held = allocated(peak=True) - before
+    del filling
+    return held / 1e6
+
+
 def main(function, args, whole_process):
     import ppkd  # noqa: F401  # before paddle
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import paddle
 from paddle import nn
 
+from ppkd.losses.common import full_precision
 from ppkd.losses.ranks import summed
 
 
@@ -45,15 +46,21 @@ def measure(student, lines, own):
         return {}
     asked = [*every.values(), *_scales(student)]
     of_own = dict(zip(every, paddle.grad(own, asked, retain_graph=True, allow_unused=True)))
-    sums = []
-    with paddle.amp.auto_cast(enable=False):
-        for value, sources in lines.values():
-            of_term = paddle.grad(value, sources, retain_graph=True, allow_unused=True)
-            pairs = [(x, of_own[id(source)]) for source, x in zip(sources, of_term)]
-            squares = (_dots(*((y, y) for _, y in pairs)), _dots(*((x, x) for x, _ in pairs)))
-            sums.append(paddle.stack([_dots(*pairs), *squares]))
+    sums = _products(lines, of_own)
     (sums,) = summed([paddle.stack(sums)])
     return {name: _entering(*row.unbind()) for name, row in zip(lines, sums.unbind())}
+
+
+@full_precision
+def _products(lines, of_own):
+    """Of each line: its gradient times the own one, and the squares of both."""
+    found = []
+    for value, sources in lines.values():
+        of_term = paddle.grad(value, sources, retain_graph=True, allow_unused=True)
+        pairs = [(x, of_own[id(source)]) for source, x in zip(sources, of_term)]
+        squares = (_dots(*((y, y) for _, y in pairs)), _dots(*((x, x) for x, _ in pairs)))
+        found.append(paddle.stack([_dots(*pairs), *squares]))
+    return found
 
 
 def _different(sources):

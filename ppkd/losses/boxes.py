@@ -63,7 +63,7 @@ def giou_loss(a, b):
     PaddleDetection multiplies its two negative sides, and the loss can be any number.
     """
     overlap, union, enclosing = _areas(a, b)
-    return 1 - overlap / union + (enclosing - union) / enclosing
+    return 2 - (overlap / union + union / enclosing)
 
 
 def corner_giou_loss(boxes, targets, eps=1e-6):

@@ -31,11 +31,11 @@ def attention_maps(feature, temp):
     """A(F) of shape (N, P) and B(F) of shape (N, C) of ``feature`` (N, C, P); see the module."""
     with paddle.no_grad():
         spatial, channel = _shares(feature, temp)
-        return feature.shape[2] * spatial, feature.shape[1] * channel
+        return feature.shape[2] * spatial.squeeze(1), feature.shape[1] * channel.squeeze(1)
 
 
 def _shares(feature, temp):
-    """A(F) and B(F) over their numbers of positions and channels: the softmaxes alone."""
+    """A(F) (N, 1, P) and B(F) (N, 1, C) over their numbers of positions and channels: the softmaxes alone."""
     return [F.softmax(x) for x in sums_both_ways(paddle.abs, feature, _means(feature, temp))]
 
 
@@ -47,67 +47,58 @@ def _means(feature, temp):
 class _Sums(PyLayer):
     """The few sums over the student's map that all terms are made of, with the gradient of the map in one go.
 
-    With S and T (N, C, P), d = S - T and a = softmax_p(q S + b), q (C,) and b (1,), the spread (N, P):
+    With S and T (N, C, P), d = S - T, q (N, 1, C) and a (N, 1, P), each of the following (N, 1, ..):
 
-        mean_c |S| / temp (N, P), mean_p |S| / temp (N, C), 0 (N, C), sum_p d (N, C), sum_c B d^2 (N, P),
-        sum_cp d^2 (N, 1)
+        mean_c |S| / temp, mean_p |S| / temp, 0 (P), 0 (C), 2/P * sum_p d, sum_c B / C d^2, sum_c d^2
 
-    The third has the gradient of S a, whose value is known already. Left to autograd each would make maps of its own
-    and a gradient of its own. Here nothing but S and T is kept, and the gradient is ``d * (2 B x g4 + 2 g5) + sign(S) *
-    (g0 / C + g1 / P) / temp + g2 x a + q x gl + g3``, g being the gradients of the six and gl that of ``q S``: outer
-    products of vectors, made piece by piece.
+    The two zeros have the gradients of ``q S`` and of ``S a``, whose values are known already. Left to autograd each
+    would make maps of its own and a gradient of its own. Here nothing but S and T is kept, and the gradient is
+    ``2 d * (B / C x g5 + g6) + sign(S) * (g0 / C + g1 / P) / temp + q x g2 + g3 x a + 2/P * g4``, g being the gradients
+    of the seven: outer products of vectors, made piece by piece.
 
-    All are one tensor (N, ..), and S alone gets a gradient: with more outputs or inputs ``paddle.grad`` of some inputs,
-    or of one term after the other, raises, crashes or is wrong.
+    All are one tensor, and S alone gets a gradient: with more outputs or inputs ``paddle.grad`` of some inputs, or of
+    one term after the other, raises, crashes or is wrong.
     """
 
     @staticmethod
     def forward(ctx, student, teacher, channel_t, query, spread, temp):
         batch, channels, positions = student.shape
         sizes = sums_both_ways(paddle.abs, student, _means(student, temp))
-        # One product for both: of the squared error weighted by B(T), and as it is.
-        weights = paddle.stack([channel_t, constant(channel_t.shape, channel_t)], axis=1)
+        # One product for both: of the squared error weighted by B(T) / C, and as it is.
+        weights = paddle.concat([channel_t, constant(channel_t.shape, channel_t)], axis=1)
+        share = constant(spread.shape, student, 2 / positions)
         if whole(student):
             gap = student - teacher
-            gap_sum = paddle.matmul(gap, constant([positions], gap))
+            gap_sum = _weighted(gap, share)
             squares = paddle.matmul(weights, gap.multiply_(gap))
         else:
-            ones = constant([batch, positions], student)
-            gap_sum = _weighted(student, ones) - _weighted(teacher, ones)
+            gap_sum = _weighted(student, share) - _weighted(teacher, share)
             squares = sums_over_channels(_squared_gap, [student, teacher], weights)
-        weighted, plain = squares.unbind(axis=1)
-        ctx.save_for_backward(student, teacher, channel_t, query, spread)
+        ctx.save_for_backward(student, teacher, weights, query, spread, share)
         ctx.means = _means(student, temp)
-        known = constant(channel_t.shape, student, 0.0)
-        return paddle.concat([*sizes, known, gap_sum, weighted, plain.sum(axis=1, keepdim=True)], axis=1)
+        known = [constant([batch, 1, n], student, 0.0) for n in (positions, channels)]
+        return paddle.concat([*sizes, *known, gap_sum, squares.reshape([batch, 1, -1])], axis=2)
 
     @staticmethod
     @full_precision
     def backward(ctx, gradient):
-        student, teacher, channel_t, query, spread = ctx.saved_tensor()
-        _, channels, positions = student.shape
-        g_position, g_channel, g_pooled, g_gap, g_weighted, g_plain = _apart(gradient, channels, positions)
+        student, teacher, weights, query, spread, share = ctx.saved_tensor()
+        batch, channels, positions = student.shape
+        g_position, g_channel, g_logits, g_pooled, g_gap, g_squares = _apart(gradient, channels, positions, 2)
         g_position, g_channel = g_position * ctx.means[0], g_channel * ctx.means[1]
-        g_weighted, g_plain = 2 * g_weighted, 2 * g_plain
-        g_spread = paddle.matmul(g_pooled.unsqueeze(1), student).squeeze(1)
-        g_logits = spread * (g_spread - (spread * g_spread).sum(axis=1, keepdim=True))
-        query = query.expand(g_pooled.shape)
+        g_squares = (2 * g_squares).reshape([batch, 2, positions])
+        of_rest = paddle.concat([spread, g_logits, share], axis=1)
+        by_rest = paddle.concat([g_pooled, query, g_gap], axis=1)
         if whole(student):
-            slope = paddle.matmul(channel_t.unsqueeze(2), g_weighted.unsqueeze(1)).add_(g_plain.unsqueeze(2))
+            slope = paddle.matmul(weights, g_squares, transpose_x=True)
             slope.multiply_(student - teacher)
-            for of_sign in (g_position.unsqueeze(1), g_channel.unsqueeze(2)):  # their sum would be one more map
+            for of_sign in (g_position, g_channel.reshape([batch, channels, 1])):  # their sum would be one more map
                 slope.add_(student.sign().multiply_(of_sign))
-            ways = paddle.stack([g_pooled, query], axis=2), paddle.stack([spread, g_logits], axis=1)
-            return slope.add_(paddle.matmul(*ways)).add_(g_gap.unsqueeze(2)), None, None, None, None
-        one = constant(spread.shape, spread)
-        of_gap = paddle.stack([g_weighted, one], axis=1)
-        by_gap = paddle.stack([channel_t, g_plain.expand(channel_t.shape)], axis=2)
-        of_sign = paddle.stack([g_position, one], axis=1)
-        by_sign = paddle.stack([constant(g_channel.shape, g_channel), g_channel], axis=2)
-        of_rest = paddle.stack([spread, g_logits, one], axis=1)
-        by_rest = paddle.stack([g_pooled, query, g_gap], axis=2)
-
-        products = [(by_gap, of_gap), (by_sign, of_sign), (by_rest, of_rest)]
+            return slope.add_(paddle.matmul(by_rest, of_rest, transpose_x=True)), None, None, None, None
+        of_sign = paddle.concat([g_position, constant(spread.shape, spread)], axis=1)
+        by_sign = paddle.concat([constant(g_channel.shape, g_channel), g_channel], axis=1)
+        products = [(weights, g_squares), (by_sign, of_sign), (by_rest, of_rest)]
+        products = [(by.transpose([0, 2, 1]), of) for by, of in products]
         return map_of(_gradient, [student, teacher], products=products), None, None, None, None
 
 
@@ -120,39 +111,41 @@ def _gradient(student, teacher, of_gap, of_sign, rest):
     return (student - teacher).multiply_(of_gap).add_(student.sign().multiply_(of_sign)).add_(rest)
 
 
-def _apart(sums, channels, positions):
-    """What `_Sums` puts together."""
-    return sums.split([positions, channels, channels, channels, positions, 1], axis=1)
+def _apart(sums, channels, positions, last=1):
+    """What `_Sums` puts together, its last two as one if `last` is 2."""
+    sizes = [positions, channels, positions, channels, channels, *[last * positions] * (3 - last)]
+    return sums.split(sizes, axis=2)
 
 
 def context_vector(pooled, channel_add):
-    """The global context of a map, one vector (N, C) an image, of its pooled values (N, C).
+    """The global context of a map, one vector (N, 1, C) an image, of its pooled values (N, 1, C).
 
     ``add(sum_p F * softmax_p(conv_mask(F)))``, the inner sum being ``pooled``. All are 1x1 convolutions, here as matrix
     products on their weights, so that nothing of the size of F but itself is needed.
     """
     reduce, norm, _, restore = channel_add
-    hidden = _pointwise(pooled, reduce)
-    # Scale and shift by ourselves: where the scale's own gradient is not asked for (a term that is not trained, or
-    # paddle.grad of other tensors), Paddle's layer_norm on the CPU leaves the scale out of its input's gradient.
-    hidden = F.layer_norm(hidden, hidden.shape[1:], epsilon=norm._epsilon) * up(norm.weight) + up(norm.bias)
+    hidden, scale, shift = _pointwise(pooled, reduce), up(norm.weight), up(norm.bias)
+    if kernels.on_cpu(pooled):
+        # Scale and shift by ourselves: where the scale's own gradient is not asked for (a term that is not trained, or
+        # paddle.grad of other tensors), Paddle's layer_norm on the CPU leaves the scale out of its input's gradient.
+        hidden = F.layer_norm(hidden, hidden.shape[-1:], epsilon=norm._epsilon) * scale + shift
+    else:
+        hidden = F.layer_norm(hidden, hidden.shape[-1:], scale, shift, norm._epsilon)
     return _pointwise(F.relu(hidden), restore)
 
 
-def _pool(feature, conv):
-    """``softmax_p(conv(F))`` (N, P) of ``feature`` (N, C, P), a convolution to one channel, and the sum of F that it
-    weights (N, C)."""
+def _logits(feature, conv):
+    """``conv(F)`` (N, 1, P) of ``feature`` (N, C, P), a convolution to one channel, and its weights (N or 1, 1, C)."""
     query = up(conv.weight).reshape([1, 1, -1])
     if kernels.on_cpu(feature):
         query = query.expand([feature.shape[0], 1, -1])
-    spread = F.softmax(paddle.matmul(query, feature).squeeze(1) + up(conv.bias))
-    return spread, _weighted(feature, spread)
+    return paddle.matmul(query, feature) + up(conv.bias), query
 
 
 def _weighted(feature, weights):
-    """``sum_p feature * weights`` (N, C) of ``feature`` (N, C, P) and ``weights`` (N, P)."""
+    """``sum_p feature * weights`` (N, 1, C) of ``feature`` (N, C, P) and ``weights`` (N, 1, P)."""
     # This way round; the other product of the same numbers takes Paddle eight times as long on the CPU.
-    return paddle.matmul(weights.unsqueeze(1), feature, transpose_y=True).squeeze(1)
+    return paddle.matmul(weights, feature, transpose_y=True)
 
 
 def _pointwise(vectors, conv):
@@ -231,15 +224,15 @@ class FGDLoss(nn.Layer):
         frame = image_size if self.box_frame == "image" else numbers(padded_size, student).unsqueeze(0)
         with paddle.no_grad():
             spatial_t, channel_t = _shares(teacher, self.temp)
-            weights = (paddle.stack(masks(boxes, boxes_valid, frame, size)) * spatial_t).flatten(1)
-            channel_b = channel_t * channels
-        spread, pooled_s = _pool(student.detach(), self.conv_mask_s)
-        _, pooled_t = _pool(teacher, self.conv_mask_t)
-        query = up(self.conv_mask_s.weight).detach().flatten()
-        sums = _Sums.apply(student, teacher, channel_b, query, spread.detach(), self.temp)
-        by_position, by_channel, through_map, gap_sum, weighted, plain = _apart(sums, channels, positions)
-        context_s = context_vector(pooled_s + through_map, self.channel_add_s)
-        context_gap = context_s - context_vector(pooled_t, self.channel_add_t)
+            found = paddle.stack(masks(boxes, boxes_valid, frame, size))
+            weights = (found * spatial_t.squeeze(1)).flatten(1)
+        logits, query = _logits(student.detach(), self.conv_mask_s)
+        fixed = query.detach().expand(channel_t.shape), F.softmax(logits.detach())
+        sums = _Sums.apply(student, teacher, channel_t, *fixed, self.temp)
+        by_position, by_channel, to_logits, to_pooled, gap_sum, weighted, plain = _apart(sums, channels, positions)
+        pooled_s = _weighted(student.detach(), F.softmax(logits + to_logits)) + to_pooled
+        pooled_t = _weighted(teacher, F.softmax(_logits(teacher, self.conv_mask_t)[0]))
+        context_gap = context_vector(pooled_s, self.channel_add_s) - context_vector(pooled_t, self.channel_add_t)
         found = paddle.stack(
             [
                 *paddle.matmul(weights, weighted.flatten()).unbind(),
@@ -247,11 +240,12 @@ class FGDLoss(nn.Layer):
                 paddle.dist(F.softmax(by_position), spatial_t, p=1),
                 plain.sum(),
                 # The rest of the square written out, so that the context vectors need not be spread over a map.
-                (context_gap * (gap_sum * (2 / positions) + context_gap)).sum(),
+                (context_gap * (gap_sum + context_gap)).sum(),
             ]
         )
         fg, bg, attention, relation = (weight / batch for weight in self.weights.values())
-        factors = fg * positions, bg * positions, attention * channels, attention * positions, relation
+        fg, bg = fg * positions * channels, bg * positions * channels  # of the two softmaxes of the teacher
+        factors = fg, bg, attention * channels, attention * positions, relation
         found = found * numbers([*factors, relation * positions], found)
         fg, bg, by_channel, by_position, plain, rest = found.unbind()
         return {"fg": fg, "bg": bg, "attention": by_channel + by_position, "relation": plain + rest}

@@ -91,19 +91,20 @@ def sums_over_channels(formula, maps, weights):
 
 
 def sums_both_ways(formula, feature, factors):
-    """Two sums of what ``formula`` makes of a map, each times its factor: over the channels (N, P) and over the
-    positions (N, C)."""
-    over_channels, over_places = (constant([feature.shape[i]], feature, factor) for i, factor in zip((1, 2), factors))
+    """Two sums of what ``formula`` makes of a map, each times its factor: over the channels (N, 1, P) and over the
+    positions (N, 1, C)."""
+    over_channels, over_places = (constant([1, n], feature, x) for n, x in zip(feature.shape[1:], factors))
     if whole(feature):
         made = formula(feature)
-        return paddle.matmul(over_channels, made), paddle.matmul(made, over_places)
+        return paddle.matmul(over_channels, made), paddle.matmul(over_places, made, transpose_y=True)
     by_position, by_channel = [], []
+    over_channels, over_places = over_channels.flatten(), over_places.flatten()
     for images, cut in pieces(feature):
         made = (formula(cut_out(feature, images, some)) for some in cut)
         each = [(paddle.matmul(over_channels[: x.shape[1]], x), paddle.matmul(x, over_places)) for x in made]
         by_position.append(_total(positions for positions, _ in each))
         by_channel.append(paddle.concat([channels for _, channels in each], axis=1))
-    return paddle.concat(by_position), paddle.concat(by_channel)
+    return paddle.concat(by_position).unsqueeze(1), paddle.concat(by_channel).unsqueeze(1)
 
 
 def reduced(formula, combine, first, *more, shape):
@@ -131,7 +132,8 @@ def weighted_sums(formula, maps, weights):
     """Sums over all positions of ``formula``, each with other weights: most of a detector's count nothing.
 
     Args:
-        formula: function of the maps as rows (R, C), a row a position, that gives (R,).
+        formula: function of the maps, as rows (R, C), a row a position, that gives (R,), and as they are, (N, C, P),
+            that gives (N, P).
         maps: (N, C, H, W).
         weights: each (N * H * W,), without a gradient.
 
@@ -139,7 +141,10 @@ def weighted_sums(formula, maps, weights):
         List of one scalar for each of ``weights``.
     """
     index = where_wanted(functools.reduce(paddle.add, weights))
-    values = formula(*(rows_at(x, index) for x in maps))
+    if index is None:
+        values = formula(*(up(x).flatten(2) for x in maps)).flatten()
+    else:
+        values = formula(*(rows_at(x, index) for x in maps))
     return [(values * (weight if index is None else paddle.gather(weight, index))).sum() for weight in weights]
 
 

@@ -49,8 +49,11 @@ class _KLRows(PyLayer):
     """
 
     @staticmethod
-    def forward(ctx, student, teacher, tau, axis):
-        if axis in (-1, student.ndim - 1) and kernels.on_cpu(student):
+    def forward(ctx, student, teacher, tau, axis, logs=False):
+        if not kernels.on_cpu(student):
+            teacher = teacher if logs else log_shares(teacher, tau, axis)
+            difference, value = _in_few_launches(student, teacher, tau, axis)
+        elif axis in (-1, student.ndim - 1):
             rows = [x.reshape([1, -1, x.shape[-1]]) for x in (student, teacher)]
             difference, value = map_and_rows(lambda s, t: _difference_and_value(s, t, tau, 2), *rows, size=2**16)
             difference, value = difference.reshape(student.shape), value.reshape(student.shape[:-1])
@@ -73,8 +76,6 @@ class _KLRows(PyLayer):
 
 def _difference_and_value(student, teacher, tau, axis):
     """p_S - p_T, and the divergence along the axis."""
-    if not kernels.on_cpu(student):
-        return _in_few_launches(student / tau, teacher / tau, axis)
     log_s, p_s = log_and_softmax(student / tau, axis)
     log_t, p_t = log_and_softmax(teacher / tau, axis)
     gap = log_s - log_t
@@ -83,16 +84,20 @@ def _difference_and_value(student, teacher, tau, axis):
     return difference, _sum(difference - p_t * gap, axis)
 
 
-def _in_few_launches(student, teacher, axis):
-    """:func:`_difference_and_value` where Paddle's own softmax is exact, with no more than four maps at a time."""
-    gap, log_t = F.log_softmax(student, axis=axis), F.log_softmax(teacher, axis=axis)
-    del student, teacher
-    p_t = log_t.exp()
-    difference = gap.exp().add_(p_t)
+def log_shares(x, tau, axis):
+    """``log p``, with ``p = softmax(x / tau)`` along ``axis``, by Paddle's own function: not for the CPU."""
+    return F.log_softmax(x if tau == 1 else x / tau, axis=axis)
+
+
+def _in_few_launches(student, log_t, tau, axis):
+    """`_difference_and_value` where Paddle's own softmax is exact, with three maps at a time; ``log_t`` is used up."""
+    gap = log_shares(student, tau, axis)
+    difference = gap.exp()
     gap.subtract_(log_t)
-    del log_t
-    difference.multiply_((gap * 0.5).tanh_())
+    p_t = log_t.exp_()
+    difference.add_(p_t)
     rest = p_t.multiply_(gap)
+    difference.multiply_(gap.scale_(0.5).tanh_())
     del gap
     return difference, (difference - rest).sum(axis=axis)
 
@@ -103,6 +108,14 @@ def kl_rows(student, teacher, tau, axis):
     Finite for logits of any size. No gradient reaches the teacher.
     """
     return _KLRows.apply(up(student), frozen(teacher), tau, axis)
+
+
+def kl_rows_of_logs(student, log_t, tau, axis):
+    """:func:`kl_rows` of a teacher's `log_shares`, which are used up: not for the CPU.
+
+    Whoever makes a copy of the teacher's logits need not hold it any longer, where a map fewer is less to hold.
+    """
+    return _KLRows.apply(up(student), log_t, tau, axis, True)
 
 
 @full_precision

@@ -16,11 +16,11 @@ from . import kernels
 from .atss import atss_regions, square_anchors
 from .common import COCO_CLASSES, as_float, check_levels, check_same_shape, full_precision, up
 from .kernels import weighted_sums
-from .kl import kl_rows
+from .kl import kl_rows, kl_rows_of_logs, log_shares
 
 
 @full_precision
-def ld_rows(student, teacher, temp=10.0):
+def ld_rows(student, teacher, temp=10.0, axis=1):
     """``temp^2 * mean over the K bins of p_T * (log p_T - log p_S)``, row by row.
 
     The mean divides by K, also where the K are classes.
@@ -28,6 +28,7 @@ def ld_rows(student, teacher, temp=10.0):
     Args:
         student, teacher: logits (n, K); no gradient reaches the teacher.
         temp: the temperature.
+        axis: of the bins, in tensors of more dimensions.
 
     Returns:
         (n,).
@@ -36,7 +37,7 @@ def ld_rows(student, teacher, temp=10.0):
         ValueError: unequal shapes.
     """
     check_same_shape("ld", student, teacher)
-    return kl_rows(student, teacher, temp, axis=1) * (temp**2 / student.shape[1])
+    return kl_rows(student, teacher, temp, axis) * (temp**2 / student.shape[axis])
 
 
 @full_precision
@@ -99,9 +100,12 @@ def ld_terms(
 
 
 def _of_edges(student, teacher, temp):
-    """:func:`ld_rows` of the four edges of each position (R, 4 * bins), their sum (R,)."""
-    student, teacher = (x.reshape([-1, x.shape[1] // 4]) for x in (student, teacher))
-    return ld_rows(student, teacher, temp).reshape([-1, 4]).sum(axis=1)
+    """:func:`ld_rows` of the four edges of each position (R, 4 * bins), or (N, 4 * bins, P), their sum."""
+    return ld_rows(_edges(student), _edges(teacher), temp, axis=2).sum(axis=1)
+
+
+def _edges(x):
+    return x.reshape([x.shape[0], 4, -1, *x.shape[2:]])
 
 
 class LDLoss(nn.Layer):
@@ -181,25 +185,79 @@ class LDLoss(nn.Layer):
         else:
             for side in zip(student, teacher):
                 check_levels("ld", *side)
-            sides = [[_as_one(levels) for levels in side] for side in (student, teacher)]
-            terms = [self._terms(*sides, assigned, _by_level(assigned, counts), region)]
+            most = max(boxes.shape[1], 1) * sum(min(self.topk, count) for count in counts)
+            terms = [self._at_once(student, teacher, assigned, region, counts, most)]
         by_name = zip(factors.items(), zip(*(each.values() for each in terms)))
         return {name: functools.reduce(paddle.add, values) * factor for (name, factor), values in by_name}
 
     def _terms(self, *inputs):
         return ld_terms(*inputs, **self.temps, batch_average=self.batch_average)
 
+    def _at_once(self, student, teacher, positive, region, counts, most):
+        """The sums over the levels of :func:`ld_terms`, for a device that wants few operations, of all levels as one.
+
+        A map of all levels is a copy, and the largest that there are here: it is let go as soon as it has been used.
+
+        Args:
+            student, teacher: as for `forward`.
+            positive, region: (N, A).
+            counts: positions of each level.
+            most: how many positions of an image can be positive, whatever the data.
+        """
+        (s_cls, s_box), (t_cls, t_box) = student, teacher
+        classes = _as_one(s_cls)
+        score = F.sigmoid(classes.detach().max(axis=1))
+        weights, index = _where_positive(positive * _by_level(positive, counts), most)
+        log_t = log_shares(_at(_as_one(t_cls).detach(), index), self.temps["kd_temp"], 1)
+        kd = _dot(kl_rows_of_logs(_at(classes, index), log_t, self.temps["kd_temp"], 1), weights)
+        kd, bins = kd * (self.temps["kd_temp"] ** 2 / classes.shape[1]), s_box[0].shape[1] // 4
+        del classes, log_t
+        temps, weights = [self.temps["ld_temp"], self.temps["vlr_temp"]], [score * positive, region]
+        rows = [self._edge_rows(s_box, t_box, temp) for temp in dict.fromkeys(temps)]
+        share = 1 / (bins * (positive.shape[0] if self.batch_average else 1))
+        sums = [_dot(r, w) * (temp**2 * share / n) for r, w, temp, n in zip((*rows, *rows), weights, temps, (4, 16))]
+        return {"ld": sums[0], "ld_vlr": sums[1], "kd": kd}
+
+    @staticmethod
+    def _edge_rows(student, teacher, temp):
+        """The divergences of the four edges at all positions, their sum (N, A)."""
+        log_t = log_shares(_edges(_as_one(teacher).detach()), temp, 2)
+        return kl_rows_of_logs(_edges(_as_one(student)), log_t, temp, 2).sum(axis=1)
+
 
 def _as_one(levels):
-    """Maps (N, C, H, W) of all levels as one of (N, C, A, 1)."""
-    return paddle.concat([up(x).flatten(2) for x in levels], axis=2).unsqueeze(3)
+    """Maps (N, C, H, W) of all levels as one of (N, C, A)."""
+    return paddle.concat([up(x).flatten(2) for x in levels], axis=2)
+
+
+def _dot(values, weights):
+    return (values * weights).sum()
+
+
+def _where_positive(weights, most):
+    """What counts of ``weights`` (N, A), none of them below 0: (N, K), and the positions; all of them, and None, if
+    ``most``, which cannot be more in an image, are not fewer. Nothing is waited for."""
+    return paddle.topk(weights, most, axis=1, sorted=False) if most < weights.shape[1] else (weights, None)
+
+
+def _at(x, index):
+    """``x`` (N, C, A) at the positions ``index`` (N, K); its graph does not hold ``x``."""
+    if index is None:
+        return x
+    index = index.unsqueeze(1) + _rows(*x.shape, str(x.place))
+    return paddle.gather(x.flatten(), index.flatten()).reshape(index.shape)
+
+
+@functools.lru_cache(maxsize=64)
+def _rows(batch, channels, positions, place):
+    """(N, C, 1): where each row of a map (N, C, A) begins."""
+    return (paddle.arange(batch * channels) * positions).reshape([batch, channels, 1])
 
 
 def _by_level(positive, counts):
-    """The weights (A,) by which the mean over the positives of all levels is the sum of the means of each level."""
+    """The weights (A,) by which a sum over the positives of all levels is the sum of the means of each level."""
     members = _members(tuple(counts), str(positive.place))
-    number = paddle.matmul(positive.sum(axis=0), members).clip(min=1.0)
-    return paddle.matmul(members, positive.sum().clip(min=1.0) / number).expand(positive.shape)
+    return paddle.matmul(members, 1 / paddle.matmul(positive.sum(axis=0), members).clip(min=1.0))
 
 
 # Constants are made once a size, on the device where they are needed.

@@ -6,7 +6,7 @@ import paddle
 
 from . import kernels
 from .common import as_float, at_least_one_box
-from .kernels import of_one_shape, reduced
+from .kernels import numbers, of_one_shape, reduced
 
 
 def box_masks(boxes, boxes_valid, frame, map_size):
@@ -42,7 +42,7 @@ def _foreground_at_once(boxes, boxes_valid, frame, map_size):
     """`_foreground` for a device that wants few operations: every corner is compared with every cell."""
     scale, limits = _cells(tuple(map_size), str(boxes.place))
     # Left, top, and below zero right and bottom: a cell is in a box if all four are below their limits.
-    corners = boxes / paddle.concat([frame.flip(1)] * 2, axis=1).unsqueeze(1) * scale
+    corners = boxes / frame.index_select(numbers([1, 0, 1, 0], frame, "int64"), axis=1).unsqueeze(1) * scale
     inside = (corners.unsqueeze(3) < limits).all(axis=2)
     sides = 1 - corners.floor().reshape([*boxes.shape[:2], 2, 2]).sum(axis=2)
     weight = boxes_valid / sides.prod(axis=2).clip(min=1.0)

@@ -1,9 +1,12 @@
 """Standardising a feature map per channel, with the statistics of the batch at hand."""
 
+import functools
+
 import paddle
 import paddle.nn.functional as F
 from paddle.autograd import PyLayer
 
+from . import kernels
 from .common import full_precision, safe_sqrt, up
 from .kernels import channel_sums, map_of, minus, times
 
@@ -26,9 +29,17 @@ def batch_standardise(x, eps=1e-5):
     x = up(x)
     # Any shift will do: that by one of the values makes a constant channel zero without rounding, which would
     # otherwise be blown up by dividing it by a deviation of its own size.
-    shift = x[:1, :, :1, :1].detach().expand([x.shape[0], -1, 1, 1])
-    unused = (paddle.zeros([x.shape[1]], x.dtype) for _ in range(2))
+    shift = x[:1, :, :1, :1].detach()
+    if kernels.on_cpu(x):  # not two axes to spread at once: see `kernels.of_one_shape`
+        shift = shift.expand([x.shape[0], -1, 1, 1])
+    unused = _running(x.shape[1], x.dtype, str(x.place))
     return F.batch_norm(x - shift, *unused, training=True, epsilon=eps)
+
+
+@functools.lru_cache(maxsize=64)
+def _running(channels, dtype, place):
+    """The running statistics that Paddle's batch norm wants to write to; nobody reads them, so they are made once."""
+    return tuple(paddle.zeros([channels], dtype) for _ in range(2))
 
 
 @full_precision

@@ -10,7 +10,8 @@ from paddle import nn
 
 from .boxes import expected, giou_loss
 from .common import COCO_CLASSES, as_float, check_same_shape, frozen, full_precision, up
-from .focal import soft_quality_focal
+from .focal import quality_focal
+from .kernels import numbers
 from .kl import log_and_softmax
 from .ld import ld_rows
 from .ranks import averaged
@@ -18,9 +19,9 @@ from .ranks import averaged
 _EPS = 1e-10
 # Where nothing is assigned, the positions at which the teacher's best class has this score count as objects.
 _SEEN = 0.1
+_NAMES = ("class", "iou", "dfl", "kd")
 
 
-@full_precision
 def ppyoloe_terms(student, teacher, scores, positive, kd_temp=10.0, beta=2.0, first_bin=0, batch_floor=False):
     """The terms of all levels together, unweighted.
 
@@ -51,29 +52,44 @@ def ppyoloe_terms(student, teacher, scores, positive, kd_temp=10.0, beta=2.0, fi
     Raises:
         ValueError: unequal shapes.
     """
+    factors = dict.fromkeys(_NAMES, 1.0)
+    options = kd_temp, beta, first_bin, batch_floor
+    return _weighted(student, teacher, scores, positive, factors, *options)
+
+
+@full_precision
+def _weighted(student, teacher, scores, positive, factors, kd_temp, beta, first_bin, batch_floor):
+    """The terms of :func:`ppyoloe_terms` that ``factors`` has, each times its factor: in few operations on scalars."""
     for ours, theirs in zip(student, teacher):
         check_same_shape("ppyoloe", ours, theirs)
     (s_cls, s_box), (t_cls, t_box) = map(up, student), map(frozen, teacher)
-    positive = as_float(positive)
-    weight = as_float(scores).sum(axis=-1) * positive
-    weight_sum, count = averaged(paddle.stack([weight.sum(), positive.sum()])).unbind()
-    # A division by less than any weight: there is none, and the sum over it is 0.
-    weight_mean = weight / weight_sum.clip(min=_EPS)
-
-    batch, places, channels = s_box.shape
-    s_box, t_box = (x.reshape([batch, places, 4, channels // 4]) for x in (s_box, t_box))
-    # Both alike, so that equal boxes are equal to the bit.
-    (log_s, shares_s), (_, shares_t) = (log_and_softmax(x, axis=-1) for x in (s_box, t_box))
-    gap = giou_loss(expected(shares_s, first_bin), expected(shares_t, first_bin))
-    cross_entropy = (shares_t * log_s).sum(axis=[2, 3])
-    classes = s_cls.shape[2]
-    rows = ld_rows(*(F.sigmoid(x).reshape([-1, classes]) for x in (s_cls, t_cls)), kd_temp)
-    return {
-        "class": soft_quality_focal(s_cls, t_cls, beta) / weight_sum.clip(min=1.0 if batch_floor else batch / 8),
-        "iou": (gap * weight_mean).sum(),
-        "dfl": (cross_entropy * weight_mean).sum() * -0.25,
-        "kd": (rows * positive.flatten()).sum() / count.clip(min=1.0),
-    }
+    batch, _, classes = s_cls.shape
+    positive = positive.flatten().astype(s_cls.dtype)
+    weight = as_float(scores).sum(axis=-1).flatten().astype(s_cls.dtype) * positive
+    found = {}
+    if "class" in factors or "kd" in factors:
+        p_s, p_t = F.sigmoid(s_cls), F.sigmoid(t_cls)
+    if "class" in factors:
+        found["class"] = quality_focal(s_cls, p_t, beta, p_s).sum()
+    if "iou" in factors or "dfl" in factors:
+        s_box, t_box = (x.reshape([-1, 4, x.shape[2] // 4]) for x in (s_box, t_box))
+        # Both alike, so that equal boxes are equal to the bit.
+        (log_s, shares_s), (_, shares_t) = (log_and_softmax(x, axis=-1) for x in (s_box, t_box))
+    if "iou" in factors:
+        found["iou"] = paddle.dot(giou_loss(expected(shares_s, first_bin), expected(shares_t, first_bin)), weight)
+    if "dfl" in factors:
+        found["dfl"] = paddle.dot((shares_t * log_s).sum(axis=[1, 2]), weight)
+    if "kd" in factors:
+        found["kd"] = paddle.dot(ld_rows(*(x.reshape([-1, classes]) for x in (p_s, p_t)), kd_temp), positive)
+    # What each sum is divided by: the sum of the weights or the number of positives, and by less than any weight where
+    # there is none, as the sum over it is 0.
+    floors = {"class": 1.0 if batch_floor else batch / 8, "iou": _EPS, "dfl": _EPS, "kd": 1.0}
+    divisors = averaged(paddle.stack([weight, positive]).sum(axis=1))
+    divisors = paddle.gather(divisors, numbers([int(name == "kd") for name in found], divisors, "int64"))
+    divisors = paddle.maximum(divisors, numbers([floors[name] for name in found], divisors, divisors.dtype))
+    signs = {"dfl": -0.25}
+    given = numbers([factors[name] * signs.get(name, 1.0) for name in found], divisors, divisors.dtype)
+    return dict(zip(found, (paddle.stack([*found.values()]) * (given / divisors)).unbind()))
 
 
 class PPYOLOELoss(nn.Layer):
@@ -131,11 +147,12 @@ class PPYOLOELoss(nn.Layer):
         else:
             best = F.sigmoid(frozen(teacher[0])).max(axis=-1)
             targets = best.unsqueeze(-1), as_float(best >= _SEEN)
-        terms = ppyoloe_terms(student, teacher, *targets, self.kd_temp, self.beta, first_bin, self.batch_floor)
         weights = dict(self.weights)
         if self.kd_per_class:
             weights["kd"] *= (classes / COCO_CLASSES) ** 2
-        return {name: term * weights[name] for name, term in terms.items() if weights[name]}
+        weights = {name: weight for name, weight in weights.items() if weight}
+        options = self.kd_temp, self.beta, first_bin, self.batch_floor
+        return _weighted(student, teacher, *targets, weights, *options)
 
 
 def _rows(levels):

@@ -132,8 +132,10 @@ class Precision:
 
     def context(self):
         """A block whose operators run in mixed precision, if it is on."""
-        on = self.on and self.level is not None
-        return paddle.amp.auto_cast(enable=on, level=self.level or "O1", dtype=self.dtype, **self._lists)
+        if not self.on:
+            return contextlib.nullcontext()
+        low = self.level is not None  # else the teacher's alone
+        return paddle.amp.auto_cast(enable=low, level=self.level or "O1", dtype=self.dtype, **self._lists)
 
     def of_teachers(self):
         """A block for what teachers compute, in that of a step or outside of any."""

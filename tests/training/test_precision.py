@@ -12,7 +12,7 @@ from ppkd.training.precision import Precision
 from ppkd.training.trainer import Trainer
 from tests.conftest import training_batch
 from tests.helpers_precision import imitate
-from tests.helpers_training import FOUR, QUICK, differing, everything_in, fit, terms_of
+from tests.helpers_training import FOUR, QUICK, differing, everything_in, fail, fit, terms_of
 
 
 class Gpu:
@@ -75,8 +75,7 @@ def test_without_it_nothing_is_mixed(gpu):
     with precision.context():
         pass
     precision.prepare("student", "optimizer", ["teacher"])
-    assert gpu.calls == [("cast", {"enable": False, "level": "O1", "dtype": "float16", **NO_LISTS})]
-    assert precision.state() is None
+    assert gpu.calls == [] and precision.state() is None
 
 
 NO_LISTS = {"custom_white_list": None, "custom_black_list": None}
@@ -167,6 +166,20 @@ def test_an_average_is_of_float32_also_where_the_optimizer_has_no_such_weights_y
     moved, frozen = precision.masters()[student[1].weight.name], student[0].weight.astype("float32")
     assert float((tensors["0.weight"] - frozen * 0.75).abs().max()) < 1e-6
     assert float((tensors["1.weight"] - (moved * 0.5 + (moved + 0.1) * 0.25)).abs().max()) < 1e-6
+
+
+def test_without_mixed_precision_no_block_of_it_is_entered(recipe, monkeypatch):
+    """Entering one costs the host time in every step."""
+    loaded = recipe(QUICK)
+    model, precision = build_model(loaded), Precision({}, wanted=False)
+    model.compute_teachers(precision.of_teachers)
+    model.train()
+    model.watched = True
+    monkeypatch.setattr(paddle.amp, "auto_cast", fail)
+    with precision.context():
+        losses = model(training_batch(loaded))
+    precision.backward(losses["loss"])
+    assert model.take_pulls()
 
 
 @pytest.mark.parametrize("dtype, most", [("bfloat16", 0.05), ("float16", 0.01)])

@@ -1,0 +1,25 @@
+"""What losses hold at most on the way that they take on a GPU, where a map is not cut: bytes, counted on the CPU."""
+
+import paddle
+import pytest
+
+from benchmarks.losses import on_a_gpu
+from benchmarks.memory import held_mb
+
+
+@pytest.mark.parametrize("name", ["FGD", "CWD", "LD"])
+def test_a_gpu_holds_no_more_than_twice_what_the_cpu_does(name):
+    here, there = on_a_gpu.both(name)
+    assert 20 < here < there <= 2 * here
+
+
+def test_what_is_held_at_once_is_counted_and_what_was_there_before_is_not():
+    paddle.rand([10**6])  # a peak of earlier: 4 MB
+    before = paddle.rand([10**6])
+
+    def one_after_the_other():
+        for _ in range(3):
+            (before + 1).sum()
+
+    assert held_mb(one_after_the_other) == pytest.approx(4, rel=0.01)
+    assert held_mb(lambda: [before + 1, before + 2]) == pytest.approx(8, rel=0.01)
