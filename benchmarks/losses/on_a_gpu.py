@@ -16,9 +16,11 @@ from benchmarks.memory import held_mb
 LOSSES = {"FGD": ("fgd",), "CWD": ("feature", "cwd"), "PKD": ("feature", "pkd"), "LD": ("ld",)}
 
 
-def both(name):
-    """Megabytes that forward and backward of a loss hold at most, on the CPU's way and on a GPU's."""
+def both(name, *more):
+    """Megabytes that forward and backward of a loss hold at most, on the CPU's way and on a GPU's; `more` goes to what
+    builds it."""
     build, *args = LOSSES[name]
+    args += more
     here = held_mb(getattr(rows, build)("ours", *args))
     with as_on_a_gpu():
         return here, held_mb(getattr(rows, build)("ours", *args))
