@@ -3,6 +3,7 @@
     python benchmarks/losses/launches.py
 """
 
+import argparse
 import os
 import sys
 
@@ -64,6 +65,7 @@ def count(name):
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__.split("\n")[0]).parse_args()
     for name, make in LOSSES.items():
         print(f"{name:10} {count(name):4}  {make.__doc__}")
 

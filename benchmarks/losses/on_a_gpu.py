@@ -3,6 +3,7 @@
     python benchmarks/losses/on_a_gpu.py
 """
 
+import argparse
 import os
 import sys
 
@@ -27,6 +28,7 @@ def both(name, *more):
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__.split("\n")[0]).parse_args()
     print(f"{'loss':5} {'CPU, MB':>8} {'GPU, MB':>8} {'ratio':>6}")
     for name in LOSSES:
         here, there = both(name)

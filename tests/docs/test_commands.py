@@ -65,6 +65,9 @@ ELSEWHERE = {
         "tests/e2e/test_benchmarks.py::test_methods_are_compared_over_seeds_and_a_sweep_goes_on",
     "benchmarks/run.py": "tests/e2e/test_benchmarks.py::test_rows_of_losses_are_measured_beside_ppdet",
     "benchmarks/engine/launches.py": "tests/engine/test_launches.py::test_a_part_of_a_step_launches_no_more_than",
+    "benchmarks/losses/launches.py": "tests/engine/test_launches.py::test_a_loss_launches_no_more_than",
+    "benchmarks/losses/on_a_gpu.py":
+        "tests/losses/test_memory.py::test_a_gpu_holds_no_more_than_twice_what_the_cpu_does",
     "benchmarks/study/estimate.py": "tests/e2e/test_benchmarks.py::test_what_gpus_would_take_is_reckoned",
     "benchmarks/gpu_check.py": "tests/test_gpu_check.py::test_on_a_cpu_every_line_is_shown_or_said_not_to_be",
 }
