@@ -38,6 +38,8 @@ def compare_categories(config):
             return "category-names", f"{begin}: class {place} is {one!r} in the one and {other!r} in the other"
     if len(theirs) > len(ours):
         return "category-names", f"{begin}: {theirs[len(ours)]!r} is in the second alone"
+    if len(theirs) < len(ours):
+        return "category-missing", f"{begin}: {', '.join(map(repr, ours[len(theirs) :]))} is in the first alone"
     return None
 
 

@@ -16,6 +16,8 @@ _JPEG, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 _PNG, _PNG_END = b"\x89PNG", b"IEND"
 _GIF, _GIF_END = b"GIF8", b";"
 _WEBP, _WEBP_FLAGS, _TURNED_OR_FILM = b"WEBPVP8X", 20, 0x08 | 0x02
+# Formats that may hold numbers of which nobody knows what is black and white: TIFF, Radiance's, OpenEXR, PFM.
+_ANY_NUMBERS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"#?", b"\x76\x2f\x31\x01", b"PF", b"Pf")
 # A few bytes that claim so many pixels are made to fill the memory: photographs have a byte for some ten pixels, blank
 # ones for a few hundred.
 _MANY, _PIXELS_PER_BYTE = 100e6, 200
@@ -65,8 +67,20 @@ def decodable(path):
         BadImage: as `read`.
     """
     data = read(path)
+    if data.startswith(_ANY_NUMBERS):
+        _check_numbers(path, data)
     by_pillow = data.startswith(_GIF) or (data[8:16] == _WEBP and data[_WEBP_FLAGS] & _TURNED_OR_FILM)
     return _first_frame(path, data) if by_pillow else data
+
+
+def _check_numbers(path, data):
+    """Refuse values of 32 bits, which OpenCV would cut off at 255, white, whatever their range is."""
+    try:
+        values = cv2.imdecode(np.frombuffer(data, "uint8"), cv2.IMREAD_UNCHANGED)
+    except (cv2.error, MemoryError):
+        return  # decoding tells what is wrong
+    if values is not None and values.dtype not in ("uint8", "uint16"):
+        raise BadImage(path, f"values of type {values.dtype}, whose range nobody knows: write 8 or 16 bits a channel")
 
 
 def _may_be_huge(data):

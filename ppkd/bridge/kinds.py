@@ -22,6 +22,7 @@ ANNOTATIONS = {
     "no-mask": (ERROR, "evaluation of masks fails on a box without one: add `segmentation`, or remove the box"),
     "category-order": (ERROR, "training and validation set list their categories in another order: write them alike"),
     "category-names": (WARNING, "classes of training and validation set have other names: is it the same order?"),
+    "category-missing": (WARNING, "the validation set does not list these classes: AP is of the others"),
     "same-image": (WARNING, "the image is in both sets: AP tells how well it is remembered"),
     "made-validation-labels": (WARNING, "AP then tells how like another detector it is, not how right"),
     "boxes-lost": (WARNING, "more than a tenth of the boxes is left out"),

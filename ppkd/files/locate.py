@@ -4,6 +4,7 @@ import os
 
 from ppkd.errors import UserError
 from ppkd.files import download
+from ppkd.files.regular import check_file
 from ppkd.files.tensor_files import SUFFIXES
 from ppkd.terminal.log import logger
 
@@ -31,11 +32,21 @@ def find_weights(weights, what):
         if os.path.isfile(path):
             download.check(path, checksum, what)
             return path
+    if os.path.exists(weights):
+        _refuse(weights, what)
     suffixed = weights.endswith(SUFFIXES)
     raise UserError(
         f"{what}: no file {weights}{'' if suffixed else ''.join(f' or {weights}{suffix}' for suffix in SUFFIXES)} "
         f"(looked in {os.path.dirname(os.path.abspath(weights))}). Give a path or a URL"
     )
+
+
+def _refuse(path, what):
+    """Say what a path leads to that is no file."""
+    try:
+        check_file(path)
+    except OSError as error:
+        raise UserError(f"{what}: {path} {error}") from None
 
 
 def local_file(weights):

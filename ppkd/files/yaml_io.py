@@ -77,7 +77,7 @@ def read_with_bases(path, _chain=()):
         if not isinstance(base, str):
             raise UserError(f"{_place(path, base)}: _BASE_ lists paths of config files, this is {base!r}")
         base_path = path_of_base(path, base)
-        if not os.path.isfile(base_path):
+        if not os.path.exists(base_path):  # what is there and no file says so when it is read
             raise UserError(
                 f"{_place(path, base)}: its _BASE_ {base!r} does not exist (looked for {base_path}"
                 f" and among ppkd's own){_siblings(base_path)}"
@@ -95,7 +95,7 @@ def read_with_bases(path, _chain=()):
 def path_of_base(path, base):
     """The file that a value of ``_BASE_`` in the file `path` means: beside it, or one that comes with ppkd."""
     beside = os.path.normpath(os.path.join(os.path.dirname(path), os.path.expanduser(base)))
-    return beside if os.path.isfile(beside) else shipped(base) or beside
+    return beside if os.path.exists(beside) else shipped(base) or beside
 
 
 def _place(path, base):

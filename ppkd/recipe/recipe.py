@@ -19,8 +19,16 @@ from ppkd.recipe.settings import settle, settle_method, take
 from ppkd.recipe.teachers import check_fields, name_the_teacher, read_teachers, resolve_paths
 
 _SECTIONS = ("TrainReader", "UnlabelledReader", "EvalReader", "TestReader", "TrainDataset", "EvalDataset",
-             "TestDataset", "LearningRate",
-             "OptimizerBuilder")  # fmt: skip
+             "TestDataset", "LearningRate", "OptimizerBuilder")  # fmt: skip
+_FLAG, _TEXT = (bool, "true or false"), (str, "text")
+# What the values of some keys of the run are; ppdet takes anything for true.
+_KINDS = {
+    "use_gpu": _FLAG, "use_ema": _FLAG, "allow_empty": _FLAG, "allow_outside": _FLAG, "print_params": _FLAG,
+    "print_flops": _FLAG, "classwise": _FLAG, "deterministic": _FLAG, "save_dir": (str, "a folder"), "metric": _TEXT,
+    "norm_type": _TEXT, "weights": (str, "a path or a URL"), "pretrain_weights": (str, "a path or a URL"),
+}  # fmt: skip
+
+
 @dataclass
 class Recipe:
     """Everything that a command needs, validated.
@@ -250,6 +258,10 @@ def check_counts(recipe):
         value = recipe.student.get(key)
         if not isinstance(value, dict | None):
             raise UserError(f"{recipe.origin[key]}: {key} has to be a mapping, found {value!r}")
+    for key, (kind, called) in _KINDS.items():
+        value = recipe.student.get(key)
+        if value is not None and not isinstance(value, kind) and not (kind is bool and value in (0, 1)):
+            raise UserError(f"{recipe.origin[key]}: {key} has to be {called}, found {value!r}")
     for key in ("epoch", "snapshot_epoch", "log_iter", "worker_num", "seed"):
         value = recipe.student.get(key)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):

@@ -35,7 +35,7 @@ class Run:
 
     def __init__(self, folder, overrides=(), weights="model_final"):
         self.folder, self.label = folder, os.path.basename(os.path.abspath(folder))
-        if not os.path.isfile(os.path.join(folder, FILE)):
+        if not os.path.exists(os.path.join(folder, FILE)):
             raise UserError(f"{folder}: no {FILE} in it, so no run of training{_found_below(folder)}")
         self.recipe, self.versions = read_record(folder)
         _override(self.recipe, overrides)

@@ -92,7 +92,7 @@ def load(path):
     """
     stem, suffix = os.path.splitext(path)
     file = path if suffix == RESUME_SUFFIX else (stem if suffix == ".pdparams" else path) + RESUME_SUFFIX
-    if not os.path.isfile(file):
+    if not os.path.exists(file):
         raise UserError(f"-r {path}: no resume file {file}")
     state = read_tensors(file, keep_tensors=True)
     if not isinstance(state, dict) or type(state.get("format")) is not int or state["format"] != _FORMAT:

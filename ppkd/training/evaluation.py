@@ -1,6 +1,7 @@
 """Evaluates a detector with ppdet's readers and metrics."""
 
 import contextlib
+import itertools
 import tempfile
 import time
 
@@ -72,6 +73,8 @@ def evaluate(model, table, output_dir=None, bad=None, shared=False):
         parts = parts_of_readers() if shared else contextlib.nullcontext()
         with parts, checked_readers(), missing_images() as missing, hushed():
             engine = _engine(config)
+        for metric in engine._metrics:
+            _know_all_classes(metric, config.get("num_classes", 80))
         if shared:
             engine._metrics = [SharedMetric(metric) for metric in engine._metrics]
         batches = _Readable(engine, missing, BadImages(table, "validation") if bad is None else bad, shared)
@@ -85,6 +88,23 @@ def evaluate(model, table, output_dir=None, bad=None, shared=False):
     if training:
         model.train()
     return gathered(watch.results)[0] if shared else watch.results
+
+
+def _know_all_classes(metric, count):
+    """Give classes that the data set does not list ids of their own: ppdet fails on what is found of them.
+
+    pycocotools then leaves that out, as there is nothing to compare it with. That classes are not listed is told where
+    the two sets are compared (`between`).
+
+    Args:
+        metric: ppdet's; others than COCO's are left as they are.
+        count: of the detector's classes.
+    """
+    known = getattr(metric, "clsid2catid", None)
+    if not isinstance(known, dict):
+        return
+    free = itertools.count(max(known.values(), default=0) + 1)
+    metric.clsid2catid = known | {place: next(free) for place in range(count) if place not in known}
 
 
 def count_parameters(model, config):

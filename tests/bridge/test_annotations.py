@@ -165,7 +165,7 @@ def write(path, names, first=1, **more):
     [
         (["cat", "dog", "emu"], None),
         (["Cat", " dog", "emu"], None),
-        (["cat", "dog"], None),
+        (["cat", "dog"], "category-missing"),
         (["dog", "cat", "emu"], "category-order"),
         (["dog", "emu"], "category-order"),  # an export of those that occur
         (["all", "cat", "dog", "emu"], "category-order"),  # one of the two has a root

@@ -129,3 +129,23 @@ def test_every_ending_is_one_that_is_read(photo, tmp_path):
         path = tmp_path / f"x{ending}"
         photo.save(path)
         assert decode(path).shape == (20, 30, 3)
+
+
+@pytest.mark.parametrize("name", ["x.tif", "x.hdr", "x.jpg", "x.pfm"])
+@pytest.mark.parametrize("high", [1.0, 255.0])
+def test_numbers_whose_range_nobody_knows_are_refused(name, high, photo, tmp_path):
+    """OpenCV cuts them off at 255: such a photograph was white, and nothing said so."""
+    values = np.asarray(photo).astype("float32") / 255 * high
+    path = str(tmp_path / name)
+    content = cv2.imencode(".tif" if name == "x.jpg" else path, values)[1]
+    content.tofile(path)
+    with pytest.raises(BadImage, match="values of type float32, whose range nobody knows"):
+        decode(path)
+    assert "whose range nobody knows" in fault(path)
+
+
+def test_tiffs_of_8_and_16_bits_are_read(photo, tmp_path):
+    for values in (np.asarray(photo), np.asarray(photo).astype("uint16") * 257):
+        path = str(tmp_path / "x.tif")
+        cv2.imwrite(path, values[:, :, ::-1])
+        assert np.abs(decode(path)[:, :, ::-1].astype(int) - np.asarray(photo)).max() <= 1

@@ -13,10 +13,13 @@ from ppkd.bridge.datasets import check_files, open_dataset
 from ppkd.bridge.images import BadImage, decode, fault, read
 from ppkd.bridge.workspace import import_ppdet, scope
 from ppkd.errors import UserError
+from ppkd.files.locate import find_weights
 from ppkd.files.regular import NotAFile, open_file
 from ppkd.files.tensor_files import read_tensors
 from ppkd.files.torch_files import read_torch
-from ppkd.files.yaml_io import Tagged, read_yaml
+from ppkd.files.yaml_io import Tagged, read_with_bases, read_yaml
+from ppkd.study.runs import Run
+from ppkd.training.checkpoint import load
 from ppkd.training.inference import find_images
 from ppkd.training.records import read_records
 
@@ -154,3 +157,27 @@ def test_files_that_a_data_set_opens_when_it_is_read_are_files(section, make, tm
     config["allow_outside"] = True
     with pytest.raises(UserError, match=r"a\.xml: is a .*, not a file"), scope(config):
         open_dataset("TrainDataset", config)
+
+
+@pytest.mark.parametrize("make, told", [(os.mkfifo, r"named pipe \(FIFO\)"), (os.mkdir, "a folder")])
+@pytest.mark.parametrize("suffix", [".pdparams", ".safetensors", ".pth", ""])
+def test_weights_that_are_no_file_are_told_what_they_are(make, told, suffix, tmp_path):
+    make(tmp_path / f"weights{suffix}")
+    with pytest.raises(UserError, match=told):
+        find_weights(str(tmp_path / f"weights{suffix}"), "weights")
+
+
+@pytest.mark.parametrize("make, told", [(os.mkfifo, r"named pipe \(FIFO\)"), (os.mkdir, "a folder")])
+def test_bases_resume_files_and_records_that_are_no_files_are_told_what_they_are(make, told, tmp_path):
+    make(tmp_path / "base.yml")
+    (tmp_path / "own.yml").write_text("_BASE_: [base.yml]\n")
+    make(tmp_path / "last.resume")
+    (tmp_path / "run").mkdir()
+    make(tmp_path / "run" / "recipe.yml")
+    tries = [
+        lambda: read_with_bases(str(tmp_path / "own.yml")), lambda: load(str(tmp_path / "last.resume")),
+        lambda: Run(str(tmp_path / "run")),
+    ]  # fmt: skip
+    for attempt in tries:
+        with pytest.raises(UserError, match=told):
+            attempt()

@@ -8,6 +8,7 @@ from ppkd.errors import UserError
 from ppkd.files.yaml_io import dump, read_yaml
 from ppkd.methods import plan
 from ppkd.recipe.recipe import load_recipe, parse_overrides
+from tests.conftest import CONFIGS
 from tests.helpers_tools import write
 
 STUDENT = """
@@ -405,3 +406,18 @@ def test_other_methods_do_not_read_the_ld_head(files, tmp_path):
     files()
     student = write(tmp_path / "student.yml", STUDENT + LD_HEAD)
     assert load_recipe(student, str(tmp_path / "slim.yml")).method.params == {"temp": 0.5, "alpha_fgd": 0.001}
+
+
+@pytest.mark.parametrize(
+    "given, told",
+    [
+        ("save_dir=[a]", "save_dir has to be a folder"), ("use_gpu=maybe", "use_gpu has to be true or false"),
+        ("use_ema=[1]", "use_ema has to be true or false"), ("metric=[COCO]", "metric has to be text"),
+        ("print_params={a: 1}", "print_params has to be true or false"), ("norm_type=[x]", "norm_type has to be text"),
+        ("weights=[1]", "weights has to be a path or a URL"),
+        ("pretrain_weights={a: b}", "pretrain_weights has to be a path or a URL"),
+    ],
+)  # fmt: skip
+def test_values_of_another_kind_are_refused(given, told):
+    with pytest.raises(UserError, match=f"-o: {told}, found"):
+        load_recipe(str(CONFIGS / "ppyoloe_tiny.yml"), None, [given])

@@ -1,5 +1,6 @@
 """What an evaluation reports, by what the detector finds."""
 
+import json
 import pathlib
 
 import paddle
@@ -68,3 +69,22 @@ def test_masks_of_several_images_a_batch_are_refused(family, recipe):
     with pytest.raises(UserError, match=message), Trainer.open(loaded, validate=True):
         pass
     check_reader(recipe("faster_rcnn", distil=False, overrides=["EvalReader.batch_size=4"]).student)
+
+
+@pytest.mark.parametrize("left_out", [[2], [1, 2], [0]])
+def test_classes_that_the_validation_set_does_not_list_are_not_evaluated(left_out, recipe, shapes, tmp_path):
+    """ppdet failed on the first thing that was found of such a class, in some later epoch of a run."""
+    data = json.loads(pathlib.Path(shapes, "annotations", "instances_val.json").read_text())
+    gone = {data["categories"][place]["id"] for place in left_out}
+    data["categories"] = [each for each in data["categories"] if each["id"] not in gone]
+    data["annotations"] = [each for each in data["annotations"] if each["category_id"] not in gone]
+    path = tmp_path / "fewer.json"
+    path.write_text(json.dumps(data))
+    loaded = recipe("fcos", distil=False, overrides=["FCOSHead.nms.score_threshold=0.0"])
+    loaded.student["EvalDataset"]["anno_path"] = str(path)
+    with scope(loaded.student) as table:
+        results = evaluate(build_student(loaded), table, str(tmp_path / "found"))
+    found = json.loads((tmp_path / "found" / "bbox.json").read_text())
+    listed = {each["id"] for each in data["categories"]}
+    assert {each["category_id"] for each in found} - listed, "nothing was found of these classes: the test says nothing"
+    assert results["AP"] >= 0
