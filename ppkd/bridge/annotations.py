@@ -69,7 +69,7 @@ def weigh(tidied, found, masks=False, evaluated=False, load_crowd=False):
     """
     content = tidied.content
     images = {image["id"]: (image, image["width"], image["height"]) for image in content["images"]}
-    full, classes, copies, shape = set(), [], set(), _Shape()
+    full, classes, copies, shape = set(), [], set(), Together()
     entries = content.get("annotations", ())
     found.listed = len(entries) + tidied.unused
     for entry in entries:
@@ -137,35 +137,41 @@ def _shown(entry, image):
     return f"{name}: {x:g}, {y:g}, {width:g} x {height:g}, {size}"
 
 
-class _Shape:
-    """What only all boxes together show: that their numbers are others than x, y, width, height in pixels."""
+class Together:
+    """What only all boxes together show: that their numbers are others than x, y, width, height in pixels.
+
+    Attributes:
+        boxes: their number.
+        small, beyond, corners: of these, within the first pixel; beyond the edge of their image; within it, if they
+            are taken for two corners.
+    """
 
     def __init__(self):
-        self._boxes = self._small = self._beyond = self._corners = 0
+        self.boxes = self.small = self.beyond = self.corners = 0
         self._example = ""
 
     def add(self, x, y, width, height, wide, tall):
         """Count a box; its kind if it lies outside of its image, `wide` and `tall`, or reaches beyond it."""
-        self._boxes += 1
+        self.boxes += 1
         if width <= 1 and height <= 1 and 0 <= x <= 1 and 0 <= y <= 1:
-            self._small += 1
+            self.small += 1
         # What would be two corners inside of the image.
-        self._corners += x < width <= wide + _SLACK and y < height <= tall + _SLACK
+        self.corners += x < width <= wide + _SLACK and y < height <= tall + _SLACK
         if x >= -_SLACK and y >= -_SLACK and x + width <= wide + _SLACK and y + height <= tall + _SLACK:
             return None
-        self._beyond += 1
+        self.beyond += 1
         self._example = self._example or f"{x:g}, {y:g}, {width:g}, {height:g} in {wide:g} x {tall:g}"
         return "box-outside" if x >= wide or y >= tall or x + width <= 0 or y + height <= 0 else "box-beyond-edge"
 
     def judge(self, found):
         """Note what the boxes together are."""
-        if self._boxes and self._small > _ALL_SMALL * self._boxes:
-            found.note("normalised-boxes", f"{self._small} of {self._boxes} boxes are within the first pixel")
-        if self._boxes >= _MANY and self._corners == self._boxes and self._beyond > _TELLING * self._boxes:
-            text = f"{self._beyond} of {self._boxes} boxes reach beyond their image, none would as corners"
+        if self.boxes and self.small > _ALL_SMALL * self.boxes:
+            found.note("normalised-boxes", f"{self.small} of {self.boxes} boxes are within the first pixel")
+        if self.boxes >= _MANY and self.corners == self.boxes and self.beyond > _TELLING * self.boxes:
+            text = f"{self.beyond} of {self.boxes} boxes reach beyond their image, none would as corners"
             found.note("corner-boxes", f"{text}: {self._example}")
-        elif self._beyond >= _MANY and self._beyond > _BEYOND * self._boxes:
-            found.note("boxes-beyond", f"{self._beyond} of {self._boxes} boxes: {self._example}")
+        elif self.beyond >= _MANY and self.beyond > _BEYOND * self.boxes:
+            found.note("boxes-beyond", f"{self.beyond} of {self.boxes} boxes: {self._example}")
 
 
 def _judge_categories(categories, used, evaluated, found):

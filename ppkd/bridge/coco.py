@@ -173,7 +173,7 @@ class Tidied:
                 if key == "iscrowd" and key not in entry:
                     entry[key] = 0  # ppdet and pycocotools look for it
                 continue
-            plain = _flag(value)
+            plain = flag(value)
             if plain is None:
                 self._note("broken-annotation", f"{name_of(entry, number)}: {key} {value!r:.40} is neither 0 nor 1")
                 return False
@@ -290,7 +290,7 @@ def _number(value):
         return None
 
 
-def _flag(value):
+def flag(value):
     """0 or 1 of what stands for it, or None."""
     if value is None or isinstance(value, (bool, float)):
         return int(bool(value)) if value is None or value in (0, 1) else None

@@ -2,11 +2,14 @@
 
 import os
 
+import yaml
+
 from ppkd.errors import UserError
 from ppkd.files.regular import open_file
 from ppkd.files.tensor_files import SUFFIXES
 from ppkd.files.write import write_text
 from ppkd.files.yaml_io import dump, read_yaml
+from ppkd.files.yaml_loader import Loader
 
 SUFFIX = ".names.yml"
 KEY = "class_names"
@@ -44,7 +47,7 @@ def names_beside(weights):
     """
     path = file_beside(weights)
     if os.path.isfile(path):
-        return checked(read_yaml(path).get("names"), f"{path}: names"), path
+        return names_in(path), path
     path = os.path.join(os.path.dirname(weights), "recipe.yml")
     if os.path.isfile(path):
         run = read_yaml(path).get("run")
@@ -72,12 +75,36 @@ def given_names(value):
     if not isinstance(value, str):
         return checked(value, KEY)
     if value.endswith((".yml", ".yaml")):
-        return checked(read_yaml(value).get("names"), f"{value}: names")
+        return names_in(value)
     try:
         with open_file(value, encoding="utf-8") as file:
             return checked([line.strip() for line in file if line.strip()], value)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{KEY}: {value} cannot be read: {error}; give a list, {KEY}=[cat,dog], or a file") from None
+
+
+def names_in(path):
+    """The ``names:`` of a YAML file as text, as it is written: ``no`` and ``1e3`` are names like others.
+
+    Raises:
+        UserError: there are none, or the file cannot be read.
+    """
+    read_yaml(path)  # says what is wrong with it
+    with open_file(path, encoding="utf-8") as file:
+        top = yaml.compose(file, Loader=Loader)
+    nodes = {key.value: value for key, value in top.value} if isinstance(top, yaml.MappingNode) else {}
+    return checked(_as_written(nodes.get("names")), f"{path}: names")
+
+
+def _as_written(node):
+    if isinstance(node, yaml.SequenceNode):
+        return [_as_written(each) for each in node.value]
+    if isinstance(node, yaml.MappingNode):
+        found = {key.value: _as_written(value) for key, value in node.value}
+        if len(found) < len(node.value):
+            raise UserError(f"{node.start_mark.name}:{node.start_mark.line + 1}: names: a class has two names")
+        return found
+    return node.value if isinstance(node, yaml.ScalarNode) and (node.value or node.style) else None
 
 
 def checked(names, where):
@@ -86,8 +113,13 @@ def checked(names, where):
     Raises:
         UserError: it is no list of names.
     """
-    if isinstance(names, dict) and sorted(names, key=str) == sorted(range(len(names)), key=str):
-        names = [names[i] for i in range(len(names))]
+    if isinstance(names, dict) and names and all(str(key).strip().isdecimal() for key in names):
+        numbered = {int(key): name for key, name in names.items()}
+        if sorted(numbered) != list(range(len(names))):
+            numbers = ", ".join(str(key) for key in list(names)[:8]) + (", ..." if len(names) > 8 else "")
+            raise UserError(f"{where}: the classes are numbered {numbers}: they have to be 0 to {len(names) - 1}, with "
+                            "no gap, for a class is known by its number counted from 0")  # fmt: skip
+        names = [numbered[number] for number in range(len(numbered))]
     if not isinstance(names, list) or not names or any(isinstance(n, (dict, list)) or n is None for n in names):
         raise UserError(f"{where}: has to be a list of names, one a class, found {names!r}")
     return [str(name) for name in names]

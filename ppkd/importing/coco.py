@@ -1,8 +1,10 @@
 """COCO itself, in the folders that Roboflow, CVAT and others make of it: names of images and of splits differ."""
 
-from ppkd.bridge.coco import whole
+from collections import Counter
+
+from ppkd.bridge.coco import flag, whole
 from ppkd.errors import UserError
-from ppkd.importing.source import Shape, files, label, number, read_json
+from ppkd.importing.source import Shape, declared, files, label, number, read_json
 
 _KEYS = ("images", "annotations", "categories")
 
@@ -14,29 +16,33 @@ def finds(folder):
 
 def read(source):
     """Fill a `source.Source`."""
-    names = {}
-    for path in files(source.folder, ".json"):
-        content = read_json(path)
-        if not _is_one(content):
-            continue
+    names, contents = {}, {path: read_json(path) for path in files(source.folder, ".json")}
+    contents = {path: content for path, content in contents.items() if _is_one(content)}
+    source.images.annotated_by(contents)
+    for path, content in contents.items():
         try:
             categories = {_key(entry["id"]): label(entry["name"], path) for entry in content["categories"]}
             used = {_key(entry["category_id"]) for entry in content["annotations"]}
             by_image = {_key(entry["id"]): [] for entry in content["images"]}
             if len(by_image) < len(content["images"]):
                 raise UserError(f"{path}: two images have one id, so that each would have the boxes of both")
+            if len(categories) < len(content["categories"]):
+                raise UserError(f"{path}: two categories have one id, so that nothing says which of them a box is")
             for entry in content["annotations"]:
                 by_image[_key(entry["image_id"])].append(_shape(entry, categories, path, source))
-            names |= dict.fromkeys(name for key, name in categories.items() if key in used)
-            unused = [name for key, name in categories.items() if key not in used]
             for entry in content["images"]:
                 shapes = [shape for shape in by_image[_key(entry["id"])] if shape is not None]
-                source.add(entry["file_name"], shapes, path)
+                size = declared(entry.get("width"), entry.get("height"), f"{path}: {entry['file_name']}")
+                source.add(entry["file_name"], shapes, path, size=size)
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path}: not in COCO's format: {type(error).__name__}: {error}") from None
+        names |= dict.fromkeys(name for key, name in categories.items() if key in used)
         # A category that no box of one split uses may be one of another's.
-        for name in unused:
+        for name in categories.values():
             source.dropped[f"category {name!r}, which no box uses"] = 1
+        for name, count in Counter(categories.values()).items():
+            if count > 1:
+                source.dropped[f"categories that are called {name!r}: they become one class"] = count
     for name in names:
         source.dropped.pop(f"category {name!r}, which no box uses", None)
     source.names = list(names) or None
@@ -53,13 +59,27 @@ def _key(given):
 
 
 def _shape(entry, categories, path, source):
-    box = entry.get("bbox")
-    if not isinstance(box, list) or len(box) != 4:
+    """An annotation as training and evaluation read it (`ppkd.bridge.coco`)."""
+    box, where = entry.get("bbox"), f"{path}: annotation {entry.get('id')}"
+    if box is None or box == []:
         source.dropped["annotations without a box"] += 1
         return None
-    x, y, w, h = (number(n, path, "bbox") for n in box)
+    if not isinstance(box, list) or len(box) != 4:
+        raise UserError(f"{where}: bbox has to be four numbers, x, y, width and height, found {str(box)[:80]}")
+    x, y, w, h = (number(n, where, "bbox") for n in box)
     if w <= 0 or h <= 0:
         source.dropped["boxes without area"] += 1
         return None
-    more = {"iscrowd": int(bool(entry.get("iscrowd"))), "segmentation": entry.get("segmentation") or []}
+    flags = {key: entry.get(key) for key in ("iscrowd", "ignore")}
+    for key, value in flags.items():
+        flags[key] = int(bool(value)) if type(value) is int else flag(value)
+        if flags[key] is None:
+            raise UserError(f"{where}: {key} has to be 0 or 1, found {value!r:.40}")
+    more = {"iscrowd": flags["iscrowd"], "segmentation": entry.get("segmentation") or []}
+    if flags["ignore"]:
+        source.dropped["boxes with `ignore`, which they keep: training leaves them out"] += 1
+        more["ignore"] = 1
+    if entry.get("area") is not None:
+        more["area"] = number(entry["area"], where, "area")
+        source.dropped["boxes with an `area` of 0, which they keep: training leaves them out"] += more["area"] <= 0
     return Shape(categories[_key(entry["category_id"])], [(x, y), (x + w, y + h)], False, more)

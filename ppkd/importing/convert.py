@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 
 from ppkd.bridge.bad_images import share
 from ppkd.bridge.images import BadImage, decode
@@ -12,7 +12,10 @@ from ppkd.errors import UserError, nearest
 from ppkd.files.class_names import given_names
 from ppkd.files.paths import safe_name
 from ppkd.importing import coco, cvat, label_studio, labelme, voc, yolo
-from ppkd.importing.source import Images, Source
+from ppkd.importing.images import Images
+from ppkd.importing.judged import Judged
+from ppkd.importing.sizes import fitted
+from ppkd.importing.source import MISSING, Source
 from ppkd.importing.split import splits
 from ppkd.importing.summary import as_text, draw
 from ppkd.terminal.log import logger
@@ -100,14 +103,30 @@ def read(folder, form="auto"):
         FORMATS[form].read(source)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder}: not as {form} writes it: {type(error).__name__}: {error}") from error
+    _return_borrowed(source)
     if form != "yolo":  # where it is background
         named = {picture.path for picture in source.pictures}
         source.dropped["images that no annotation names"] += len(set(images.paths) - named)
     source.dropped = +source.dropped
     if not source.pictures:
-        why = "; ".join(f"{count} {what}" for what, count in source.dropped.items())
-        raise UserError(f"{folder}: no annotated image ({form}){': ' + why if why else ''}")
+        raise UserError(f"{folder}: no annotated image ({form}){source.told()}")
     return source, form
+
+
+def _return_borrowed(source):
+    """Leave images of another split's folder to files that annotate them; those that were meant are missing then."""
+    users = defaultdict(set)
+    for picture in source.pictures:
+        users[picture.path].add(picture.where)
+    kept = []
+    for picture in source.pictures:
+        borrowed = (picture.path, picture.where) in source.images.borrowed
+        if borrowed and len(users[picture.path]) > 1:
+            source.dropped[MISSING] += 1
+            continue
+        source.dropped["images that lie in the folder of another split"] += borrowed
+        kept.append(picture)
+    source.pictures = kept
 
 
 def _names(source, given):
@@ -126,8 +145,7 @@ def _names(source, given):
         if unknown := sorted(set(used) - set(names)):
             raise UserError(f"--names: lacks {', '.join(unknown[:8])}{nearest(unknown[0], names)}")
     if not used:
-        why = "".join(f"; {count} {what}" for what, count in source.dropped.items() if count)
-        raise UserError(f"{source.folder}: no object in any of {len(source.pictures)} images{why}")
+        raise UserError(f"{source.folder}: no object in any of {len(source.pictures)} images{source.told()}")
     if len(set(names)) < len(names):
         twice = next(name for name, count in Counter(names).items() if count > 1)
         raise UserError(f"{source.folder}: two classes are called {twice!r}; --names does not help, rename one of them")
@@ -136,23 +154,28 @@ def _names(source, given):
 
 def _measured(source):
     """One entry an image: its size by its pixels, and objects in COCO's keys, within the image."""
-    entries, seen = [], set()
+    entries, seen, judged = [], {}, Judged(source)
     for picture in follow(source.pictures, "reading images", len(source.pictures)):
-        if (real := os.path.realpath(picture.path)) in seen:
-            raise UserError(f"{picture.where}: {picture.path} is annotated by two files; remove one of them")
-        seen.add(real)
+        first = seen.setdefault(os.path.realpath(picture.path), picture)
+        if first is not picture:
+            twice = "twice by it" if first.where == picture.where else f"by {first.where} as well"
+            raise UserError(f"{picture.where}: {picture.path} is annotated {twice}; remove one of them")
         try:
             height, width = decode(picture.path).shape[:2]
         except BadImage as bad:
             source.dropped["images that cannot be read"] += 1
             logger().warning("left out: %s: %s", picture.path, bad.reason)
             continue
-        shapes = picture.shapes(width, height) if callable(picture.shapes) else picture.shapes
+        if (shapes := fitted(picture, width, height, source.dropped)) is None:
+            continue
+        judged.add(picture.where, shapes, width, height)
         objects = [o for o in (_object(s, width, height, source.dropped) for s in shapes) if o is not None]
         entries.append({"path": picture.path, "width": width, "height": height, "split": picture.split,
                         "objects": objects})  # fmt: skip
+    judged.judge()
     if not any(entry["objects"] for entry in entries):
-        raise UserError(f"{source.folder}: no object is within any of {len(entries)} images that can be read")
+        text = f"no object is within any of {len(entries)} images that can be taken"
+        raise UserError(f"{source.folder}: {text}{source.told()}")
     return entries
 
 
@@ -172,7 +195,10 @@ def _object(shape, width, height, dropped):
         points = [(min(max(x, 0.0), float(width)), min(max(y, 0.0), float(height))) for x, y in shape.points]
         found["segmentation"] = [[round(n, 3) for point in points for n in point]]
         found["area"] = round(_area(points), 3) or found["area"]
-    return found | shape.more
+    found |= shape.more
+    if box[2] < max(xs) - min(xs) - 0.001 or box[3] < max(ys) - min(ys) - 0.001:
+        found["area"] = min(found["area"], round(box[2] * box[3], 3))  # a part is cut off
+    return found
 
 
 def _area(points):

@@ -1,6 +1,7 @@
 """CVAT for images: one XML file with all images, and the labels in their order."""
 
-from ppkd.importing.source import SPLITS, Shape, files, label, number, read_xml, turned
+from ppkd.importing.images import SPLITS
+from ppkd.importing.source import Shape, declared, files, label, number, read_xml, turned
 
 _KINDS = ("box", "polygon", "ellipse")
 
@@ -12,17 +13,17 @@ def finds(folder):
 
 def read(source):
     """Fill a `source.Source`."""
-    names = []
-    for path in files(source.folder, ".xml"):
-        root = read_xml(path)
-        if root.tag != "annotations":
-            continue
+    names, roots = [], {path: read_xml(path) for path in files(source.folder, ".xml")}
+    roots = {path: root for path, root in roots.items() if root.tag == "annotations"}
+    subsets = {image.get("subset") for root in roots.values() for image in root.iterfind("image")} - {None, ""}
+    source.images.annotated_by(roots, subsets=subsets)
+    for path, root in roots.items():
         names += [label(n.text, path) for n in root.iterfind(".//meta//labels/label/name")]
         source.dropped["tracks (use CVAT's export `for images`)"] += len(root.findall("track"))
         for image in root.iterfind("image"):
             shapes = [shape for entry in image for shape in _shape(entry, path, source)]
-            split = SPLITS.get((image.get("subset") or "").lower())
-            source.add(image.get("name") or "", shapes, path, split)
+            subset, size = image.get("subset") or "", declared(image.get("width"), image.get("height"), path)
+            source.add(image.get("name") or "", shapes, path, SPLITS.get(subset.lower()), size, subset or None)
     source.names = list(dict.fromkeys(names)) or None
 
 

@@ -1,9 +1,15 @@
 """Label Studio: one JSON file with a list of tasks, in percent of an image's size."""
 
+from urllib.parse import unquote
+
+from ppkd.bridge.images import ENDINGS
 from ppkd.errors import UserError
-from ppkd.importing.source import Picture, Shape, files, label, number, read_json, split_of, turned
+from ppkd.importing.images import split_of
+from ppkd.importing.source import MISSING, Picture, Shape, declared, files, label, number, read_json, read_xml, turned
 
 _KINDS = {"rectanglelabels": "rectangle", "polygonlabels": "polygon", "ellipselabels": "ellipse"}
+# The last is that of files that were dropped in.
+_IMAGE_KEYS = ("image", "img", "picture", "photo", "$undefined$")
 
 
 def finds(folder):
@@ -13,6 +19,7 @@ def finds(folder):
 
 def read(source):
     """Fill a `source.Source`."""
+    keys = _keys(source.folder)
     for path in files(source.folder, ".json"):
         tasks = read_json(path)
         if not _is_one(tasks):
@@ -26,19 +33,55 @@ def read(source):
                 source.dropped["tasks that nobody has annotated"] += 1
                 continue
             source.dropped["second annotations of a task: the first is taken"] += len(given) - 1
-            texts = [value for value in task["data"].values() if isinstance(value, str)]
-            image = next((found for text in texts if (found := source.images.find(text, path))), None)
+            entries = given[0].get("result") or []
+            image = _image(task["data"], entries, keys, source.images, path, where)
             if image is None:
-                source.dropped["annotated images that are not there"] += 1
+                source.dropped[MISSING] += 1
                 continue
-            results = [_result(entry, where, source) for entry in given[0].get("result") or []]
-            results = [result for result in results if result is not None]
-            source.pictures.append(Picture(image, _shapes(results), split_of(image, source.folder), where))
+            results = [result for entry in entries if (result := _result(entry, where, source)) is not None]
+            split, size = split_of(image, source.folder), _size(entries, where)
+            source.pictures.append(Picture(image, _shapes(results), split, where, size))
 
 
 def _is_one(content):
     keys = {"annotations", "completions", "data"}
     return isinstance(content, list) and bool(content) and all(isinstance(t, dict) and keys & t.keys() for t in content)
+
+
+def _keys(folder):
+    """Name of an image in a labelling interface -> the key of a task's data that it shows, where one lies there."""
+    views = [root for path in files(folder, ".xml") if (root := read_xml(path)).tag == "View"]
+    images = [image for root in views for image in root.iter("Image")]
+    return {image.get("name"): (image.get("value") or "").lstrip("$") for image in images}
+
+
+def _image(data, entries, keys, images, path, where):
+    """The image that a task's results are of; None if it is not there.
+
+    Results name it as the labelling interface does, mostly by the key of the data. Where that does not help, it is what
+    looks like an image's path: never another text, be it called like an image.
+    """
+    named = {entry.get("to_name") for entry in entries if entry.get("type") in _KINDS} - {None}
+    if len(named) > 1:
+        raise UserError(f"{where}: has boxes of several images, {', '.join(sorted(map(str, named)))}")
+    texts = {key: value for key, value in data.items() if isinstance(value, str)}
+    wanted = [keys.get(name, name) for name in named]
+    by_key = [key for key in wanted if key in data] or [key for key in texts if key.lower() in _IMAGE_KEYS]
+    by_key = by_key or [key for key, text in texts.items() if _looks_like_image(text)]
+    found = {images.find(texts[key], path) for key in by_key if key in texts} - {None}
+    if len(found) > 1:
+        raise UserError(f"{where}: its data names several images, {', '.join(by_key)}; no result says which it is of")
+    return found.pop() if found else None
+
+
+def _looks_like_image(text):
+    return unquote(text).split("?d=")[-1].split("?")[0].lower().endswith(ENDINGS) or text.lower().endswith(ENDINGS)
+
+
+def _size(entries, where):
+    """The size that results say; None where they do not, or say several."""
+    given = {(e.get("original_width"), e.get("original_height")) for e in entries if e.get("type") in _KINDS}
+    return declared(*given.pop(), where) if len(given) == 1 else None
 
 
 def _result(entry, where, source):

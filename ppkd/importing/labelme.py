@@ -1,10 +1,9 @@
 """LabelMe: a JSON file an image, with ``shapes`` of points."""
 
 import math
-import os
 
 from ppkd.errors import UserError
-from ppkd.importing.source import Shape, files, label, number, read_json
+from ppkd.importing.source import Shape, declared, files, label, number, read_json
 
 _FEWEST = {"rectangle": 2, "polygon": 3, "circle": 2}
 
@@ -16,14 +15,16 @@ def finds(folder):
 
 def read(source):
     """Fill a `source.Source`."""
-    for path in files(source.folder, ".json"):
+    paths = files(source.folder, ".json")
+    source.images.annotated_by(paths, each=True)
+    for path in paths:
         content = read_json(path)
         if not _is_one(content):
             source.dropped["JSON files that are not LabelMe's"] += 1
             continue
         shapes = [shape for entry in content["shapes"] for shape in _shape(entry, path, source)]
-        wanted, stem = content["imagePath"], os.path.splitext(path)[0]
-        source.add(wanted if source.images.find(wanted, path) else os.path.basename(stem), shapes, path)
+        size = declared(content.get("imageWidth"), content.get("imageHeight"), path)
+        source.add_own(content["imagePath"], shapes, path, size=size)
 
 
 def _is_one(content):

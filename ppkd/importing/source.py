@@ -1,19 +1,17 @@
-"""What a reader makes of a data set, and what all readers share: finding images, text, XML and JSON of anyone."""
+"""What a reader makes of a data set, and what all readers share: text, XML and JSON of anyone."""
 
 import os
-import re
-import urllib.parse
 import xml.etree.ElementTree as ET
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import dataclass, field
 from xml.parsers import expat
 
 from ppkd.bridge.annotation_file import parsed
-from ppkd.bridge.images import ENDINGS
 from ppkd.errors import UserError
 from ppkd.files.regular import open_file
+from ppkd.importing.images import split_of, stem_of
 
-SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+MISSING = "annotated images that are not there"
 
 
 @dataclass
@@ -24,7 +22,7 @@ class Shape:
         label: name of its class.
         points: corners of a polygon, or two corners of a box: ``[(x, y), ...]``.
         polygon: whether the points are a polygon.
-        more: keys of COCO that are kept as they are (``iscrowd``, ``segmentation``).
+        more: keys of COCO that are kept as they are (``iscrowd``, ``ignore``, ``area``, ``segmentation``).
     """
 
     label: str
@@ -42,12 +40,14 @@ class Picture:
         shapes: list of `Shape`, or a function of width and height that gives it, where a format has shares of these.
         split: ``train``, ``val``, ``test`` or None, where the format does not say.
         where: the file that says it, for messages.
+        size: width and height of the picture that it says it of, or None where it does not tell.
     """
 
     path: str
     shapes: object
     split: str | None
     where: str
+    size: tuple | None = None
 
 
 @dataclass
@@ -68,75 +68,29 @@ class Source:
     names: list | None = None
     dropped: Counter = field(default_factory=Counter)
 
-    def add(self, wanted, shapes, where, split=None):
-        """Add the image that a file means, or count it as missing."""
-        path = self.images.find(wanted, where)
+    def told(self):
+        """What is not taken over, behind a message that says what is lacking."""
+        return "".join(f"; {count} {what}" for what, count in self.dropped.items() if count)
+
+    def add(self, wanted, shapes, where, split=None, size=None, subset=None):
+        """Add the image that a file means, or count it as missing; `subset` is as `Images.find` takes it."""
+        path = self.images.find(wanted, where, subset)
         if path is None:
-            self.dropped["annotated images that are not there"] += 1
+            self.dropped[MISSING] += 1
         else:
-            self.pictures.append(Picture(path, shapes, split or split_of(where, self.folder), where))
+            self.pictures.append(Picture(path, shapes, split or split_of(where, self.folder), where, size))
 
-
-class Images:
-    """The images below a folder. Annotations name them by paths of other machines: what counts is what is here.
-
-    Args:
-        folder: folders that are links are not looked into.
-    """
-
-    def __init__(self, folder):
-        self.folder, self.paths, self._by_name = folder, [], defaultdict(list)
-        for root, folders, files in os.walk(folder):
-            folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-            for name in sorted(files):
-                if name.lower().endswith(ENDINGS) and not name.startswith("."):
-                    self.paths.append(os.path.join(root, name))
-                    for key in {name, os.path.splitext(name)[0]}:
-                        self._by_name[key].append(self.paths[-1])
-
-    def find(self, wanted, where):
-        """The image that `wanted` means in the file `where`; None if there is none.
-
-        Args:
-            wanted: a path of whatever machine, a URL, or a name without an ending.
-
-        Raises:
-            UserError: several images could be meant.
-        """
-        wanted = urllib.parse.unquote(str(wanted)).replace("\\", "/").split("?d=")[-1].split("?")[0]
-        parts = [part for part in wanted.split("/") if part not in ("", ".", "..")]
-        found = self._by_name.get(parts[-1], []) if parts else []
-        if not found and parts and (stripped := re.sub(r"^[0-9a-f]{8}-", "", parts[-1])) != parts[-1]:
-            found = self._by_name.get(stripped, [])  # Label Studio's prefix of what was uploaded
-        if len(found) > 1:
-            found = self._nearest(found, parts, where)
-        return found[0] if found else None
-
-    def _nearest(self, found, parts, where):
-        split = split_of(where, self.folder)
-
-        def agreement(path):
-            ends = zip(reversed(os.path.splitext(path)[0].split(os.sep)), reversed(_stem(parts)))
-            same = [a == b for a, b in ends]
-            shared = os.path.commonpath([os.path.abspath(path), os.path.abspath(where)])
-            return (same + [False]).index(False), split_of(path, self.folder) == split, len(shared)
-
-        best = max(map(agreement, found))
-        nearest = [path for path in found if agreement(path) == best]
-        if len(nearest) > 1:
-            raise UserError(f"{where}: {'/'.join(parts)} could be {nearest[0]} or {nearest[1]}; give them other names")
-        return nearest
-
-
-def _stem(parts):
-    return [*parts[:-1], os.path.splitext(parts[-1])[0]]
-
-
-def split_of(path, folder):
-    """The split that a folder's name on the way to a file says, or the file's own; None if none does."""
-    parts = re.split(r"[/\\]", os.path.splitext(os.path.relpath(path, folder))[0].lower())
-    words = [re.sub(r"20\d\d$", "", word) for word in (*parts[:-1][::-1], *re.split(r"[_\-.]", parts[-1]))]
-    return next((SPLITS[word] for word in words if word in SPLITS), None)
+    def add_own(self, wanted, shapes, where, split=None, size=None):
+        """`add` for a file that is about the image of its own name, and says a name in it, which may be of before."""
+        stem, name = stem_of(where), str(wanted).replace("\\", "/").rpartition("/")[2]
+        if stem in (name, stem_of(name)):
+            taken = wanted if self.images.find(wanted, where) else stem
+        elif self.images.find(stem, where):
+            self.dropped["files that name another image than that of their own name, which is taken"] += 1
+            taken = stem
+        else:
+            taken = wanted
+        self.add(taken, shapes, where, split, size)
 
 
 def read_text(path):
@@ -203,6 +157,16 @@ def number(value, where, what):
     if not abs(result) < 1e9 or isinstance(value, bool):
         raise UserError(f"{where}: {what} has to be a number, found {value!r}")
     return result
+
+
+def declared(width, height, where):
+    """``(width, height)`` as annotations say them; None where they do not: absent, empty or 0.
+
+    Raises:
+        UserError: one is no number.
+    """
+    sides = [number(value or 0, where, key) for key, value in (("width", width), ("height", height))]
+    return tuple(sides) if min(sides) > 0 else None
 
 
 def label(value, where):

@@ -28,6 +28,9 @@ def splits(entries, share, seed, source):
     groups = _groups(entries)
     said = {entry["split"] for entry in entries} - {None}
     if share is None and said:
+        source.dropped["images that no split of the data set names: taken for train"] += sum(
+            entry["split"] is None for entry in entries
+        )
         for entry in entries:
             entry["split"] = entry["split"] or "train"
         if "train" not in {entry["split"] for entry in entries}:
@@ -37,7 +40,9 @@ def splits(entries, share, seed, source):
         return "as the data set says"
     share = _DEFAULT if share is None else share
     if len(groups) < 2:
-        raise UserError(f"{source.folder}: {len(entries)} images, of which no part can be for validation")
+        raise UserError(
+            f"{source.folder}: {len(entries)} images, of which no part can be for validation{source.told()}"
+        )
     groups.sort(key=lambda group: group[0]["path"])
     random.Random(seed).shuffle(groups)
     wanted, taken = max(1, round(share * len(entries))), 0

@@ -2,8 +2,10 @@
 
 import math
 import os
+import re
 
-from ppkd.importing.source import Shape, files, label, number, read_text, read_xml
+from ppkd.importing.images import stem_of
+from ppkd.importing.source import Shape, declared, files, label, number, read_text, read_xml, turned
 
 _LISTS = {"train": "train", "val": "val", "test": "test"}
 
@@ -15,25 +17,21 @@ def finds(folder):
 
 def read(source):
     """Fill a `source.Source`."""
-    lists = _lists(source.folder)
-    for path in files(source.folder, ".xml"):
-        root = read_xml(path)
-        if root.tag != "annotation":
-            continue
-        stem = os.path.splitext(os.path.basename(path))[0]
+    roots = {path: read_xml(path) for path in files(source.folder, ".xml")}
+    roots = {path: root for path, root in roots.items() if root.tag == "annotation"}
+    source.images.annotated_by(roots, each=True)
+    splits = _splits(source, list(roots))
+    for path, root in roots.items():
         shapes = [shape for entry in root.iter("object") for shape in _shape(entry, path, source)]
-        wanted = root.findtext("filename") or stem
-        folder = root.findtext("folder") or ""
-        wanted = os.path.join(folder, wanted) if source.images.find(wanted, path) else stem
-        source.add(wanted, shapes, path, lists.get(stem))
+        wanted = os.path.join(root.findtext("folder") or "", root.findtext("filename") or stem_of(path))
+        size = declared(root.findtext("size/width"), root.findtext("size/height"), path)
+        source.add_own(wanted, shapes, path, splits.get(path), size)
 
 
 def _shape(entry, path, source):
     name = label(entry.findtext("name"), path)
     if (box := entry.find("robndbox")) is not None:  # roLabelImg's: centre, size, angle in radians
         cx, cy, w, h, angle = (number(box.findtext(k), path, k) for k in ("cx", "cy", "w", "h", "angle"))
-        from ppkd.importing.source import turned
-
         source.dropped["angles of boxes: the upright box around is taken"] += 1
         return [Shape(name, turned(cx - w / 2, cy - h / 2, w, h, math.degrees(angle), (cx, cy)), True)]
     box = entry.find("bndbox")
@@ -49,10 +47,22 @@ def _shape(entry, path, source):
     return [Shape(name, [(x1, y1), (x2, y2)])]
 
 
-def _lists(folder):
+def _splits(source, paths):
+    """XML file -> split, by the lists in ``ImageSets/Main``: a name a line, in lists of a class 1, 0, -1 behind."""
     found = {}
-    for path in files(folder, ".txt"):
-        split = _LISTS.get(os.path.splitext(os.path.basename(path))[0])
-        if split and os.path.basename(os.path.dirname(path)) == "Main":
-            found |= {line.split()[0]: split for line in read_text(path).splitlines() if line.strip()}
+    for listed in files(source.folder, ".txt"):
+        split, main = _LISTS.get(stem_of(listed)), os.path.dirname(listed)
+        if not split or os.path.basename(main) != "Main":
+            continue
+        root = os.path.join(os.path.dirname(os.path.dirname(main)), "")
+        ours = {stem_of(path): path for path in paths if path.startswith(root)}
+        lines = [line.strip() for line in read_text(listed).splitlines() if line.strip()]
+        # A name may end in a number as well: what is right for more lines is meant.
+        readings = (lines, [re.sub(r"\s+-?[01]$", "", line) for line in lines], [stem_of(line) for line in lines])
+        for name in max(readings, key=lambda names: sum(name in ours for name in names)):
+            if name not in ours:
+                source.dropped["names in ImageSets without an XML file"] += 1
+                continue
+            if found.setdefault(ours[name], split) != split:
+                source.dropped["images in lists of several splits: the first of test, train, val is taken"] += 1
     return found

@@ -3,36 +3,35 @@
 import os
 
 from ppkd.errors import UserError
-from ppkd.files.class_names import checked
+from ppkd.files.class_names import checked, names_in
 from ppkd.files.yaml_io import read_yaml
-from ppkd.importing.source import SPLITS, Shape, files, number, read_text, split_of
+from ppkd.importing.images import SPLITS, split_of
+from ppkd.importing.source import Picture, Shape, files, number, read_text
 
-_EDGE = 1.01  # rounding, and boxes that reach a little beyond the edge
+_FAR = 0.1  # beyond the edge, as share of the image: what is less is cut off there
 
 
 def finds(folder):
-    """Whether a folder has a ``data.yaml`` with names, or a ``classes.txt``."""
-    return _yaml(folder) is not None or bool(_classes(folder))
+    """Whether a folder has a ``data.yaml`` with names, a ``classes.txt``, or Darknet's ``obj.names``."""
+    return bool(_yamls(folder) or _classes(folder))
 
 
 def read(source):
     """Fill a `source.Source`."""
-    path = _yaml(source.folder)
-    if path is not None:
-        content = read_yaml(path)
-        source.names = checked(content.get("names"), f"{path}: names")
+    if yamls := _yamls(source.folder):
+        path = yamls[0]
+        content, source.names = read_yaml(path), _agreed(yamls, names_in)
     elif lists := _classes(source.folder):
-        content, path = {}, lists[0]
-        source.names = checked([line.strip() for line in read_text(path).splitlines() if line.strip()], path)
+        source.names, (content, path) = _agreed(lists, _lines), _darknet(source.folder) or ({}, lists[0])
     else:
-        raise UserError(f"{source.folder}: no data.yaml with `names:` and no classes.txt, so classes have no names")
-    splits = _splits(content, path, source.images)
+        raise UserError(f"{source.folder}: no data.yaml with `names:`, classes.txt or obj.names: classes have no names")
+    splits = _splits(content, path, source)
     labels = {os.path.realpath(name): name for name in files(source.folder, ".txt")}
     without = 0
     for image in source.images.paths:
         split = splits.get(image) if splits else split_of(image, source.folder)
         if splits and split is None:
-            source.dropped["images that data.yaml does not list"] += 1
+            source.dropped[f"images that {os.path.basename(path)} does not list"] += 1
             continue
         found = next((labels[p] for p in _places(image) if p in labels), None)
         without += found is None
@@ -44,8 +43,6 @@ def read(source):
 
 
 def _picture(image, rows, split, where):
-    from ppkd.importing.source import Picture
-
     def shapes(width, height):
         return [Shape(name, [(x * width, y * height) for x, y in points], polygon) for name, points, polygon in rows]
 
@@ -66,8 +63,11 @@ def _rows(path, source, poses):
         if poses and len(values) > 4:
             source.dropped["keypoints behind boxes"] += 1
             values = values[:4]
-        if any(value < 1 - _EDGE or value > _EDGE for value in values[: len(values) // 2 * 2]):
-            raise UserError(f"{where}: shares of width and height are 0 to 1, found {max(values, key=abs):g}")
+        far = max(values[: len(values) // 2 * 2], key=lambda value: abs(value - 0.5), default=0.5)
+        if abs(far - 0.5) > 0.5 + _FAR:
+            raise UserError(f"{where}: shares of width and height are 0 to 1, found {far:g}")
+        if len(values) in (4, 5) and min(values[2:4]) < 0:
+            raise UserError(f"{where}: a width or height is below 0, found {min(values[2:4]):g}")
         if len(values) == 5:
             source.dropped["scores behind boxes, as detections have them"] += 1
         if len(values) in (4, 5):
@@ -92,24 +92,31 @@ def _places(image):
     return [place + ".txt" for place in (*places, os.path.join(folder, "labels", name))]
 
 
-def _splits(content, path, images):
+def _splits(content, path, source):
     """Image -> split by a ``data.yaml``, whose paths are often those of another machine; empty if it says none."""
-    found, root, agreed = {}, os.path.dirname(path), {}
-    for key, split in SPLITS.items():
-        entries = content.get(key) or []
-        for entry in [entries] if isinstance(entries, str) else entries:
-            entry = str(entry).replace("\\", "/")
-            if entry.endswith(".txt"):
-                listed = os.path.join(root, os.path.basename(entry))
-                for line in read_text(listed).split():
-                    if (image := images.find(line, listed)) is not None:
-                        found[image] = split
-                continue
-            ours = [part for part in entry.split("/") if part not in ("", ".", "..")]
-            for image in images.paths:
-                parts = os.path.relpath(os.path.dirname(image), root).split(os.sep)
-                if (agreement := _within(parts, ours)) > agreed.get(image, -1):
-                    found[image], agreed[image] = split, agreement
+    found, images, root, agreed = {}, source.images, os.path.dirname(path), {}
+    given = {key: content.get(key) or [] for key in SPLITS}
+    given = {key: value if isinstance(value, list) else [value] for key, value in given.items()}
+    entries = [(entry, SPLITS[key]) for key, value in given.items() for entry in value]
+    if odd := [entry for entry, _ in entries if not isinstance(entry, str)]:
+        raise UserError(f"{path}: train, val and test have to be paths or lists of paths, found {odd[0]!r}")
+    entries = [(entry.replace("\\", "/"), split) for entry, split in entries]
+    lists = {entry: os.path.join(root, os.path.basename(entry)) for entry, _ in entries if entry.endswith(".txt")}
+    images.annotated_by(dict.fromkeys(lists.values()))
+    for entry, split in entries:
+        if entry in lists:
+            for line in filter(None, map(str.strip, read_text(lists[entry]).splitlines())):
+                image = images.find(line, lists[entry])
+                if image is None:
+                    source.dropped["listed images that are not there"] += 1
+                elif found.setdefault(image, split) != split:
+                    source.dropped[f"images that are listed for {split} and for {found[image]}, which is taken"] += 1
+            continue
+        ours = [part for part in entry.split("/") if part not in ("", ".", "..")]
+        for image in images.paths:
+            parts = os.path.relpath(os.path.dirname(image), root).split(os.sep)
+            if (agreement := _within(parts, ours)) > agreed.get(image, -1):
+                found[image], agreed[image] = split, agreement
     return found
 
 
@@ -120,12 +127,46 @@ def _within(parts, wanted):
     return next((len(tail) for tail in tails if parts[: len(tail)] == tail), -1 if wanted else 0)
 
 
-def _yaml(folder):
-    for path in files(folder, ".yaml", ".yml"):
-        if "names" in read_yaml(path):
-            return path
-    return None
+def _yamls(folder):
+    return [path for path in files(folder, ".yaml", ".yml") if "names" in read_yaml(path)]
 
 
 def _classes(folder):
-    return [path for path in files(folder, ".txt") if os.path.basename(path) in ("classes.txt", "obj.names")]
+    return [path for path in files(folder, ".txt", ".names") if os.path.basename(path) in ("classes.txt", "obj.names")]
+
+
+def _agreed(paths, names_of):
+    """The names that all files say.
+
+    Raises:
+        UserError: one says others, or another order: then the number of a class has several meanings.
+    """
+    names = names_of(paths[0])
+    for path in paths[1:]:
+        if names_of(path) != names:
+            raise UserError(
+                f"{path}: names other classes than {paths[0]}, or in another order; keep the one that is right"
+            )
+    return names
+
+
+def _lines(path):
+    """The names in a file with one a line.
+
+    Raises:
+        UserError: a line between them is empty, so that it is not clear whether it counts; there is none.
+    """
+    lines = [line.strip() for line in read_text(path).rstrip().splitlines()]
+    if "" in lines:
+        raise UserError(f"{path}:{lines.index('') + 1}: an empty line between names: is it a class? Name or remove it")
+    return checked(lines, path)
+
+
+def _darknet(folder):
+    """``(splits as a data.yaml has them, path)`` of Darknet's ``obj.data``; None without one."""
+    for path in files(folder, ".data"):
+        pairs = [line.partition("=") for line in read_text(path).splitlines()]
+        content = {key.strip(): value.strip() for key, equal, value in pairs if equal}
+        if "names" in content:
+            return content, path
+    return None
