@@ -126,8 +126,14 @@ class RPNHeadOfMMDet(RPNHead):
     """
 
     def _gen_proposal(self, scores, bbox_deltas, anchors, inputs):
-        if self.training or self.export_onnx or not paddle.in_dynamic_mode():
-            return RPNHead._gen_proposal(self, scores, bbox_deltas, anchors, inputs)
+        own = not (self.training or self.export_onnx) and paddle.in_dynamic_mode()
+        found = self._own_regions if own else self._regions_of_ppdet
+        return found(scores, bbox_deltas, anchors, inputs)
+
+    # Under a name of its own: an exported graph of Paddle 2.6 knows no super().
+    _regions_of_ppdet = RPNHead._gen_proposal
+
+    def _own_regions(self, scores, bbox_deltas, anchors, inputs):
         rows = [[_rows(x, each) for x in maps] for maps, each in ((scores, 1), (bbox_deltas, 4))]
         found = [
             self._regions([level[i].flatten() for level in rows[0]], [level[i] for level in rows[1]], anchors, size)
