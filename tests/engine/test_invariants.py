@@ -62,7 +62,7 @@ TERMS = {
     },
     "maps": dict.fromkeys(
         ("absolute", "squared", "normalised", "pattern", "always", "smaller", "projected", "generated", "masked",
-         "scored"), ()
+         "scored", "angle"), ()
     ),
     "neck": {"neck": (), "plain": ()},
     "matching": dict.fromkeys(("matching", "bare", "largest", "single", "dropped", "lone"), ()),
@@ -73,7 +73,7 @@ ONE_LEVEL = {"smaller": 8, "lone": 4}
 # 6: masks and members are drawn, PaddleDetection divides by n - 1, and a magnitude remembers the first of
 # the two batches. 11: the CPU has no convolution of halves, and where an untrained neck gives 1e-4 everywhere, the
 # gradient of dividing by a deviation is beyond a half.
-_CONVOLVED = ("always", "smaller", "projected", "generated", "masked", "scored")
+_CONVOLVED = ("always", "smaller", "projected", "generated", "masked", "scored", "angle")
 OFF = {
     (1, "maps"): _CONVOLVED, (6, "maps"): ("generated", "masked", "normalised", "projected"),
     (11, "maps"): (*_CONVOLVED, "normalised"),

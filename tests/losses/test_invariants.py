@@ -14,6 +14,7 @@ from ppkd.losses import (
     LOSSES,
     BCKDClassLoss,
     BCKDLoss,
+    CosineLoss,
     CrossKDBoxLoss,
     CrossKDClassLoss,
     CrossKDGIoULoss,
@@ -56,6 +57,7 @@ BUILD = {
     "cwd": (CWDLoss, MAP),
     "cwd spatial": (lambda: CWDLoss(tau=2.0, norm="spatial"), MAP),
     "cwd mse": (lambda: CWDLoss(divergence="mse"), MAP),
+    "cosine": (CosineLoss, MAP),
     "pkd": (PKDLoss, MAP),
     "mgd": (lambda: MGDLoss(CHANNELS, alpha=1.0), MAP),
     "mgd channel": (lambda: MGDLoss(CHANNELS, alpha=1.0, mask="channel"), MAP),
@@ -211,8 +213,8 @@ def test_teacher_equal_to_student_gives_zero_and_no_gradient(name):
     loss, student, teacher = _built(name)
     _, usual = _run(loss, student, teacher)
     value, gradient = _run(loss, student, student.clone())
-    # DIST is one minus a cosine with 1e-8 in its denominator: zero but for that.
-    limit = 1e-5 if name.startswith("dist") else 0.0
+    # DIST is one minus a cosine with 1e-8 in its denominator, and cosine one minus one: zero but for that.
+    limit = 1e-5 if name.startswith(("dist", "cosine")) else 0.0
     assert abs(value) <= limit
     assert np.abs(gradient).max() <= limit * np.abs(usual).max()
 
