@@ -177,8 +177,8 @@ class DistillModel(nn.Layer):
         return any(takes(term.on, kind) for term, _ in self._on())
 
     def idle(self):
-        """Parameters of the terms that are not computed in this batch: it reaches them on no rank."""
-        active = {id(term) for term, _ in self.active_terms()}
+        """Parameters of the terms whose weight is zero in this epoch: no step reaches them, on whatever rank."""
+        active = {id(term) for term, _ in self._on()}
         return [p for term in self.terms if id(term) not in active for p in term.parameters()]
 
     def forward(self, batch):

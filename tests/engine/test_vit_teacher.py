@@ -13,12 +13,13 @@ from ppkd.explain import explained
 from ppkd.recipe.recipe import load_recipe
 from ppkd.terminal.log import logger
 from ppkd.training.record import read_record
-from tests.conftest import CONFIGS, training_batch
+from tests.conftest import CONFIGS, ROOT, training_batch
 from tests.helpers_tools import call
 from tests.helpers_training import differing, fit, terms_of
 from tests.models.test_vit import file_of
 from tests.models.vit.make import CASES
 
+SHIPPED = ROOT / "configs"
 TERMS = {
     "tokens": {"student": "neck[s32]", "teacher": "tokens", "student_connector": "linear", "loss": "cosine"},
     "early": {"student": "neck[*]", "teacher": "tokens.0", "student_connector": "align", "loss": "mimic", "every": 2},
@@ -94,6 +95,26 @@ def test_what_explain_prints_is_the_same_again(given, tmp_path, shapes):
     again = load_recipe(str(CONFIGS / "ppyoloe_tiny.yml"), str(tmp_path / "again.yml"), [f"dataset_dir={shapes}"])
     assert again.teachers[TEACHER].config == loaded.teachers[TEACHER].config
     assert again.teachers[TEACHER].weights == loaded.teachers[TEACHER].weights is not None
+
+
+@pytest.mark.parametrize(
+    "student, slim",
+    [("picodet/picodet_s_320_coco_lcnet", "picodet_dinov2"),
+     ("custom/ppyoloe_plus_tiny_custom", "ppyoloe_plus_custom_dinov3")],
+)  # fmt: skip
+def test_a_shipped_recipe_builds_with_a_smaller_transformer(student, slim, tmp_path, shapes):
+    case = "dinov3" if "dinov3" in slim else "dinov2"
+    own = [f"dataset_dir={shapes}", "pretrain_weights=null"]
+    if "custom" in student:
+        own += [f"{kind}_annotations=annotations/instances_{kind}.json" for kind in ("train", "val")]
+        own += [f"{kind}_images={kind}" for kind in ("train", "val")]
+    loaded = load_recipe(str(SHIPPED / f"{student}.yml"), str(SHIPPED / f"slim/distill/{slim}.yml"), own)
+    variant = loaded.teachers[TEACHER].config["ViTTeacher"]["variant"]
+    assert variant["family"] == case and variant["width"] in (384, 768)
+    variant |= CASES[case][0]
+    loaded.teachers[TEACHER].weights = file_of(case, tmp_path)
+    (term,) = build_model(loaded, load=False).terms
+    assert term.label == "tokens.s32" and term.spec.magnitude.text == "11% of gradient every epoch"
 
 
 @pytest.mark.parametrize(
