@@ -22,6 +22,8 @@ class Judged:
         """Count the shapes of an image."""
         where = where if self._images[where] > 1 else self._folder
         for shape in shapes:
+            if shape.more.get("iscrowd") or shape.more.get("ignore"):
+                continue  # as the validator does
             xs, ys = zip(*shape.points)
             # Those of other formats are corners already.
             together = self._found.setdefault((where, "iscrowd" in shape.more), Together())

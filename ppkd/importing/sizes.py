@@ -14,6 +14,7 @@ _QUARTERS = {
     7: lambda x, y, width, height: (height - y, width - x),
     8: lambda x, y, width, height: (y, width - x),
 }
+_LEFT_OUT, _NAMED = "images of another size and shape than annotated: left out", 5
 _RATIO = 0.05  # by which ratios may differ, when both sides are right to a pixel
 
 
@@ -48,8 +49,11 @@ def fitted(picture, width, height, dropped):
             return quarter(x * stored[0] / size[0], y * stored[1] / size[1], *stored)
 
         return [_moved(shape, turn, size, stored, dropped) for shape in shapes]
-    dropped["images of another size and shape than annotated: left out"] += 1
-    logger().warning("left out: %s: is %d x %d, and %s says %g x %g", picture.path, width, height, picture.where, *size)
+    dropped[_LEFT_OUT] += 1
+    if dropped[_LEFT_OUT] <= _NAMED:
+        logger().warning(
+            "left out: %s: is %d x %d, and %s says %g x %g", picture.path, width, height, picture.where, *size
+        )
     return None
 
 

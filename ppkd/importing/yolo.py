@@ -5,7 +5,7 @@ import os
 from ppkd.errors import UserError
 from ppkd.files.class_names import checked, names_in
 from ppkd.files.yaml_io import read_yaml
-from ppkd.importing.images import SPLITS, split_of
+from ppkd.importing.images import SPLITS, split_of, stem_of
 from ppkd.importing.source import Picture, Shape, files, number, read_text
 
 _FAR = 0.1  # beyond the edge, as share of the image: what is less is cut off there
@@ -101,13 +101,13 @@ def _splits(content, path, source):
     if odd := [entry for entry, _ in entries if not isinstance(entry, str)]:
         raise UserError(f"{path}: train, val and test have to be paths or lists of paths, found {odd[0]!r}")
     entries = [(entry.replace("\\", "/"), split) for entry, split in entries]
-    lists = {entry: os.path.join(root, os.path.basename(entry)) for entry, _ in entries if entry.endswith(".txt")}
+    lists = {entry: _list(root, entry) for entry, _ in entries if entry.endswith(".txt")}
     images.annotated_by(dict.fromkeys(lists.values()))
     for entry, split in entries:
         if entry in lists:
             for line in filter(None, map(str.strip, read_text(lists[entry]).splitlines())):
                 image = images.find(line, lists[entry])
-                if image is None:
+                if image is None or (image, lists[entry]) in images.borrowed:
                     source.dropped["listed images that are not there"] += 1
                 elif found.setdefault(image, split) != split:
                     source.dropped[f"images that are listed for {split} and for {found[image]}, which is taken"] += 1
@@ -118,6 +118,13 @@ def _splits(content, path, source):
             if (agreement := _within(parts, ours)) > agreed.get(image, -1):
                 found[image], agreed[image] = split, agreement
     return found
+
+
+def _list(root, entry):
+    """A list of images, of whose path any beginning may be another machine's."""
+    parts = [part for part in entry.split("/") if part not in ("", ".", "..")]
+    tails = [os.path.join(root, *parts[at:]) for at in range(len(parts))]
+    return next((path for path in tails if os.path.isfile(path)), tails[-1])
 
 
 def _within(parts, wanted):
@@ -132,7 +139,7 @@ def _yamls(folder):
 
 
 def _classes(folder):
-    return [path for path in files(folder, ".txt", ".names") if os.path.basename(path) in ("classes.txt", "obj.names")]
+    return [path for path in files(folder, ".txt", ".names") if path.endswith(".names") or stem_of(path) == "classes"]
 
 
 def _agreed(paths, names_of):

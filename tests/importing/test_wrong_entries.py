@@ -177,15 +177,37 @@ def test_names_with_spaces_stand_in_yolos_lists(start, tmp_path):
                               "images that are listed for val and for train, which is taken": 1}  # fmt: skip
 
 
-@pytest.mark.parametrize("data", [True, False])
-def test_darknets_folders_are_yolo(data, tmp_path):
+@pytest.mark.parametrize("where", ["", "lists/"])
+def test_a_listed_image_is_not_replaced_by_one_of_another_splits_folder(where, tmp_path):
+    for path in ("images/train/a", "images/train/b", "images/val/c"):
+        picture(tmp_path / f"{path}.jpg")
+        write(tmp_path / f"{path.replace('images', 'labels')}.txt", "0 .5 .5 .2 .2")
+    write(tmp_path / "data.yaml", f"names: [o]\ntrain: /other/{where}train.txt\nval: /other/{where}val.txt\n")
+    write(tmp_path / where / "train.txt", "images/train/a.jpg\n")
+    write(tmp_path / where / "val.txt", "images/val/b.jpg\nimages/val/c.jpg\n")
+    source, _ = read(str(tmp_path))
+    assert {each.path[-5]: each.split for each in source.pictures} == {"a": "train", "c": "val"}
+    assert (
+        source.dropped["listed images that are not there"] == source.dropped["images that data.yaml does not list"] == 1
+    )
+
+
+def test_lists_of_one_name_are_told_apart_by_their_folders(tmp_path):
+    yolo(tmp_path, "[o]", train="train/list.txt", val="val/list.txt")
+    for split, name in (("train", "a"), ("val", "b")):
+        write(tmp_path / split / "list.txt", f"../images/{name}.jpg\n")
+    assert {each.path[-5]: each.split for each in read(str(tmp_path))[0].pictures} == {"a": "train", "b": "val"}
+
+
+@pytest.mark.parametrize("data, name_of", [(True, "obj"), (True, "own"), (False, "obj")])
+def test_darknets_folders_are_yolo(data, name_of, tmp_path):
     for folder, name in (("obj_train_data", "a b"), ("obj_valid_data", "c"), ("obj_train_data", "d")):
         picture(tmp_path / folder / f"{name}.jpg")
         write(tmp_path / folder / f"{name}.txt", "1 .5 .5 .2 .2")
-    write(tmp_path / "obj.names", "car\nbig van\n\n")
+    write(tmp_path / f"{name_of}.names", "car\nbig van\n\n")
     write(tmp_path / "train.txt", "data/obj_train_data/a b.jpg\ndata/obj_train_data/d.jpg\n")
     write(tmp_path / "valid.txt", "data/obj_valid_data/c.jpg\n")
-    keys = "classes = 2\ntrain = data/train.txt\nvalid = data/valid.txt\nnames = data/obj.names\nbackup = backup/\n"
+    keys = "classes = 2\ntrain = data/train.txt\nvalid = data/valid.txt\nnames = data/own.names\nbackup = backup/\n"
     if data:
         write(tmp_path / "obj.data", keys)
     source, form = read(str(tmp_path))
