@@ -142,8 +142,10 @@ def test_a_task_of_label_studio_is_of_the_image_that_its_results_name(data, to_n
     assert dropped[MISSING] == (wanted is None)
 
 
-@pytest.mark.parametrize("task_", [task(1, {"left": "1.jpg", "right": "2.jpg"}),
-                                   task(1, {"left": "1.jpg", "right": "2.jpg"}, "left", "right")])  # fmt: skip
+@pytest.mark.parametrize("task_", [
+    task(1, {"left": "1.jpg", "right": "2.jpg"}), task(1, {"left": "1.jpg", "right": "2.jpg"}, "left", "right"),
+    task(1, {"left": "1.jpg", "right": "gone.jpg"}, "left", "right"),
+])  # fmt: skip
 def test_a_task_of_several_images_is_refused(task_, tmp_path):
     pictures(tmp_path, "1.jpg", "2.jpg")
     write(tmp_path / "e.json", json.dumps([task_]))
