@@ -23,7 +23,7 @@ _SECTIONS = ("TrainReader", "UnlabelledReader", "EvalReader", "TestReader", "Tra
 _FLAG, _TEXT = (bool, "true or false"), (str, "text")
 # What the values of some keys of the run are; ppdet takes anything for true.
 _KINDS = {
-    "use_gpu": _FLAG, "use_ema": _FLAG, "allow_empty": _FLAG, "allow_outside": _FLAG, "print_params": _FLAG,
+    "use_gpu": _FLAG, "use_ema": _FLAG, "allow_empty": _FLAG, "print_params": _FLAG,
     "print_flops": _FLAG, "classwise": _FLAG, "deterministic": _FLAG, "save_dir": (str, "a folder"), "metric": _TEXT,
     "norm_type": _TEXT, "weights": (str, "a path or a URL"), "pretrain_weights": (str, "a path or a URL"),
 }  # fmt: skip
