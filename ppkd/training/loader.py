@@ -3,6 +3,7 @@
 import itertools
 import os
 import random
+import threading
 
 import numpy as np
 import paddle
@@ -158,6 +159,19 @@ class Order(DistributedBatchSampler):
         return itertools.islice(super().__iter__(), self._begin, None)
 
 
+# Without workers Paddle reads in a thread, one a stream, and the generators that are seeded here are the process's. So
+# what is seeded and drawn for a sample is done by one thread at a time.
+_drawing = threading.RLock()
+
+
+def _draw_anew():
+    global _drawing
+    _drawing = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_draw_anew)  # a worker may be made while a thread of its parent draws
+
+
 class _Seeded(Dataset):
     def __init__(self, dataset, seed):
         super().__init__()
@@ -167,6 +181,10 @@ class _Seeded(Dataset):
         return len(self._dataset)
 
     def __getitem__(self, index):
+        with _drawing:
+            return self._drawn(index)
+
+    def _drawn(self, index):
         seed = int(np.random.SeedSequence([self._seed, self.epoch, index]).generate_state(1)[0])
         _seed_augmentation(seed)
         try:
@@ -191,6 +209,10 @@ class _SeededCollate:
         self._transforms, self._images = transforms, images
 
     def __call__(self, samples):
+        with _drawing:
+            return self._drawn(samples)
+
+    def _drawn(self, samples):
         seeds = [sample.pop(_SEED_KEY) for sample in samples]
         _seed_augmentation(seeds[0] ^ 0x5EED)
         bad = [sample[BAD] for sample in samples if BAD in sample]

@@ -2,13 +2,18 @@
 
 import json
 import os
+import random
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import paddle
 import pytest
 
 from ppkd.bridge.unlabelled import KEY
 from ppkd.errors import UserError
+from ppkd.training.loader import _Seeded
 from ppkd.training.stages import Stages
 from ppkd.training.trainer import Trainer
 from tests.helpers_training import FOUR, QUICK, differing, fit
@@ -69,6 +74,24 @@ def test_resumed_equals_uninterrupted_with_any_number_of_workers(loaded):
     none = loaded("snapshot_epoch=2", "unlabelled=null", name="none")
     fit(none)
     assert differing(weights_of(none), weights_of(whole))
+
+
+def test_two_streams_that_are_read_in_threads_draw_what_each_draws_alone():
+    class Drawing:
+        def __len__(self):
+            return 20
+
+        def __getitem__(self, index):
+            first = np.random.rand()
+            time.sleep(0.001)  # the other thread's turn
+            return {"drawn": (first, np.random.rand(), random.random())}
+
+    def read(seed):
+        return [_Seeded(Drawing(), seed)[index]["drawn"] for index in range(20)]
+
+    alone = [read(seed) for seed in (1, 2)]
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(read, (1, 2))) == alone
 
 
 def test_all_are_gone_through_before_any_comes_again(loaded):
