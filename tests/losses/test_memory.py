@@ -1,6 +1,6 @@
 """What losses hold at most on the way that they take on a GPU, where a map is not cut: bytes, counted on the CPU."""
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import paddle
 import pytest
@@ -32,8 +32,7 @@ def test_what_is_held_at_once_is_counted_and_what_was_there_before_is_not():
 
 def test_what_other_threads_made_or_let_go_leaves_the_count_alone():
     """A test before may have read its images in threads: their tensors are let go where they were not made."""
-    past = [paddle.rand([10**6]) for _ in range(20)]
-    elsewhere = threading.Thread(target=past.clear)
-    elsewhere.start()
-    elsewhere.join()
-    assert held_mb(lambda: paddle.rand([10**6])) == pytest.approx(4, rel=0.01)
+    with ThreadPoolExecutor(1) as reader:
+        images = reader.submit(lambda: [paddle.rand([10**6]) for _ in range(20)]).result()
+        images.clear()
+        assert held_mb(lambda: paddle.rand([10**6])) == pytest.approx(4, rel=0.01)
