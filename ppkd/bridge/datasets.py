@@ -9,7 +9,7 @@ from ppkd.bridge.bad_images import missing_images
 from ppkd.bridge.between import compare_categories, same_files
 from ppkd.bridge.coco import Tidied
 from ppkd.bridge.coco_reading import handed_over, read_tidied, uncollected
-from ppkd.bridge.kinds import ANNOTATIONS, ERROR, WARNING
+from ppkd.bridge.kinds import ANNOTATIONS, COUNTED, ERROR, WARNING, kinds_of
 from ppkd.bridge.made_labels import made_labels
 from ppkd.bridge.missing import cure_of
 from ppkd.bridge.own_data import finds_masks
@@ -166,7 +166,8 @@ def _checked(section, dataset, path, config):
     of_coco = type(dataset).__name__ == "COCODataSet" and str(path).endswith(".json")
     if not of_coco and not is_voc(config.get(section)):
         return contextlib.nullcontext()
-    found, predicts = Found(), bool(config.get("save_prediction_only"))
+    evaluated = of_coco and section != "TrainDataset"
+    found, predicts = Found(kinds_of(evaluated)), bool(config.get("save_prediction_only"))
     try:
         tidied, _ = judge(section, config, path, found, getattr(dataset, "load_crowd", False))
     except UserError as error:
@@ -183,7 +184,10 @@ def _checked(section, dataset, path, config):
         logger().info("%s: %s: %s", section, path, found.told("made-labels"))
     if found.kept < found.listed and not found.counts["boxes-lost"]:
         reasons = ", ".join(f"{found.counts[kind]} {kind}" for kind in LOSSES if found.counts[kind])
-        logger().info("%s: %s: %d of %d boxes are left: %s", section, path, found.kept, found.listed, reasons)
+        kept, what = found.kept, "left"
+        if evaluated:
+            kept, what = kept + sum(found.counts[kind] for kind in COUNTED), "evaluated"
+        logger().info("%s: %s: %d of %d boxes are %s: %s", section, path, kept, found.listed, what, reasons)
     dataset.original_ids = tidied.original
     return handed_over(path, tidied.content) if of_coco else contextlib.nullcontext()
 

@@ -48,3 +48,20 @@ ANNOTATIONS = {
     "duplicate-annotation": (NOTE, "two boxes have one id: numbered anew"),
     "other-types": (NOTE, "harmless: taken as what it means"),
 }
+
+# The same of a validation set in COCO's format: pycocotools compares with every box but crowds.
+EVALUATED = ANNOTATIONS | {
+    "boxes-lost": (WARNING, "more than a tenth of the boxes is not as training would take it"),
+    "negative-box": (WARNING, "evaluation counts it, as one that is never found; are these two corners?"),
+    "empty-box": (WARNING, "it has no area; evaluation counts it all the same (unless `area` is below 0)"),
+    "box-outside": (WARNING, "it lies wholly outside of its image; evaluation counts it, as one that is never found"),
+    "ignored-box": (NOTE, "evaluation counts it: pycocotools does not look at `ignore`"),
+    "crowd": (NOTE, "what is found in it is neither right nor wrong"),
+}
+# Of the boxes that training loses, those that evaluation counts.
+COUNTED = ("ignored-box", "empty-box", "negative-box", "box-outside", "empty-mask")
+
+
+def kinds_of(evaluated):
+    """The kinds as they are told of a set: `EVALUATED` or `ANNOTATIONS`."""
+    return EVALUATED if evaluated else ANNOTATIONS

@@ -18,7 +18,7 @@ _EVERY = 15
 _ENDING = 120
 _ERROR = "ppkd: error: "
 # Where the same command would only fail again.
-_HOW_ON = {"doctor": "The same command with --waive and these names goes on all the same"}
+_HOW_ON = {"doctor": "The same command with --waive NAME,NAME goes on all the same"}
 
 
 class Follower:

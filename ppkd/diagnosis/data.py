@@ -12,7 +12,7 @@ from ppkd.bridge.bad_images import KEY, BadImages
 from ppkd.bridge.between import compare_categories, same_files
 from ppkd.bridge.datasets import check_files, judge
 from ppkd.bridge.images import ENDINGS, BadImage, decode, header, read
-from ppkd.bridge.kinds import ANNOTATIONS, ERROR, LEVELS, NOTE, WARNING
+from ppkd.bridge.kinds import ANNOTATIONS, ERROR, LEVELS, NOTE, WARNING, kinds_of
 from ppkd.bridge.missing import cure_of
 from ppkd.bridge.voc import is_voc
 from ppkd.errors import UserError
@@ -54,7 +54,7 @@ class Scan(Found):
     """
 
     def __init__(self, section, path):
-        super().__init__(KINDS)
+        super().__init__(KINDS | kinds_of(section != SECTIONS[0] and path.endswith(".json")))
         self.section, self.path = section, path
         self.images = self.boxes = 0
         self.files = []

@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass, field
 
 from ppkd.bridge.ground_truth import VALID
+from ppkd.bridge.sizes import EVAL_SIZE, check_sizes, reader_size
 from ppkd.diagnosis.accuracy import measure_accuracy
 from ppkd.diagnosis.classes import check_classes, judge_names
 from ppkd.diagnosis.findings import ERROR, WARNING, Findings
@@ -17,6 +18,7 @@ from ppkd.diagnosis.unlabelled import look_at_unlabelled
 from ppkd.study.cost import parameters
 from ppkd.terminal.log import duration, logger, quiet
 from ppkd.training.batch_size import BatchSize
+from ppkd.training.evaluation import check_metric
 from ppkd.training.record import how_trained
 from ppkd.training.stages import Stages
 
@@ -65,6 +67,8 @@ def examine(recipe, images=48, waived=()):
     results, findings = made.results, made.findings
     findings.waive(waived)  # a typing error is told now
     BatchSize(recipe.student, 1)
+    check_metric(recipe.student)
+    check_sizes(recipe, reader_size(recipe.student, "EvalReader"), EVAL_SIZE)
     logger().info("1/4 building the models and loading their weights")
     with quiet():
         subject = build(recipe, findings)

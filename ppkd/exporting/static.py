@@ -6,7 +6,7 @@ import os
 import paddle
 
 from ppkd.bridge.compat import static_graph
-from ppkd.bridge.sizes import EXPORT_SIZE, check_sizes, fitting, follow_images
+from ppkd.bridge.sizes import EXPORT_SIZE, TEST_SIZE, check_sizes, fitting, follow_images, reader_size
 from ppkd.bridge.workspace import scope
 from ppkd.errors import UserError, nearest
 from ppkd.files.write import filling
@@ -56,6 +56,8 @@ def for_size(recipe):
     shape = image_shape(recipe.student)
     size = None if shape is None or -1 in shape else tuple(shape[1:])
     check_sizes(recipe, size, EXPORT_SIZE)
+    if shape is None:
+        check_sizes(recipe, reader_size(recipe.student, "TestReader"), TEST_SIZE)
     return recipe.student | {"eval_size": size and list(size)} if recipe.student.get("eval_size") else recipe.student
 
 

@@ -13,6 +13,7 @@ from ppkd.bridge.coco_reading import only
 from ppkd.bridge.compat.loader_processes import lost_processes_are_told
 from ppkd.bridge.own_data import finds_masks
 from ppkd.bridge.sizes import EVAL_SIZE, fitting, follow_images, reader_size
+from ppkd.bridge.voc import is_voc
 from ppkd.errors import UserError
 from ppkd.files.write import filling
 from ppkd.terminal.log import duration, hushed, logger
@@ -28,15 +29,34 @@ def check_reader(config):
 
     Raises:
         UserError: several images a batch for a detector with masks: ppdet gives images the masks of others as soon as
-            one of the batch has no detection, and SOLOv2 looks at the first image only; a metric that nobody judged.
+            one of the batch has no detection, and SOLOv2 looks at the first image only; a metric that nobody judged,
+            or that is of another format than the validation set.
     """
     gate.check(str(config.get("metric")), where="metric", known=judged.METRICS)
+    check_metric(config)
     size = (config.get("EvalReader") or {}).get("batch_size", 1)
     if finds_masks(config) and size != 1:
         raise UserError(
             f"EvalReader.batch_size is {size}, but ppdet evaluates masks of one image a batch only: set "
             "-o EvalReader.batch_size=1"
         )
+
+
+def check_metric(config):
+    """Refuse a metric that cannot read the validation set's annotations.
+
+    Raises:
+        UserError: ``COCO`` with a set of PASCAL VOC, or ``VOC`` with one in COCO's format; names both keys.
+    """
+    section, metric = config.get("EvalDataset"), config.get("metric")
+    of_voc = is_voc(section)
+    of_coco = not of_voc and isinstance(section, dict) and str(section.get("anno_path") or "").endswith(".json")
+    for given, wrong, format, right in (("VOC", of_coco, "COCO's", "COCO"), ("COCO", of_voc, "PASCAL VOC's", "VOC")):
+        if metric == given and wrong:
+            raise UserError(
+                f"metric: {metric} does not go with EvalDataset, which is in {format} format ({section['anno_path']}): "
+                f"set -o metric={right}"
+            )
 
 
 @lost_processes_are_told()

@@ -11,6 +11,7 @@ from ppkd.bridge.class_names import names_of_training, tell_taught
 from ppkd.bridge.compat.loader_processes import lost_processes_are_told
 from ppkd.bridge.datasets import tell_same_images
 from ppkd.bridge.operators import check_operators
+from ppkd.bridge.sizes import EVAL_SIZE, check_sizes, reader_size
 from ppkd.bridge.unlabelled import refuse_validation_images
 from ppkd.bridge.workspace import create, scope
 from ppkd.build import build_model
@@ -83,6 +84,7 @@ class Trainer:
         self._snapshot_steps, *self._keep = (
             count(self.config, *key) for key in (("snapshot_steps", 0), ("keep", 0), ("keep_resume", 1))
         )
+        check_sizes(recipe, reader_size(self.config, "EvalReader"), EVAL_SIZE)  # what is trained is evaluated some day
         self.patience = Patience(self.config, validate, self.ranks)
         self.digest, self.names = digest(recipe, self.ranks), names_of_training(self.config)
         if self.config.get(UNLABELLED) and recipe.method is None:

@@ -7,7 +7,6 @@ from paddle import distributed as dist
 
 from ppkd.bridge.bad_images import BadImages
 from ppkd.bridge.datasets import check_sets
-from ppkd.bridge.sizes import EVAL_SIZE, check_sizes, reader_size
 from ppkd.files.weights import read_weights
 from ppkd.terminal.log import logger
 from ppkd.training import checkpoint
@@ -45,7 +44,6 @@ class Validation:
             UserError: readers or sets that cannot be evaluated with.
         """
         check_reader(recipe.student)
-        check_sizes(recipe, reader_size(recipe.student, "EvalReader"), EVAL_SIZE)
         return check_sets(recipe.student)
 
     def evaluate(self):

@@ -2,6 +2,8 @@
 
 import json
 
+import cv2
+import numpy as np
 import pytest
 
 from ppkd.bridge import datasets
@@ -9,7 +11,12 @@ from ppkd.bridge.annotation_file import category_names
 from ppkd.bridge.annotations import Found, weigh
 from ppkd.bridge.between import compare_categories, same_files
 from ppkd.bridge.coco import Tidied
+from ppkd.bridge.coco_reading import coco_class
+from ppkd.bridge.datasets import open_dataset
 from ppkd.bridge.missing import cure_of
+from ppkd.bridge.workspace import scope
+from ppkd.files.yaml_io import Tagged
+from ppkd.terminal.log import hushed, logger
 
 SQUARE = [[10, 10, 30, 10, 30, 30]]
 
@@ -35,6 +42,35 @@ def judged(made, **options):
     found = Found()
     weigh(Tidied(made, found.note), found, **options)
     return found
+
+
+@pytest.mark.parametrize("kind", ["ignored-box", "empty-box", "negative-box", "box-outside"])
+def test_what_evaluation_counts_is_not_said_to_be_left_out(kind, tmp_path, caplog, monkeypatch):
+    """pycocotools is asked what it counts."""
+    made = content(TEN)
+    made["annotations"][0].update(LOSSES[kind] | ({"area": 0} if kind == "empty-box" else {}))
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps(made))
+    for name in ("1.png", "2.png"):
+        cv2.imwrite(str(tmp_path / name), np.zeros((48, 64, 3), "uint8"))
+    given = {"dataset_dir": str(tmp_path), "image_dir": "", "anno_path": "x.json", "allow_empty": True}
+    config = {"EvalDataset": Tagged("COCODataSet", given), "num_classes": 1}
+    monkeypatch.setattr(logger(), "propagate", True)
+    with scope(config), caplog.at_level("INFO"):
+        open_dataset("EvalDataset", config)
+    assert "10 of 10 boxes are evaluated" in caplog.text and "left out" not in caplog.text
+    assert evaluated_boxes(coco_class()(str(path))) == 10
+
+
+def evaluated_boxes(coco):
+    from pycocotools.cocoeval import COCOeval
+
+    found = [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5], "score": 0.5}]
+    with hushed():
+        run = COCOeval(coco, coco.loadRes(found), "bbox")
+        run.evaluate()
+    every = [each for each in run.evalImgs if each and list(each["aRng"]) == run.params.areaRng[0]]
+    return sum(int((~np.asarray(each["gtIgnore"]).astype(bool)).sum()) for each in every)
 
 
 LOSSES = {

@@ -38,6 +38,24 @@ def test_a_given_size_that_the_images_do_not_have_names_both_keys(key, value):
     check_sizes(plain(**{key: value}), None, "X")
 
 
+@pytest.mark.parametrize("key", ["eval_size=[96,64]", "eval_size=[32,32]"])
+def test_a_size_that_does_not_fit_is_told_by_every_command(key, recipe, shapes):
+    from ppkd.diagnosis.examination import examine
+    from ppkd.training.trainer import Trainer
+
+    resize = "[{Decode: {}},{Resize: {target_size: [64,96], keep_ratio: false}}]"
+    more = [key, f"EvalReader.sample_transforms={resize}"]
+    made = recipe("ppyoloe", distil=False, overrides=more)
+    told = r"-o eval_size=.* does not go with Resize.target_size of EvalReader"
+    with pytest.raises(UserError, match=told), Trainer.open(made):
+        pass
+    with pytest.raises(UserError, match=told):
+        examine(made)
+    made.student["TestReader"] = {"sample_transforms": made.student["EvalReader"]["sample_transforms"]}
+    with pytest.raises(UserError, match="-o eval_size=.* does not go with Resize.target_size of TestReader"):
+        for_size(made)
+
+
 @pytest.mark.parametrize("value", [[192, 256], None])
 def test_a_given_size_that_fits_is_taken(value):
     check_sizes(plain(eval_size=value), (192, 256), "X")

@@ -9,6 +9,7 @@ import pytest
 from ppkd.bridge.workspace import scope
 from ppkd.build import build_student
 from ppkd.errors import UserError
+from ppkd.files.yaml_io import Tagged
 from ppkd.training.evaluation import check_reader, evaluate, summary
 from ppkd.training.inference import infer
 from ppkd.training.trainer import Trainer
@@ -69,6 +70,21 @@ def test_masks_of_several_images_a_batch_are_refused(family, recipe):
     with pytest.raises(UserError, match=message), Trainer.open(loaded, validate=True):
         pass
     check_reader(recipe("faster_rcnn", distil=False, overrides=["EvalReader.batch_size=4"]).student)
+
+
+@pytest.mark.parametrize("tag, file, metric, right", [
+    ("COCODataSet", "a.json", "VOC", "COCO"), ("VOCDataSet", "a.txt", "COCO", "VOC"),
+    ("COCODataSet", "a.json", "COCO", None), ("VOCDataSet", "a.txt", "VOC", None),
+    ("COCODataSet", "a.json", "RBOX", None),
+])  # fmt: skip
+@pytest.mark.parametrize("by_tag", [True, False])
+def test_a_metric_of_another_format_than_the_validation_set_is_refused(tag, file, metric, right, by_tag):
+    section = Tagged(tag, {"anno_path": file}) if by_tag else {"name": tag, "anno_path": file}
+    given = {"metric": metric, "EvalDataset": section}
+    if right is None:
+        return check_reader(given)
+    with pytest.raises(UserError, match=rf"metric: {metric} does not go with EvalDataset.*set -o metric={right}"):
+        check_reader(given)
 
 
 @pytest.mark.parametrize("left_out", [[2], [1, 2], [0]])
