@@ -1,6 +1,7 @@
 """What differs between detector architectures: the names of sources and the part of a teacher that has to run."""
 
 from ppkd.detectors.base import ANCHORS, TARGETS, Detector, Level, Tap
+from ppkd.detectors.detr import DETR
 from ppkd.detectors.fcos import FCOS
 from ppkd.detectors.gfl import GFL, PicoDet
 from ppkd.detectors.onnx import ONNX
@@ -19,7 +20,8 @@ from ppkd.detectors.yolox import YOLOX
 __all__ = ["ANCHORS", "TARGETS", "Detector", "Level", "Tap", "detector_for"]
 
 _ADAPTERS = (
-    FCOS, GFL, ONNX, PicoDet, PPYOLOE, RCNN, RepPoints, RetinaNet, RTMDet, SOLO, SOLOv2, TOOD, ViT, YOLOv3, YOLOX,
+    DETR, FCOS, GFL, ONNX, PicoDet, PPYOLOE, RCNN, RepPoints, RetinaNet, RTMDet, SOLO, SOLOv2, TOOD, ViT, YOLOv3,
+    YOLOX,
 )  # fmt: skip
 
 

@@ -237,9 +237,9 @@ class Detector:
         return self._probe(name, [make(i) for i in range(count)])
 
     def _count(self, make):
-        """How many levels an alias has: outputs of one call, calls of one module, or modules in a list."""
+        """How many levels an alias has: outputs of one call, calls or parts of one, or modules in a list."""
         first, second = make(0), make(1)
-        if second is None or first.path != second.path:
+        if second is None or first.path != second.path or (first.call, first.item) == (second.call, second.item):
             count = 0
             while (tap := make(count)) is not None and find_or_none(self.model, tap.path) is not None:
                 count += 1
@@ -260,7 +260,9 @@ class Detector:
             stride = self.probe_size // shape[2] if is_map and not tap.grid else None
             cells = (int(shape[2]), int(shape[3])) if is_map and tap.grid else None
             source = name if len(taps) == 1 and "[" in name else f"{name}[{i}]"
-            levels.append(Level(source, tap, int(shape[1]) if len(shape) > 1 else 0, stride, cells))
+            # Of (N, tokens, C) the tokens are places.
+            channels = int(shape[2 if len(shape) == 3 else 1]) if len(shape) > 1 else 0
+            levels.append(Level(source, tap, channels, stride, cells))
         return levels
 
     def dry_run(self, paths):

@@ -11,7 +11,7 @@ class Tap:
     """Where a tensor is taken: output `item` of call `call` of the module at `path`, or the part that `view` cuts.
 
     With `given` it is the module's first argument, not its output. With `plus` that tap's tensor is added to it, for a
-    sum that no module returns.
+    sum that no module returns. With `beside`, `view` is given that tap's tensor too.
 
     `view` is a module-level function or a `partial` of one, so that a tap can be pickled. `grid` says that the map has
     so many cells whatever the size of the image, and so no stride.
@@ -24,16 +24,21 @@ class Tap:
     grid: bool = False
     given: bool = False
     plus: Tap | None = None
+    beside: Tap | None = None
 
     @property
     def paths(self):
         """The modules that have to be recorded."""
-        return [self.path, *(self.plus.paths if self.plus else ())]
+        return [self.path, *(path for tap in self._others for path in tap.paths)]
 
     @property
     def inputs_of(self):
         """Those of them whose input is taken."""
-        return [*([self.path] if self.given else ()), *(self.plus.inputs_of if self.plus else ())]
+        return [*([self.path] if self.given else ()), *(path for tap in self._others for path in tap.inputs_of)]
+
+    @property
+    def _others(self):
+        return [tap for tap in (self.plus, self.beside) if tap]
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ def match_levels(spec, student, teacher, scale=1.0):
 
     Levels of equal stride (or grid) pair; those of the student that have no partner are left out. Where no stride is
     common to both, each pairs with the teacher's nearest, and the teacher's map is resized (`connectors.match_size`).
+    What is no map, such as the sets of predictions of a decoder's layers, pairs by depth: the last with the last.
 
     Args:
         spec: the `plan.TermSpec`.
@@ -35,6 +36,8 @@ def match_levels(spec, student, teacher, scale=1.0):
             raise UserError(f"{spec.name}: the {side}'s sources have different numbers of levels: {counts}")
     if len(ours[0]) == 1 and len(theirs[0]) == 1:
         return [(tuple(levels[0] for levels in ours), tuple(levels[0] for levels in theirs))]
+    if all(level.place is None for level in (*ours[0], *theirs[0])):
+        return _by_depth(spec, list(zip(*ours)), list(zip(*theirs)))
     by_place = {levels[0].place: levels for levels in zip(*theirs)}
     pairs = [(levels, by_place[levels[0].place]) for levels in zip(*ours) if levels[0].place in by_place]
     if pairs:
@@ -51,6 +54,15 @@ def match_levels(spec, student, teacher, scale=1.0):
     pairs = [(levels, min(maps, key=partial(_distance, levels[0].stride))) for levels in zip(*ours)]
     strides = ", ".join(f"{ours[0].stride:g} with {theirs[0].stride:g}" for ours, theirs in pairs)
     logger().info("%s: no stride in common, so the teacher's maps are resized: %s", spec.name, strides)
+    return pairs
+
+
+def _by_depth(spec, ours, theirs):
+    """Each of the student's layers with that of the teacher's at the same share of the whole depth."""
+    pairs = [(levels, theirs[math.ceil((k + 1) * len(theirs) / len(ours)) - 1]) for k, levels in enumerate(ours)]
+    if len(ours) != len(theirs):
+        told = ", ".join(f"{ours[0].source} with {theirs[0].source}" for ours, theirs in pairs)
+        logger().info("%s: other numbers of layers, so they pair by depth: %s", spec.name, told)
     return pairs
 
 

@@ -14,6 +14,7 @@ from .channel_matching import PartialL2Loss
 from .cosine import CosineLoss
 from .crosskd import CrossKDBoxLoss, CrossKDClassLoss, CrossKDGIoULoss
 from .cwd import CWDLoss
+from .detr_match import DETRMatchLoss
 from .dist import DISTLoss
 from .dkd import DenseDKDLoss, DKDLoss
 from .fgd import FGDLoss
@@ -35,6 +36,7 @@ LOSSES = {
     "crosskd_cls": CrossKDClassLoss,
     "crosskd_giou": CrossKDGIoULoss,
     "cwd": CWDLoss,
+    "detr_match": DETRMatchLoss,
     "dist": DISTLoss,
     "dkd": DenseDKDLoss,
     "fgd": FGDLoss,
@@ -59,6 +61,7 @@ __all__ = [
     "CrossKDBoxLoss",
     "CrossKDClassLoss",
     "CrossKDGIoULoss",
+    "DETRMatchLoss",
     "DISTLoss",
     "DKDLoss",
     "DenseDKDLoss",

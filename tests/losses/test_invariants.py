@@ -20,6 +20,7 @@ from ppkd.losses import (
     CrossKDGIoULoss,
     CWDLoss,
     DenseDKDLoss,
+    DETRMatchLoss,
     DISTLoss,
     DKDLoss,
     FGDLoss,
@@ -35,6 +36,7 @@ from ppkd.losses import (
     YOLOv3Loss,
     kernels,
 )
+from ppkd.losses.common import up
 from ppkd.losses.cwd import cwd
 from ppkd.losses.kl import kl
 from ppkd.losses.l2 import l2, mimic
@@ -68,6 +70,9 @@ BUILD = {
     "mimic": (MimicLoss, MAP),
     "mimic l1": (lambda: MimicLoss("l1"), MAP),
     "partial_l2": (lambda: PartialL2Loss({8: 0.5}), MAP),
+    "detr_match": (DETRMatchLoss, (2, CLASSES + 4, HEIGHT, WIDTH)),
+    "detr_match of few": (lambda: DETRMatchLoss(top=5, weight_giou=0.0), (2, CLASSES + 4, HEIGHT, WIDTH)),
+    "detr_match kl": (lambda: DETRMatchLoss("kl", top=None), (2, CLASSES + 4, HEIGHT, WIDTH)),
     "dist": (DISTLoss, ROWS),
     "dist map": (DISTLoss, MAP),
     "dkd": (lambda: DKDLoss(tau=4.0), ROWS),
@@ -91,7 +96,9 @@ GROWS_WITH_BATCH = ("l2 dist",)
 GENERATES = ("mgd", "mgd channel", "score_l2")
 # Cross-entropies without the teacher's entropy, hard targets, and a GIoU whose kink is where both boxes agree; of
 # random distances many are no box at all, and there two that are equal do not overlap.
-NOT_ZERO_AT_EQUALITY = ("yolov3", "ppyoloe", "ppyoloe as paddledet", "crosskd_giou")
+NOT_ZERO_AT_EQUALITY = (
+    "yolov3", "ppyoloe", "ppyoloe as paddledet", "crosskd_giou", "detr_match", "detr_match kl",
+)  # fmt: skip
 # Those that read no value back from the device and pick no rows by a mask.
 NO_SYNC = (
     "dkd dense", "crosskd_cls", "crosskd_cls a cell", "crosskd_box", "crosskd_giou", "bckd", "bckd_cls", "ld",
@@ -122,7 +129,14 @@ def _anchor_head_levels(x):
     return _levels(x[:, : ANCHORS * CLASSES]), _levels(x[:, ANCHORS * CLASSES :])
 
 
+def _sets(x):
+    """Classes and boxes of the predictions of two layers."""
+    rows = [level.flatten(2).transpose([0, 2, 1]) for level in (x[:, :, :3], x[:, :, 3:])]
+    return [x[..., :CLASSES] for x in rows], [F.sigmoid(up(x[..., CLASSES:])) for x in rows]
+
+
 _INPUTS = {
+    DETRMatchLoss: _sets,
     YOLOv3Loss: _anchor_fields,
     ScoreL2Loss: lambda x: (x[:, :CHANNELS], x[:, CHANNELS:]),
     LDLoss: _head_levels,
@@ -383,6 +397,8 @@ def test_unequal_shapes_are_refused_with_both(name):
         lambda: CrossKDClassLoss(beta=0.5),
         lambda: CrossKDClassLoss(per="level"),
         lambda: BCKDLoss(per="level"),
+        lambda: DETRMatchLoss("mse"),
+        lambda: DETRMatchLoss(top=0),
         lambda: BCKDClassLoss(per="level"),
     ],
 )

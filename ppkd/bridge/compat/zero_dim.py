@@ -11,8 +11,8 @@ from ppkd.bridge.compat.module_view import replace
 def concat_numbers():
     """Let modules of ppdet that join numbers (of boxes, heights, widths) ``concat`` them again.
 
-    Without it Faster, Mask and Cascade R-CNN, TOOD and SOLOv2 neither train nor evaluate: "The axis is expected to be
-    in range of [0, 0)".
+    Without it Faster, Mask and Cascade R-CNN, TOOD, SOLOv2, Deformable DETR and DINO neither train nor evaluate: "The
+    axis is expected to be in range of [0, 0)".
 
     Needed for: paddledet 2.6.0 on Paddle 2.5 and later; clones from 2.6.1 on join lists of one.
     """
@@ -31,6 +31,8 @@ _JOINED = {
     "ppdet.modeling.post_process": r"bbox_num_i = bbox_num\[i\]\s",
     "ppdet.modeling.proposal_generator.rpn_head": r"append\(paddle\.shape\(topk_rois\)\[0\]\)",
     "ppdet.modeling.proposal_generator.target": r"append\(paddle\.shape\(\w+\)\[0\]\)",
+    "ppdet.modeling.transformers.deformable_transformer": r"h, w = paddle\.shape\(\w+\)\s+\w+\.append\(paddle\.concat",
+    "ppdet.modeling.transformers.dino_transformer": r"h, w = paddle\.shape\(\w+\)\s+\w+\.append\(paddle\.concat",
 }
 
 
