@@ -126,6 +126,7 @@ def built_from_config(name):
         if wrong is not None:
             raise _not_there(wrong, f"{name}: ") from error
         reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = re.sub(r"\. Did you mean '\w+'\?$", "", reason)  # from Python 3.13 on, beside ours
         raise UserError(f"{name} cannot be built from this config: {reason[:300]}{_nearest_to(error)}") from error
 
 

@@ -5,6 +5,7 @@ softmax with a background they are the log odds of each class. Boxes are centre 
 """
 
 import contextlib
+import math
 from functools import partial
 
 import paddle
@@ -89,17 +90,13 @@ class DETR(Detector):
 
     def run(self, batch, parts):
         with self._as_in_training():
-            body = self.model.backbone(batch)
-            if parts <= {"backbone"}:
-                return
-            neck = getattr(self.model, "neck", None)
-            features = neck(body) if neck is not None else body
-            if parts <= {"backbone", "neck"}:
-                return
-            made = self._transformer(features, batch.get("pad_mask"), batch)
-            if "detr_head" in parts:
-                self.head.score_head(made[0])
-                self.head.bbox_head(made[0])
+            super().run(batch, parts)
+
+    def run_head(self, features, batch):
+        made = self._transformer(features, batch.get("pad_mask"), batch)
+        if hasattr(self.head, "score_head"):  # others predict in the transformer
+            self.head.score_head(made[0])
+            self.head.bbox_head(made[0])
 
     @contextlib.contextmanager
     def _as_in_training(self):
@@ -144,9 +141,8 @@ def _of_layer(x, k, queries=None, after=None):
 
 def _boxes_at_points(x, points, k):
     """Deformable DETR's boxes of layer k: (layers, N, Q, 4) of offsets from (N, Q, 2) log odds of points."""
-    far = paddle.log(paddle.to_tensor((1 - _EPS) / _EPS)).astype(points.dtype)
-    points = paddle.minimum(paddle.maximum(points, -far), far)
-    return F.sigmoid(paddle.concat([x[k][..., :2] + points, x[k][..., 2:]], axis=-1))
+    far = math.log((1 - _EPS) / _EPS)
+    return F.sigmoid(paddle.concat([x[k][..., :2] + points.clip(-far, far), x[k][..., 2:]], axis=-1))
 
 
 def _log_odds(x):

@@ -48,7 +48,7 @@ class Level:
     Attributes:
         source: name as the user would write it, for example ``neck[1]``.
         tap: where it is recorded.
-        channels: its second dimension.
+        channels: its second dimension, of (N, tokens, C) its last.
         stride: input pixels per cell, or None for a tensor that is no feature map.
         cells: height and width of a grid that is the same for images of any size, else None.
     """

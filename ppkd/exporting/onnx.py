@@ -52,6 +52,11 @@ def check_onnx(config):
             have no fixed size.
     """
     architecture = config["architecture"]
+    if image_shape(config) is None or -1 in image_shape(config):
+        raise UserError(
+            "--onnx: paddle2onnx has to know the size of the images: give TestReader.inputs_def.image_shape, for "
+            "example -o TestReader.inputs_def.image_shape=[3,640,640]"
+        )
     try:
         found = metadata.version("paddle2onnx")
     except metadata.PackageNotFoundError:
@@ -64,11 +69,6 @@ def check_onnx(config):
     reason = _UNCONVERTED[_RELEASE].get(architecture)
     if reason:
         raise UserError(f"--onnx: paddle2onnx {found} does not convert {architecture}: {reason}. Leave out --onnx")
-    if image_shape(config) is None or -1 in image_shape(config):
-        raise UserError(
-            "--onnx: paddle2onnx has to know the size of the images: give TestReader.inputs_def.image_shape, for "
-            "example -o TestReader.inputs_def.image_shape=[3,640,640]"
-        )
 
 
 def write_onnx(model, recipe, target, opset):

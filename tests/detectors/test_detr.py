@@ -123,3 +123,24 @@ def test_log_odds_of_a_softmax_are_those_of_its_scores():
 def test_a_source_that_a_model_has_not_is_refused_with_those_that_it_has(teacher, match, shapes):
     with pytest.raises(UserError, match=f"has no source '{match}.*named sources: backbone"):
         detector_for(build_student(load(teacher, "tiny", shapes))).levels(f"{match}[*]")
+
+
+def test_a_dry_run_makes_embeddings_for_the_batch_and_gives_all_layers(shapes):
+    """RT-DETR's neck and transformer have an `eval_size`, its decoder gives the layer `eval_idx` alone in eval mode."""
+    small = load("detr", "tiny", shapes)
+    model = build_student(small)
+    model.eval()
+    part, seen = model.transformer, []
+    part.eval_size, part.decoder.eval_idx = [640, 640], -1
+
+    def look(module, given):
+        seen.append((module.eval_size, module.decoder.training, module.training))
+        if len(seen) == 2:
+            raise KeyError("a forward that fails")
+
+    part.register_forward_pre_hook(look)
+    detector_for(model).run(training_batch(small), {"transformer"})
+    assert (part.eval_size, part.decoder.training) == ([640, 640], False)
+    with pytest.raises(KeyError, match="a forward that fails"):
+        detector_for(model).run(training_batch(small), {"transformer"})
+    assert seen == [(None, True, False)] * 2 and (part.eval_size, part.decoder.training) == ([640, 640], False)
