@@ -62,7 +62,7 @@ def test_a_part_that_ends_with_its_process_does_not_end_the_others(tmp_path, mon
 
 def test_a_part_that_takes_too_long_ends_with_all_that_it_has_started(tmp_path, monkeypatch):
     slow = tmp_path / "slow"
-    slow.write_text(f"#!/bin/sh\nsleep 60 & echo $! > {tmp_path}/child; wait\n")
+    slow.write_text(f"#!/bin/sh\nsleep 60 2> /dev/null & echo $! > {tmp_path}/child; wait\n")
     slow.chmod(0o755)
     args = gpu_check.argparse.Namespace(folder=str(tmp_path), device="cpu", steps=1, golden=None)
     monkeypatch.setattr(gpu_check.sys, "executable", str(slow))
