@@ -94,7 +94,7 @@ class Sample:
             model: ppdet model; afterwards in the mode it was in.
             architecture: its ``architecture``.
             classes: its number of classes; the sample's categories come first.
-            view: see `views`; what it sees in place of the reader's batch.
+            view: see `engine.teacher_inputs.view_for`; what it sees in place of the reader's batch.
             images: ids of some of the images; None for all.
 
         Returns:

@@ -31,7 +31,7 @@ class DistillModel(nn.Layer):
         student: ppdet model.
         teachers: name -> ppdet model; frozen and put into eval mode here.
         plan: `plan.Plan`.
-        views: name of a teacher -> what turns the student's batch into one that this teacher knows (see `views`), for
+        views: name of a teacher -> what turns the student's batch into one that this teacher knows (see `teacher_inputs.view_for`), for
             those that need it.
         specs: name of a teacher -> `teachers.TeacherSpec`, for its weight and the size of its images; without one,
             both are 1.

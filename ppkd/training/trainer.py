@@ -125,8 +125,8 @@ class Trainer:
             self.config, model, detector, self.output_dir, self.seed, self.rank, self.reload, self.precision.scales
         )
         self._of_ranks = OfRanks(self.distillation)
-        # By their names in a resume file; none of them needs another to be restored before it.
         self._restart = Restart(self.config, self.distill, self._update, self.averaging, self.standing)
+        # By their names in a resume file, in the order of restoring: what a rank has of its own goes over "terms".
         self._parts = {
             "student": Weights(self.student, "student (-c)", self.averaging.own, self.precision.whole),
             "terms": Weights(self.distillation, "method or teacher (--slim_config)"),
