@@ -31,8 +31,8 @@ class DistillModel(nn.Layer):
         student: ppdet model.
         teachers: name -> ppdet model; frozen and put into eval mode here.
         plan: `plan.Plan`.
-        views: name of a teacher -> what turns the student's batch into one that this teacher knows (see `teacher_inputs.view_for`), for
-            those that need it.
+        views: name of a teacher -> what turns the student's batch into one that this teacher knows (see
+            `teacher_inputs.view_for`), for those that need it.
         specs: name of a teacher -> `teachers.TeacherSpec`, for its weight and the size of its images; without one,
             both are 1.
         beside: whether batches may have images without labels beside them (`bridge.unlabelled.KEY`).
