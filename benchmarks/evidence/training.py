@@ -10,6 +10,7 @@ import sys
 
 from benchmarks.evidence import results
 from ppkd.bridge.host import versions
+from ppkd.files.write import write_text
 from ppkd.training.records import read_records
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -87,11 +88,14 @@ class Run:
         return [*command, "-r", "auto", "-o", *options]
 
     def _data_options(self, annotations):
-        data = self._data
+        data, folder = self._data, os.path.join(os.path.abspath(self._args.data), self._data["folder"])
+        train = data["train"]
+        if "every" in data:
+            train = thinned(os.path.join(folder, train), data["every"], os.path.abspath(self._args.work))
         return [
-            f"dataset_dir={os.path.join(os.path.abspath(self._args.data), data['folder'])}",
+            f"dataset_dir={folder}",
             f"train_images={data.get('images', 'images')}", f"val_images={data.get('images', 'images')}",
-            f"train_annotations={data['train']}", f"val_annotations={annotations}",
+            f"train_annotations={train}", f"val_annotations={annotations}",
         ]  # fmt: skip
 
     def train(self, steps=None):
@@ -170,6 +174,18 @@ class Run:
         with open(out, encoding="utf-8") as file:
             scores = {key: round(value, 6) for key, value in json.load(file).items() if key.startswith("AP")}
         results.write(self._args.results, {**found, "test": scores})
+
+
+def thinned(path, every, folder):
+    """A file in `folder` with every `every`-th image of the annotations at `path`, and its boxes; its path."""
+    with open(path, encoding="utf-8") as file:
+        data = json.load(file)
+    images = data["images"][::every]
+    kept = {image["id"] for image in images}
+    boxes = [box for box in data["annotations"] if box["image_id"] in kept]
+    name = os.path.join(folder, f"every_{every}_{os.path.basename(path)}")
+    write_text(name, json.dumps({**data, "images": images, "annotations": boxes}))
+    return name
 
 
 def one_thread():

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import fcntl
+import json
 import os
 import subprocess
 
@@ -207,3 +208,13 @@ def test_what_an_arm_costs_beside_plain():
     first = {"slim": "pkd.yml", "options": ["distill.stop_epoch={third}"]}
     assert of_arm({}, seconds) == 1 and of_arm({"slim": "pkd.yml"}, seconds) == 1.5
     assert of_arm(first, seconds) == pytest.approx(1 + 0.5 / 3) and of_arm({"times": 1.9}, seconds) == 1.9
+
+
+def test_a_set_may_have_every_third_image_of_the_training_split_alone(tmp_path):
+    data = {"images": [{"id": i} for i in (5, 7, 9, 11)], "categories": [{"id": 1, "name": "a"}],
+            "annotations": [{"id": i, "image_id": i} for i in (5, 7, 11)]}  # fmt: skip
+    (tmp_path / "train.json").write_text(json.dumps(data))
+    with open(training.thinned(str(tmp_path / "train.json"), 3, str(tmp_path)), encoding="utf-8") as file:
+        kept = json.load(file)
+    assert [image["id"] for image in kept["images"]] == [5, 11]
+    assert [box["id"] for box in kept["annotations"]] == [5, 11] and kept["categories"] == data["categories"]
