@@ -2,6 +2,7 @@
 
 import paddle
 
+from ppkd.bridge.sizes import follow_images
 from ppkd.bridge.workspace import build_detector
 from ppkd.files.weights import load_exactly
 from ppkd.reporting.document import Section, Table
@@ -16,6 +17,7 @@ def section(material):
     for subject in material.subjects:
         models[subject.name] = build_detector(subject.config)
         load_exactly(models[subject.name], subject.weights, subject.name)
+        follow_images(models[subject.name], size)  # a teacher's own file may say another size than the student's images
     times = milliseconds(models, size)
     rows = []
     for subject in material.subjects:

@@ -14,7 +14,7 @@ from ppkd.bridge.workspace import scope
 from ppkd.build import build_student
 from ppkd.files.weights import load_into
 from ppkd.files.yaml_io import clone
-from ppkd.reporting import maps, provenance, similarity, summary, write, write_report
+from ppkd.reporting import cost, maps, provenance, similarity, summary, write, write_report
 from ppkd.reporting.document import Document, Section, Table
 from ppkd.reporting.examples import samples
 from ppkd.reporting.features import Pair, batches
@@ -309,6 +309,15 @@ def test_examples_are_those_that_differ_most(material):
     assert len(chosen) == 6 and all(
         sample["detections"].keys() == {"teacher", "plain", "distilled"} for sample in chosen
     )
+
+
+@pytest.mark.parametrize("said", [[96, 96], [32, 128]])
+def test_a_teacher_whose_file_says_another_size_is_measured_on_the_students_images(material, said):
+    teacher, *others = (copy.copy(subject) for subject in material.subjects)
+    teacher.config = {**teacher.config, "eval_size": said}
+    [table] = cost.section(Material(material.runs, [teacher, *others], coco=material.coco)).blocks
+    rows = {row[0]: row for row in table.rows}
+    assert len(rows) == 3 and float(rows[teacher.name][3]) > 0
 
 
 def test_runs_that_are_not_alike_are_called_so(material):
