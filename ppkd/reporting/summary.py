@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ppkd.bridge.sizes import reader_size
 from ppkd.study.bootstrap import Sample, image_draws, image_interval
 
 # As many as `ppkd compare` takes, so that one pair has one interval.
@@ -18,10 +19,10 @@ def outcome(material):
         for subject in (teacher, plain, best)
         if subject is not None
     ]
-    remarks = [_scope(material)]
+    remarks = [_scope(material), *_sizes(material)]
     if best is None or plain is None:
         return _without_comparison(material), facts, remarks
-    gain = best.stats["AP"] - plain.stats["AP"]
+    gain = round(best.stats["AP"] - plain.stats["AP"], 9) + 0.0  # no minus before a zero
     interval = _interval(best, plain)
     sure = f"95 % interval over images {100 * interval.low:+.1f} to {100 * interval.high:+.1f}"
     if interval.low <= 0 <= interval.high:
@@ -32,7 +33,7 @@ def outcome(material):
         f"{_called(best, material)} reaches AP {ap}, {_called(plain, material)} {before}: {100 * gain:+.1f} points "
         f"({sure})"
     )
-    if teacher is not None and teacher.stats["AP"] - plain.stats["AP"] > _FAR:
+    if teacher is not None and gain > 0 and teacher.stats["AP"] - plain.stats["AP"] > _FAR:
         share = 100 * gain / (teacher.stats["AP"] - plain.stats["AP"])
         sentence += f", {share:.0f} % of the way to the teacher's {percent(teacher.stats['AP'])}"
     if len(material.of("plain") + material.of("distilled")) > 2:
@@ -64,6 +65,19 @@ def _scope(material):
     seen, total = len(material.subjects[0].found.images), len(material.coco.imgs)
     part = f"the first {seen} of {total}" if seen < total else f"all {total}"
     return f"Measured on {part} validation images, with the weights {material.runs[0].which}.pdparams of each run."
+
+
+def _sizes(material):
+    """That a teacher is judged on images of another size than it is shown while it teaches."""
+    for teacher in material.of("teacher"):
+        students = reader_size(teacher.run.recipe.student, "EvalReader")
+        own = reader_size(teacher.config, "EvalReader")
+        if students and own and students != own:
+            sizes = [f"{width} × {height}" for height, width in (own, students)]
+            yield (
+                f"The AP of the {teacher.name} is that on images of {sizes[0]} pixels, by its own EvalReader; the "
+                f"students are evaluated on {sizes[1]}, and in training a teacher is shown the student's images."
+            )
 
 
 def _without_comparison(material):

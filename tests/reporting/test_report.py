@@ -294,14 +294,30 @@ def test_what_chance_may_have_done_is_said_beside_the_number(low, high, chance, 
     assert ("not told from chance" in sentence) == ("not told from chance" in facts[-1][1]) == chance
 
 
-@pytest.mark.parametrize("ahead, said", [(0.4, True), (0.002, False), (-0.1, False)])
-def test_the_way_to_a_teacher_that_is_no_better_is_not_reckoned(ahead, said, material):
-    teacher, others = copy.copy(material.teacher), material.of("plain") + material.of("distilled")
-    figures = material.teacher.stats | {"AP": material.plain.stats["AP"] + ahead}
-    teacher.matches = Mock(stats=lambda: figures)
+@pytest.mark.parametrize(
+    "ahead, gain, said",
+    [(0.4, 0.1, True), (0.002, 0.1, False), (-0.1, 0.1, False), (0.4, -0.1, False), (0.4, 0, False)],
+)
+def test_the_way_to_a_teacher_is_reckoned_where_there_is_one(ahead, gain, said, material, monkeypatch):
+    monkeypatch.setattr(summary, "_interval", lambda best, plain: Interval(-0.1, 0.1))
     changed = copy.copy(material)
-    changed.subjects = [teacher, *others]
-    assert ("of the way to the teacher's" in outcome(changed)[0]) == said
+    changed.subjects = [copy.copy(subject) for subject in (material.teacher, material.plain, material.best)]
+    for subject, ap in zip(changed.subjects, (0.3 + ahead, 0.3, 0.3 + gain)):
+        figures = subject.stats | {"AP": ap}
+        subject.matches = Mock(stats=lambda figures=figures: figures)
+    sentence, facts, _ = outcome(changed)
+    assert ("of the way to the teacher's" in sentence) == said
+    assert facts[-1][0] == f"{100 * gain:+.1f}"
+
+
+@pytest.mark.parametrize("size, said", [(96, True), ([32, 64], True), (64, False)])
+def test_a_teacher_that_is_judged_on_images_of_another_size_is_called_so(size, said, material):
+    teacher, *others = (copy.copy(subject) for subject in material.subjects)
+    teacher.config = {**teacher.config, "EvalReader": clone(teacher.run.recipe.student["EvalReader"])}
+    resize = next(step for step in teacher.config["EvalReader"]["sample_transforms"] if "Resize" in step)["Resize"]
+    resize |= {"target_size": size, "keep_ratio": False}
+    changed = Material(material.runs, [teacher, *others], coco=material.coco)
+    assert any("is that on images of" in remark for remark in outcome(changed)[2]) == said
 
 
 def test_examples_are_those_that_differ_most(material):
