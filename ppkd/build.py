@@ -2,11 +2,11 @@
 
 from paddle.utils import unique_name
 
+from ppkd.bridge.weights import inherit, load_into, load_teacher
 from ppkd.bridge.workspace import build_detector
 from ppkd.engine.model import DistillModel
 from ppkd.engine.teacher_inputs import view_for
 from ppkd.errors import UserError, nearest
-from ppkd.files.weights import inherit, load_into, load_teacher
 from ppkd.methods import check_sources, plan
 from ppkd.recipe.plan import TEACHER, UNLABELLED
 from ppkd.terminal.log import logger

@@ -12,7 +12,7 @@ import types
 import warnings
 
 # Former names that several wings have today: the wing of the one that is meant.
-_SEVERAL = {"cost": "study", "sizes": "engine", "step": "training", "weights": "files"}
+_SEVERAL = {"cost": "study", "sizes": "engine", "step": "training", "weights": "bridge"}
 _HERE = pathlib.Path(__file__).parent
 
 

@@ -8,7 +8,7 @@ import pytest
 
 @pytest.mark.parametrize("former, now", [
     ("ppkd.reproduce", "ppkd.training.reproduce"), ("ppkd.tensor_files", "ppkd.files.tensor_files"),
-    ("ppkd.workspace", "ppkd.bridge.workspace"), ("ppkd.weights", "ppkd.files.weights"),
+    ("ppkd.workspace", "ppkd.bridge.workspace"), ("ppkd.weights", "ppkd.bridge.weights"),
     ("ppkd.sizes", "ppkd.engine.sizes"), ("ppkd.step", "ppkd.training.step"), ("ppkd.cost", "ppkd.study.cost"),
 ])  # fmt: skip
 def test_a_former_name_is_the_module_of_today(former, now, monkeypatch):

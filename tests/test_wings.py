@@ -19,7 +19,7 @@ def lint(folder):
 
 def test_a_wing_imports_only_those_below_it():
     done = lint(ROOT)
-    assert done.returncode == 0 and "1 kept, 0 broken" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0 and "2 kept, 0 broken" in done.stdout, done.stdout + done.stderr
 
 
 def test_an_import_upwards_is_seen(tmp_path):
@@ -29,6 +29,17 @@ def test_an_import_upwards_is_seen(tmp_path):
         file.write("\n\ndef _up():\n    from ppkd.training import trainer\n\n    return trainer\n")
     done = lint(tmp_path)
     assert done.returncode == 1 and "ppkd.files is not allowed to import ppkd.training" in done.stdout, done.stdout
+
+
+def test_a_touch_of_ppdet_outside_of_the_bridge_is_seen(tmp_path):
+    for name in ("pyproject.toml", "ppkd"):
+        subprocess.run(["cp", "-r", str(ROOT / name), str(tmp_path)], check=True)
+    for name in ("losses/common.py", "training/meters.py"):
+        with open(tmp_path / "ppkd" / name, "a", encoding="utf-8") as file:
+            file.write("\n\ndef _touch():\n    from ppdet.engine import Trainer\n\n    return Trainer\n")
+    done = lint(tmp_path)
+    assert done.returncode == 1, done.stdout
+    assert "ppkd.losses.common -> ppdet" in done.stdout and "ppkd.training.meters -> ppdet" in done.stdout, done.stdout
 
 
 def test_a_module_outside_of_the_list_is_seen(tmp_path):

@@ -166,9 +166,9 @@ class Run:
         commands.export(cli.export_parser().parse_args(arguments))
         import paddle
 
+        from ppkd.bridge.weights import load_exactly
         from ppkd.bridge.workspace import scope
         from ppkd.build import build_student
-        from ppkd.files.weights import load_exactly
         from ppkd.recipe.recipe import load_recipe
         from tests.helpers_export import assert_equal, dynamic_outputs, evaluation_batch, infer, open_predictor
 

@@ -9,6 +9,7 @@ import re
 import numpy as np
 
 from ppkd.bridge.images import BadImage, decodable, fault
+from ppkd.bridge.readers import begun_by
 from ppkd.errors import UserError
 from ppkd.files.write import append
 from ppkd.terminal.log import logger
@@ -167,20 +168,14 @@ def checked_readers():
     Their batches are smaller by these and name them under `BAD`, as `told` reads it; a batch of nothing else holds only
     that. ppdet's own end the loading process, or detect on an image that is half grey.
     """
-    from ppdet.data.reader import BaseDataLoader
 
-    former = BaseDataLoader.__call__
+    def with_checks(load, reader, *args, **options):
+        reader._sample_transforms = _Marking(reader._sample_transforms)
+        reader._batch_transforms = _Sorting(reader._batch_transforms)
+        return load(reader, *args, **options)
 
-    def with_checks(self, *args, **options):
-        self._sample_transforms = _Marking(self._sample_transforms)
-        self._batch_transforms = _Sorting(self._batch_transforms)
-        return former(self, *args, **options)
-
-    BaseDataLoader.__call__ = with_checks
-    try:
+    with begun_by(with_checks):
         yield
-    finally:
-        BaseDataLoader.__call__ = former
 
 
 class _Marking(Checked):

@@ -12,7 +12,7 @@ def show(text):
 
 def with_weights(model, config):
     """The model with the weights of ``-o weights=`` in it, and their file."""
-    from ppkd.files.weights import load_exactly
+    from ppkd.bridge.weights import load_exactly
 
     weights = config.get("weights")
     if not weights:

@@ -19,12 +19,12 @@ def evaluate(args):
     check_writable("--output_eval", args.output_eval)
     check_writable("--json", args.json and os.path.dirname(args.json))
     from ppkd.bridge.class_names import tell_difference
+    from ppkd.bridge.classwise import watched_classes
     from ppkd.bridge.coco import restore_ids
     from ppkd.bridge.datasets import open_dataset, tell_categories
     from ppkd.bridge.sizes import EVAL_SIZE, check_sizes, reader_size
     from ppkd.bridge.workspace import scope
     from ppkd.build import build_student
-    from ppkd.training.classwise import watched_classes
     from ppkd.training.evaluation import check_reader, summary
     from ppkd.training.evaluation import evaluate as run
 

@@ -53,7 +53,7 @@ def halve(args):
     """``tools/halve_weights.py``: store weights in float16."""
     from ppkd.files.class_names import carry
     from ppkd.files.locate import find_weights
-    from ppkd.files.weights import read_weights
+    from ppkd.files.tensor_files import read_weights
     from ppkd.training.checkpoint import write
 
     path = find_weights(args.weights, "weights")

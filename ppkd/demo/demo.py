@@ -223,8 +223,8 @@ def _evaluate(name, weights, output, options):
 
 
 def _measure(results, weights, options):
+    from ppkd.bridge.weights import load_exactly
     from ppkd.build import build_student
-    from ppkd.files.weights import load_exactly
     from ppkd.recipe.recipe import load_recipe
     from ppkd.study.cost import gflops, milliseconds, parameters
 

@@ -6,6 +6,7 @@ from functools import partial
 import paddle
 import paddle.nn.functional as F
 
+from ppkd.bridge.grid import grid_of
 from ppkd.detectors.base import TARGETS, Detector, Tap
 from ppkd.detectors.context import Assignment
 from ppkd.detectors.decoding import expected_distances
@@ -78,14 +79,10 @@ class PPYOLOE(Detector):
         Returns:
             `Assignment`.
         """
-        from ppdet.modeling.assigners.utils import generate_anchors_for_grid_cell
-
         head, levels = self.head, len(self.head.fpn_strides)
         maps = [recorder.take(tap) for tap in self.outputs()]
         classes, edges = maps[:levels], maps[levels:]
-        _, points, counts, strides = generate_anchors_for_grid_cell(
-            classes, head.fpn_strides, head.grid_cell_scale, head.grid_cell_offset
-        )
+        points, counts, strides = grid_of(head, classes)
         scores, edges = (
             paddle.concat([x.flatten(2).transpose([0, 2, 1]).astype("float32") for x in maps], axis=1)
             for maps in (classes, edges)

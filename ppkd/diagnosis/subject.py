@@ -6,9 +6,10 @@ from dataclasses import dataclass, field, replace
 import paddle
 from paddle.utils import unique_name
 
+from ppkd.bridge.weights import load_into
 from ppkd.build import build_student, build_teacher, inherit_parts, needed_parts, wrap
 from ppkd.errors import UserError
-from ppkd.files.weights import load_into, read_weights
+from ppkd.files.tensor_files import read_weights
 from ppkd.files.yaml_io import clone
 from ppkd.methods import plan
 from ppkd.recipe.plan import TEACHER

@@ -1,11 +1,11 @@
 """Writes a detector as a static graph for Paddle Inference, with PaddleDetection's file names and layout."""
 
-import contextlib
 import os
 
 import paddle
 
 from ppkd.bridge.compat import static_graph
+from ppkd.bridge.ppdet_trainer import exportable, graphs_of, trainer_of
 from ppkd.bridge.sizes import EXPORT_SIZE, TEST_SIZE, check_sizes, fitting, follow_images, reader_size
 from ppkd.bridge.workspace import scope
 from ppkd.errors import UserError, nearest
@@ -23,7 +23,7 @@ def check_export(config):
     Raises:
         UserError: an unknown switch, a shape that is none, or a detector that ppdet cannot export.
     """
-    known = _exportable()
+    known = exportable()
     if not any(name in str(config.get("architecture")) for name in known):
         # ppdet itself would end the process, with exit code 0 and a folder left behind.
         raise UserError(f"ppdet does not export {config.get('architecture')}, only {', '.join(sorted(known))}")
@@ -65,15 +65,6 @@ def _given_shape(config):
     return ((config.get("TestReader") or {}).get("inputs_def") or {}).get("image_shape")
 
 
-def _exportable():
-    from ppkd.bridge.workspace import import_ppdet
-
-    import_ppdet()
-    from ppdet.engine.export_utils import TRT_MIN_SUBGRAPH
-
-    return list(TRT_MIN_SUBGRAPH)
-
-
 def _is_image_shape(shape):
     return (
         isinstance(shape, (list, tuple))
@@ -98,8 +89,6 @@ def write_static(model, recipe, folder, batch=None):
         That folder's path.
     """
     with scope(recipe.student) as table:
-        from ppdet.engine import Trainer
-
         static_graph.cure_export()
         config = table.copy()
         config["model"], config["filename"] = model, recipe.name + ".yml"
@@ -107,23 +96,9 @@ def write_static(model, recipe, folder, batch=None):
         shape = image_shape(recipe.student)
         size = None if shape is None or -1 in shape else shape[1:]
         follow_images(model, size)
-        with paddle.jit.api.sot_mode_guard(False), _batch_of(batch), fitting(size, EXPORT_SIZE), hushed():
-            Trainer(config, "test").export(folder)
+        with paddle.jit.api.sot_mode_guard(False), graphs_of(batch), fitting(size, EXPORT_SIZE), hushed():
+            trainer_of(config, "test").export(folder)
     return os.path.join(folder, recipe.name)
-
-
-@contextlib.contextmanager
-def _batch_of(batch):
-    """Let ppdet's export fix the number of images of a batch; None leaves it alone."""
-    from ppdet.engine import trainer
-
-    specs = trainer.InputSpec
-    if batch is not None:
-        trainer.InputSpec = lambda shape, name: specs([batch, *shape[1:]], name=name)
-    try:
-        yield
-    finally:
-        trainer.InputSpec = specs
 
 
 def publish(write, folder):

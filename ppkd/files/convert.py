@@ -14,7 +14,7 @@ import os
 
 from ppkd.errors import UserError
 from ppkd.files.fit import compare, misfit
-from ppkd.files.weights import read_weights
+from ppkd.files.tensor_files import read_weights
 from ppkd.terminal.log import logger
 
 STUDENT, TEACHER = "student_model", "teacher_model"

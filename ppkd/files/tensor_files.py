@@ -39,6 +39,18 @@ def read_tensors(path, keep_tensors=False):
         raise UserError(f"{path}: cannot be read: {error}") from error
 
 
+def read_weights(path):
+    """Read a ``.pdparams`` or ``.safetensors`` file into a dict of name -> array. Nothing in it is run.
+
+    Raises:
+        UserError: the file is not readable as weights, or asks for what tensors do not need.
+    """
+    state = read_tensors(path)
+    if not isinstance(state, dict) or not any(hasattr(v, "shape") for v in state.values()):
+        raise UserError(f"{path}: not a Paddle weight file: there are no named tensors in it")
+    return state
+
+
 def write_tensors(path, content, suffix=""):
     """Write what `read_tensors` reads: with ``paddle.save``, or as safetensors if `suffix` says so.
 

@@ -9,9 +9,9 @@ import tempfile
 
 from ppkd.bridge.bad_images import BadImages
 from ppkd.bridge.images import BadImage, decode
+from ppkd.bridge.weights import load_exactly
 from ppkd.bridge.workspace import build_detector, scope
 from ppkd.files.regular import open_file
-from ppkd.files.weights import load_exactly
 from ppkd.files.write import write_text
 from ppkd.files.yaml_io import Tagged
 from ppkd.study.detections import key_of, run_detector

@@ -3,8 +3,8 @@
 import paddle
 
 from ppkd.bridge.sizes import follow_images
+from ppkd.bridge.weights import load_exactly
 from ppkd.bridge.workspace import build_detector
-from ppkd.files.weights import load_exactly
 from ppkd.reporting.document import Section, Table
 from ppkd.reporting.features import first_batch
 from ppkd.study.cost import gflops, milliseconds, parameters

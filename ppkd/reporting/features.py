@@ -6,6 +6,7 @@ import paddle
 from paddle.io import BatchSampler, Sampler
 
 from ppkd.bridge.datasets import open_dataset
+from ppkd.bridge.weights import load_exactly
 from ppkd.bridge.workspace import create, scope
 from ppkd.build import build_model
 from ppkd.detectors import detector_for
@@ -13,7 +14,6 @@ from ppkd.detectors.recorders import Recorder
 from ppkd.detectors.towers import evaluating
 from ppkd.engine.teacher_inputs import view_for
 from ppkd.errors import UserError
-from ppkd.files.weights import load_exactly
 from ppkd.training import checkpoint
 from ppkd.training.loader import seed_everything
 

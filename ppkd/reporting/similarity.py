@@ -6,11 +6,11 @@ Linear centred kernel alignment: Kornblith et al., "Similarity of Neural Network
 
 import numpy as np
 
+from ppkd.bridge.weights import load_exactly
 from ppkd.bridge.workspace import build_detector
 from ppkd.detectors import detector_for
 from ppkd.engine.connectors import match_size
 from ppkd.engine.pairing import match_levels
-from ppkd.files.weights import load_exactly
 from ppkd.recipe.plan import TermSpec
 from ppkd.reporting.document import Gallery, Missing, Section, Table
 from ppkd.reporting.features import Pair, batches, recorded

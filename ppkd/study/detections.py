@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from ppkd.bridge.bad_images import BadImages
 from ppkd.bridge.class_names import tell_difference
 from ppkd.bridge.datasets import open_dataset
+from ppkd.bridge.weights import load_exactly
 from ppkd.bridge.workspace import build_detector, scope
 from ppkd.errors import UserError
 from ppkd.files.json_io import read_json
 from ppkd.files.locate import find_weights
-from ppkd.files.weights import load_exactly
 from ppkd.files.write import write_text
 from ppkd.files.yaml_io import clone
 from ppkd.recipe.keys import RUN_KEYS

@@ -2,6 +2,7 @@
 
 import contextlib
 
+from ppkd.bridge.ppdet_average import average_of
 from ppkd.losses.common import up
 from ppkd.training.flat_average import FlatAverage
 
@@ -22,24 +23,8 @@ class Averaging:
         self._student, self._precision, self._own, self.ema = student, precision, None, None
         if not config.get("use_ema"):
             return
-        from ppdet.optimizer import ModelEMA
-        from ppdet.optimizer.utils import get_bn_running_state_names
-
         with precision.whole():
-            self.ema = ModelEMA(
-                student,
-                decay=config.get("ema_decay", 0.9998),
-                ema_decay_type=config.get("ema_decay_type", "threshold"),
-                cycle_epoch=config.get("cycle_epoch", -1),
-                ema_black_list=config.get("ema_black_list"),
-            )
-        if config.get("ema_filter_no_grad"):
-            # ppdet's own way appends to a set, which raises as soon as there is a frozen parameter.
-            running = get_bn_running_state_names(student)
-            self.ema.ema_black_list |= {n for n, p in student.named_parameters() if p.stop_gradient} - set(running)
-        # It holds the student's own tensors for what is on its black list, and would freeze them at a snapshot.
-        for name in self.ema.ema_black_list:
-            del self.ema.state_dict[name]
+            self.ema = average_of(student, config)
         self._flat = FlatAverage(self.ema)
 
     def update(self):

@@ -12,6 +12,7 @@ from ppkd.bridge.bad_images import BadImages, checked_readers, missing_images, t
 from ppkd.bridge.coco_reading import only
 from ppkd.bridge.compat.loader_processes import lost_processes_are_told
 from ppkd.bridge.own_data import finds_masks
+from ppkd.bridge.ppdet_trainer import trainer_of
 from ppkd.bridge.sizes import EVAL_SIZE, fitting, follow_images, reader_size
 from ppkd.bridge.voc import is_voc
 from ppkd.errors import UserError
@@ -92,7 +93,7 @@ def evaluate(model, table, output_dir=None, bad=None, shared=False):
         count_parameters(model, config)
         parts = parts_of_readers() if shared else contextlib.nullcontext()
         with parts, checked_readers(), missing_images() as missing, hushed():
-            engine = _engine(config)
+            engine = trainer_of(config, "eval")
         for metric in engine._metrics:
             _know_all_classes(metric, config.get("num_classes", 80))
         if shared:
@@ -180,15 +181,6 @@ class _Readable:
             self.ids |= ids
             self._left_out += [image for image in left_out if image not in self._left_out]
         self._bad.add(self._left_out, self._images)
-
-
-def _engine(config):
-    from ppdet.engine import Trainer
-
-    try:
-        return Trainer(config, "eval")
-    except AssertionError as error:  # of a data set that has lost its images meanwhile
-        raise UserError(f"EvalDataset: {' '.join(str(error).split())}: are its images there?") from error
 
 
 class _Watch:

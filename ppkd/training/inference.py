@@ -12,6 +12,8 @@ from PIL import Image
 
 from ppkd.bridge.bad_images import Checked
 from ppkd.bridge.images import ENDINGS, BadImage, decode
+from ppkd.bridge.ppdet_results import categories_of, drawn, entries_of
+from ppkd.bridge.ppdet_trainer import metrics_of_detections, trainer_of
 from ppkd.bridge.sizes import TEST_SIZE, fitting, follow_images, reader_size
 from ppkd.bridge.workspace import built_from_config, create
 from ppkd.errors import UserError
@@ -89,23 +91,20 @@ def infer(
     Returns:
         ``{path: reason}`` of the images that cannot be read or drawn.
     """
-    from ppdet.data.source.category import get_categories
-    from ppdet.engine import Trainer
-
     settings = table.copy()
     settings["model"] = model
     settings["use_ema"] = settings["amp"] = False  # as for `evaluation.evaluate`
     count_parameters(model, settings)
     with built_from_config("TestDataset"), hushed():
-        engine = Trainer(settings, "test")
-        categories, names = get_categories(table["metric"], engine.dataset.get_anno())
+        engine = trainer_of(settings, "test")
+        categories, names = categories_of(engine)
     drawn_to = output_dir if visualize else None
     if save_results or visualize:
         make_folder(output_dir)
     if not save_results:
         return _detect(model, engine, images, threshold, drawn_to, (categories, names), [], tell)
     with filling(output_dir) as folder:  # ppdet writes results itself
-        metrics = _metrics(engine, images, folder)
+        metrics = metrics_of_detections(engine, images, folder)
         bad = _detect(model, engine, images, threshold, drawn_to, (categories, names), metrics, tell)
         for metric in metrics:
             metric.accumulate()
@@ -125,8 +124,6 @@ def _name(folder, images, names):
 
 
 def _detect(model, engine, images, threshold, output_dir, classes, metrics, tell):
-    from ppdet.metrics.coco_utils import get_infer_results
-
     categories, names = classes
     reader, bad = create("TestReader"), {}
     transforms = Checked(reader._sample_transforms)
@@ -143,11 +140,11 @@ def _detect(model, engine, images, threshold, output_dir, classes, metrics, tell
                 metric.update(batch, found)
             found = {k: v.numpy() if hasattr(v, "numpy") else v for k, v in found.items()}
             found["im_id"] = batch["im_id"].numpy()
-            found = get_infer_results(found, categories)
+            found = entries_of(found, categories)
             tell(path, _detections(found, names))
             if output_dir:
-                drawn = _draw(path, found, number, names, threshold, engine)
-                _save(drawn, os.path.join(output_dir, os.path.basename(path)), path)
+                picture = _draw(path, found, number, names, threshold, engine)
+                _save(picture, os.path.join(output_dir, os.path.basename(path)), path)
         except BadImage as error:
             bad[path] = error.reason
             logger().warning("left out: %s: %s", path, error.reason)
@@ -188,31 +185,20 @@ def _scores(scores):
     return f"{shown}, ..." if len(scores) > _NAMED else shown
 
 
-def _metrics(engine, images, output_dir):
-    """ppdet's metrics, which write what they are given and score nothing."""
-    engine.mode = "_test"
-    engine.cfg.update(save_prediction_only=True, output_eval=output_dir, imid2path=dict(enumerate(images)))
-    engine._init_metrics()
-    return engine._metrics
-
-
 def _draw(path, found, number, names, threshold, engine):
-    from ppdet.utils.visualizer import visualize_results
-
     pixels = decode(path)[:, :, ::-1]
-    parts = (found.get(kind) for kind in ("mask", "segm", "keypoint", "pose3d"))
-    drawn = visualize_results(Image.fromarray(pixels), None, *parts, number, names, threshold)
-    draw_boxes(drawn, found.get("bbox") or (), names, threshold)
+    picture = drawn(Image.fromarray(pixels), found, number, names, threshold)
+    draw_boxes(picture, found.get("bbox") or (), names, threshold)
     if engine._compose_callback:  # VisualDL's
-        engine.status.update(mode="test", original_image=pixels, result_image=np.array(drawn))
+        engine.status.update(mode="test", original_image=pixels, result_image=np.array(picture))
         engine._compose_callback.on_step_end(engine.status)
-    return drawn
+    return picture
 
 
-def _save(drawn, target, path):
+def _save(picture, target, path):
     data, ending = io.BytesIO(), os.path.splitext(target)[1].lower()
     try:
-        drawn.save(data, Image.registered_extensions().get(ending, ending), quality=95)
+        picture.save(data, Image.registered_extensions().get(ending, ending), quality=95)
     except (KeyError, OSError, ValueError) as error:
         raise BadImage(path, f"cannot be written as {ending}: {error}") from error
     write_bytes(target, data.getvalue())

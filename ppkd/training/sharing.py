@@ -11,6 +11,7 @@ import numpy as np
 import paddle
 from paddle import distributed as dist
 
+from ppkd.bridge.readers import begun_by
 from ppkd.losses.ranks import of_first_rank
 
 
@@ -20,20 +21,13 @@ def parts_of_readers():
 
     With R processes it is every R-th batch.
     """
-    from ppdet.data.reader import BaseDataLoader
 
-    former = BaseDataLoader.__call__
+    def of_this_rank(load, reader, dataset, worker_num, batch_sampler=None, **options):
+        part = _Part(batch_sampler, dist.get_rank(), dist.get_world_size())
+        return load(reader, dataset, worker_num, part, **options)
 
-    def of_this_rank(self, dataset, worker_num, batch_sampler=None, **options):
-        return former(
-            self, dataset, worker_num, _Part(batch_sampler, dist.get_rank(), dist.get_world_size()), **options
-        )
-
-    BaseDataLoader.__call__ = of_this_rank
-    try:
+    with begun_by(of_this_rank):
         yield
-    finally:
-        BaseDataLoader.__call__ = former
 
 
 class _Part:

@@ -7,7 +7,7 @@ from paddle import distributed as dist
 
 from ppkd.bridge.bad_images import BadImages
 from ppkd.bridge.datasets import check_sets
-from ppkd.files.weights import read_weights
+from ppkd.files.tensor_files import read_weights
 from ppkd.terminal.log import logger
 from ppkd.training import checkpoint
 from ppkd.training.evaluation import check_reader, evaluate, summary

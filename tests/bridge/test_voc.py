@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from ppkd.bridge.annotations import Found
+from ppkd.bridge.classwise import watched_classes
 from ppkd.bridge.datasets import judge, open_dataset
 from ppkd.bridge.voc import is_voc
 from ppkd.bridge.workspace import build_detector, scope
@@ -12,7 +13,6 @@ from ppkd.diagnosis.data import scan_data, verdict
 from ppkd.errors import UserError
 from ppkd.files.yaml_io import Tagged
 from ppkd.recipe.recipe import load_recipe
-from ppkd.training.classwise import watched_classes
 from ppkd.training.evaluation import evaluate
 from tests.conftest import CONFIGS
 from tests.helpers_tools import write

@@ -12,7 +12,7 @@ from ppkd.diagnosis.findings import ERROR, WARNING, Findings
 from ppkd.diagnosis.speed import take_batches
 from ppkd.diagnosis.step import check_step
 from ppkd.diagnosis.subject import build
-from ppkd.files.weights import read_weights
+from ppkd.files.tensor_files import read_weights
 from ppkd.recipe.recipe import load_recipe
 from ppkd.training.stages import Stages
 from tests.conftest import ROOT

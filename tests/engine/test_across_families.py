@@ -7,6 +7,7 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
+from ppkd.bridge.weights import inherit
 from ppkd.bridge.workspace import build_detector
 from ppkd.build import build_model, build_student
 from ppkd.detectors import detector_for
@@ -14,7 +15,6 @@ from ppkd.engine.model import TEACHER, DistillModel
 from ppkd.engine.pairing import match_levels
 from ppkd.engine.terms import Term
 from ppkd.errors import UserError
-from ppkd.files.weights import inherit
 from ppkd.recipe.plan import Plan, TermSpec
 from ppkd.terminal.log import logger
 from tests.conftest import enliven, training_batch

@@ -6,13 +6,13 @@ import os
 import numpy as np
 import pytest
 
+from ppkd.bridge.weights import load_exactly, load_into, load_teacher
 from ppkd.bridge.workspace import build_detector
 from ppkd.errors import UserError
 from ppkd.files import download, first_use, locate
 from ppkd.files.beside import config_beside
 from ppkd.files.first_use import check_config
 from ppkd.files.mmdet_settings import Told
-from ppkd.files.weights import load_exactly, load_into, load_teacher
 from ppkd.recipe.recipe import load_recipe
 from tests.conftest import CONFIGS, ROOT
 from tests.helpers_mmdet import of_mmdet, saved

@@ -6,9 +6,9 @@ import numpy as np
 import paddle
 import pytest
 
+from ppkd.bridge.weights import load_into
 from ppkd.bridge.workspace import build_detector
 from ppkd.files.foreign import _OF_MMDET, rtmdet_name
-from ppkd.files.weights import load_into
 from ppkd.recipe.recipe import load_recipe
 from ppkd.terminal.log import logger
 from tests.conftest import CONFIGS

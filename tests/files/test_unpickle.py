@@ -14,8 +14,7 @@ import pytest
 
 from ppkd.errors import UserError
 from ppkd.files import unpickle
-from ppkd.files.tensor_files import read_tensors, write_tensors
-from ppkd.files.weights import read_weights
+from ppkd.files.tensor_files import read_tensors, read_weights, write_tensors
 from tests import helpers_malicious
 
 FILES = pathlib.Path(__file__).parent / "paddle_files"

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from ppkd.bridge.weights import load_exactly
 from ppkd.bridge.workspace import build_detector
 from ppkd.build import build_model
-from ppkd.files.weights import load_exactly
 from ppkd.recipe.recipe import load_recipe
 from tests.conftest import CONFIGS, enliven
 from tests.helpers_tools import call, write

@@ -5,12 +5,12 @@ import paddle
 import pytest
 from paddle.utils import unique_name
 
+from ppkd.bridge.weights import load_teacher
 from ppkd.bridge.workspace import build_detector
 from ppkd.detectors import detector_for
 from ppkd.detectors.recorders import recording
 from ppkd.errors import UserError
 from ppkd.files.tensor_files import write_tensors
-from ppkd.files.weights import load_teacher
 from ppkd.models.vit.cubic import weights
 from ppkd.models.vit.variants import VARIANTS, variant_in, variant_of
 from tests.models.vit.make import CASES, HERE, drawn, image

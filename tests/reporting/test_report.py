@@ -10,9 +10,9 @@ import numpy as np
 import paddle
 import pytest
 
+from ppkd.bridge.weights import load_into
 from ppkd.bridge.workspace import scope
 from ppkd.build import build_student
-from ppkd.files.weights import load_into
 from ppkd.files.yaml_io import clone
 from ppkd.reporting import cost, maps, provenance, similarity, summary, write, write_report
 from ppkd.reporting.document import Document, Section, Table

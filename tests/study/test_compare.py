@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from ppkd.bridge.weights import load_into
 from ppkd.bridge.workspace import scope
 from ppkd.build import build_student
 from ppkd.data.shapes import generate
-from ppkd.files.weights import load_into
 from ppkd.recipe.recipe import load_recipe
 from ppkd.reporting.material import gather
 from ppkd.reporting.summary import _interval, outcome

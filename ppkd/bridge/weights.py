@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ppkd.errors import UserError
 from ppkd.files.first_use import converted
 from ppkd.files.locate import find_weights
-from ppkd.files.tensor_files import read_tensors
+from ppkd.files.tensor_files import read_weights
 from ppkd.files.torch_files import is_torch_file
 
 
@@ -39,18 +39,6 @@ class Match:
             if names:
                 text += f"; {len(names)} {what}: {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}"
         return text
-
-
-def read_weights(path):
-    """Read a ``.pdparams`` or ``.safetensors`` file into a dict of name -> array. Nothing in it is run.
-
-    Raises:
-        UserError: the file is not readable as weights, or asks for what tensors do not need.
-    """
-    state = read_tensors(path)
-    if not isinstance(state, dict) or not any(hasattr(v, "shape") for v in state.values()):
-        raise UserError(f"{path}: not a Paddle weight file: there are no named tensors in it")
-    return state
 
 
 def load_into(model, weights, what, config=None):

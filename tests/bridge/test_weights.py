@@ -8,8 +8,9 @@ import paddle
 import pytest
 from paddle import nn
 
+from ppkd.bridge.weights import inherit, load_exactly, load_into, load_teacher
 from ppkd.errors import UserError
-from ppkd.files.weights import inherit, load_exactly, load_into, load_teacher, read_weights
+from ppkd.files.tensor_files import read_weights
 
 
 def net(channels=4, classes=3):

@@ -7,8 +7,8 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from ppkd.bridge.classwise import watched_classes
 from ppkd.bridge.workspace import import_ppdet
-from ppkd.training.classwise import watched_classes
 from tests.helpers_tools import write
 
 NAMES = ["a/b/../c", "..", "x" * 300, "中文", "same", "same", "", "-rf"]
