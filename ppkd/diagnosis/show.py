@@ -185,7 +185,7 @@ def _cost(results):
         rows.append((label, f"{cost[name]['step_seconds']:.2f}", "-" if memory is None else f"{memory:.2f}", run))
     epochs = f"{cost['epochs']} epochs of {cost['batches_per_epoch']} batches, {cost['epochs_distilled']} with teacher"
     told = f"{epochs}, on one {cost['device'].partition(':')[0]}; loading a batch takes {cost['loading_seconds']:.2f} s"
-    return text_table(rows) + f"\n{told}; evaluation and saving not counted" + _of_teachers(cost)
+    return text_table(rows) + f"\n{told}; evaluation and saving not counted" + _of_teachers(cost) + _of_processes(cost)
 
 
 def _of_teachers(cost):
@@ -195,3 +195,10 @@ def _of_teachers(cost):
     share = min(seconds / step, 1)
     less = "; `every: k` on its terms or an input_scale below 1 would make it less" if share > _DEAR else ""
     return f"\nthe teacher takes {seconds:.2f} s of a step, {share:.0%}{less}"
+
+
+def _of_processes(cost):
+    return "".join(
+        f"\n{name} runs in a process of its own: {each['peak_gb']:.2f} GB so far, {each['most_gb']:.2f} GB and what "
+        "Python takes at most (`memory`)" for name, each in (cost.get("teacher_processes") or {}).items()
+    )  # fmt: skip

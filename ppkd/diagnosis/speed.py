@@ -48,6 +48,7 @@ def measure_speed(subject, loader, batches, findings):
     model.timed = False
     found |= {
         "teacher_seconds": model.teacher_seconds,
+        "teacher_processes": _processes(model),
         "loading_seconds": loading,
         "batches_per_epoch": len(loader),
         "epochs": epochs,
@@ -62,6 +63,12 @@ def measure_speed(subject, loader, batches, findings):
         text = f"loading a batch takes {loading:.2f} s by one process ({workers} workers), a plain step "
         findings.add("loading-slow", text + f"{found['plain']['step_seconds']:.2f} s")
     return found
+
+
+def _processes(model):
+    """Of teachers that run in processes of their own: name -> gigabytes that they have taken, and can take at most."""
+    found = {name: getattr(teacher, "process_memory", None) for name, teacher in model.teachers.items()}
+    return {name: {"peak_gb": both[0] / 1e9, "most_gb": both[1] / 1e9} for name, both in found.items() if both}
 
 
 def largest_batch(batch, held, peak, total):

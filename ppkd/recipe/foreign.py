@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 from ppkd.errors import UserError
 from ppkd.files.yaml_io import clone
+from ppkd.models.onnx.session import MEMORY as DEFAULT_MEMORY
 from ppkd.models.vit.variants import variant_of
 from ppkd.recipe.keys import is_number
 
@@ -14,8 +15,12 @@ from ppkd.recipe.keys import is_number
 VIT, ONNX = "vit", "onnx"
 KINDS = (VIT, ONNX)
 _ARCHITECTURES = {VIT: "ViTTeacher", ONNX: "ONNXTeacher"}
-# How an ONNX file wants its images, beside it; by default pixels from 0 to 1.
+# How an ONNX file wants its images; by default pixels from 0 to 1.
 NORMALISATION = ("mean", "std", "is_scale")
+# The gigabytes that it may take.
+MEMORY = "memory"
+# All that goes with such a file and with no other teacher.
+OF_ONNX = (*NORMALISATION, MEMORY)
 # What the published transformers saw: pixels from 0 to 1, normalised by ImageNet's mean and deviation.
 _READER = {
     "sample_transforms": [
@@ -41,10 +46,17 @@ def foreign_config(entry, where):
     if kind == VIT:
         own, reader = {"variant": asdict(variant_of(entry[VIT], f"{where}.{VIT}"))}, clone(_READER)
     else:
-        own, reader = {"file": _file(entry, where)}, _reader(entry, where)
+        own, reader = _of_onnx(entry, where), _reader(entry, where)
     name = _ARCHITECTURES[kind]
     # As weights the file is in what a run is known by, so that another at its place is another teacher.
     return {"architecture": name, name: own, "TestReader": reader, "pretrain_weights": own.get("file")}
+
+
+def _of_onnx(entry, where):
+    memory = entry.get(MEMORY, DEFAULT_MEMORY)
+    if not is_number(memory) or memory <= 0:
+        raise UserError(f"{where}.{MEMORY} has to be a number of gigabytes above 0, found {memory!r}")
+    return {"file": _file(entry, where), MEMORY: float(memory)}
 
 
 def _file(entry, where):

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from ppkd.errors import UserError, nearest
 from ppkd.files.yaml_io import Tagged, clone, merge, path_of_base, read_with_bases
-from ppkd.recipe.foreign import KINDS, NORMALISATION, ONNX, detects, foreign_config
+from ppkd.recipe.foreign import KINDS, OF_ONNX, ONNX, detects, foreign_config
 from ppkd.recipe.keys import RUN_KEYS, check_top_level, is_number
 from ppkd.recipe.plan import TEACHER
 from ppkd.recipe.settings import settle, take
 
 # Keys of an entry of distill.teachers; all others are keys of that teacher's config.
-_OWN = ("config", "weight", "input_scale", *KINDS, *NORMALISATION)
+_OWN = ("config", "weight", "input_scale", *KINDS, *OF_ONNX)
 # What no teacher may be called: recipe.yml has these beside the teachers, and -o means the student by the first.
 RESERVED = ("student", "run", "distill", "versions")
 _NAME = re.compile(r"^[A-Za-z_]\w*$")
@@ -141,7 +141,7 @@ def _named(name, entry, student, path, found):
     if name in found:
         raise UserError(f"{where}: the teacher of _BASE_ has this name; give this one another")
     config = _config_of(entry, where)
-    for key in NORMALISATION:
+    for key in OF_ONNX:
         if key in entry and ONNX not in entry:
             raise UserError(f"{where} has no use for {key!r}: it goes with {ONNX}")
     own = {k: v for k, v in entry.items() if k not in _OWN}

@@ -117,7 +117,7 @@ def test_a_file_that_wants_sizes_beside_the_image_gets_them(tmp_path):
     path.write_bytes(convolutions(weights(4), (2, 3, "h", "w"), more_inputs=["im_shape", "scale_factor"]))
     images = np.zeros([3, 3, 8, 8], "float32")
     sizes = {"im_shape": np.arange(6.0).reshape(3, 2), "scale_factor": np.ones([3, 2])}
-    (found,) = Session(path, "x").run(images, ["im_shape_out"], sizes)
+    (found,) = Session(path, "x").maps(images, ["im_shape_out"], sizes)
     assert found.tolist() == [[0, 1], [2, 3], [4, 5]]
 
 
@@ -134,8 +134,9 @@ def broken(content=b"no model", **more):
 @pytest.mark.parametrize(
     "options, told",
     [
-        (broken(), "ONNX Runtime does not open it"),
-        (broken(convolutions(weights(4))[:-40]), "ONNX Runtime does not open it"),
+        (broken(), "no model of ONNX"),
+        (broken(convolutions(weights(4))[:-40]), "ends too early"),
+        (broken(bytes([0x3A, 0])), "ONNX Runtime does not open it"), ({"memory": 0}, "memory has to be a number of"),
         (broken(convolutions([np.ones([2, 4, 2, 2])], ("n", 4, "h", "w"))), "its images have 4 channels, not 3"),
         (broken(convolutions(weights(4), more_inputs=["mask"])), r"one input of images .* has image .*, mask"),
         ({"terms": {"x": TERMS["features"] | {"teacher": "level9"}}}, r"has no source 'level9'.*named sources: output"),

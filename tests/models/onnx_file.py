@@ -2,7 +2,7 @@
 
 import numpy as np
 
-_FLOAT = 1
+_FLOAT, _INT64 = 1, 7
 
 
 def _varint(value):
@@ -27,15 +27,54 @@ def _message(**fields):
     return b"".join(_field(int(name[1:]), value) for name, value in fields.items())
 
 
-def _value(name, shape):
+def _value(name, shape, kind=_FLOAT):
     dims = [_message(f1=side) if isinstance(side, int) else _message(f2=side) for side in shape]
-    tensor = _message(f1=_FLOAT, f2=_message(f1=dims))
+    tensor = _message(f1=kind, f2=_message(f1=dims))
     return _message(f1=name, f2=_message(f1=tensor))
 
 
-def _tensor(name, array):
-    array = np.ascontiguousarray(array, "<f4")
-    return _message(f1=list(array.shape), f2=_FLOAT, f8=name, f9=array.tobytes())
+def tensor(name, array, dims=None, external=None):
+    """A tensor of float32 or int64; other `dims` than its own, or a path outside, make it a lie."""
+    array = np.asarray(array)
+    kind, array = (_INT64, array.astype("<i8")) if array.dtype.kind == "i" else (_FLOAT, array.astype("<f4"))
+    dims = list(array.shape) if dims is None else [side % (1 << 64) for side in dims]
+    if external is None:
+        return _message(f1=dims, f2=kind, f8=name, f9=array.tobytes())
+    return _message(f1=dims, f2=kind, f8=name, f13=_message(f1="location", f2=external), f14=1)
+
+
+def node(kind, given, made, domain="", **attributes):
+    """A node; attributes are numbers, lists of whole numbers, text, tensors (bytes), or graphs in a list of one."""
+    return _message(f1=given, f2=made, f4=kind, f5=[_attribute(*each) for each in attributes.items()], f7=domain)
+
+
+def _attribute(name, value):
+    if isinstance(value, bytes):
+        return _message(f1=name, f5=value, f20=4)
+    if isinstance(value, str):
+        return _message(f1=name, f4=value, f20=3)
+    if isinstance(value, list) and value and isinstance(value[0], bytes):
+        return _message(f1=name, f6=value, f20=5)
+    return _message(f1=name, f8=value, f20=7) if isinstance(value, list) else _message(f1=name, f3=value, f20=2)
+
+
+def graph(nodes, outputs, initial=(), inputs=()):
+    """A graph: nodes, `(name, shape)` of outputs and inputs (or `(name, shape, 7)` of whole numbers), tensors."""
+    inputs, outputs = ([_value(*each) for each in some] for some in (inputs, outputs))
+    return _message(f1=nodes, f2="g", f5=list(initial), f11=inputs, f12=outputs)
+
+
+def function(name, domain, given, made, nodes):
+    """A function that the file brings along."""
+    opset = [_message(f1="", f2=13), _message(f1=domain, f2=1)]
+    return _message(f1=name, f4=given, f5=made, f7=nodes, f9=opset, f10=domain)
+
+
+def model(graph, about=(), functions=(), domains=()):
+    """A file: `about` are its metadata, name -> text, `domains` those of operators beside ONNX's."""
+    opset = [_message(f1="", f2=13), *(_message(f1=each, f2=1) for each in domains)]
+    about = [_message(f1=key, f2=value) for key, value in dict(about).items()]
+    return _message(f1=8, f7=graph, f8=opset, f14=about, f25=list(functions))
 
 
 def convolutions(weights, image=("n", 3, "h", "w"), names=None, more_inputs=()):
@@ -53,13 +92,10 @@ def convolutions(weights, image=("n", 3, "h", "w"), names=None, more_inputs=()):
     names = names or [f"level{i}" for i in range(len(weights))]
     nodes, before = [], "image"
     for i, name in enumerate(names):
-        attributes = [_message(f1=key, f8=[2, 2], f20=7) for key in ("kernel_shape", "strides")]
-        nodes.append(_message(f1=[before, f"w{i}"], f2=name, f3=f"conv{i}", f4="Conv", f5=attributes))
+        nodes.append(node("Conv", [before, f"w{i}"], [name], kernel_shape=[2, 2], strides=[2, 2]))
         before = name
-    nodes += [_message(f1=name, f2=f"{name}_out", f4="Identity") for name in more_inputs]
-    outputs = [_value(name, [image[0], len(w), "y", "x"]) for name, w in zip(names, weights)]
-    outputs += [_value(f"{name}_out", [image[0], 2]) for name in more_inputs]
-    inputs = [_value("image", image), *(_value(name, [image[0], 2]) for name in more_inputs)]
-    initial = [_tensor(f"w{i}", weight) for i, weight in enumerate(weights)]
-    graph = _message(f1=nodes, f2="g", f5=initial, f11=inputs, f12=outputs)
-    return _message(f1=8, f7=graph, f8=_message(f1="", f2=13))
+    nodes += [node("Identity", [name], [f"{name}_out"]) for name in more_inputs]
+    outputs = [(name, [image[0], len(w), "y", "x"]) for name, w in zip(names, weights)]
+    outputs += [(f"{name}_out", [image[0], 2]) for name in more_inputs]
+    inputs = [("image", image), *((name, [image[0], 2]) for name in more_inputs)]
+    return model(graph(nodes, outputs, [tensor(f"w{i}", weight) for i, weight in enumerate(weights)], inputs))

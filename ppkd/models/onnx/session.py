@@ -1,27 +1,31 @@
 """A file that ONNX Runtime opens, and what it says of its inputs and outputs."""
 
-import os
-
 import numpy as np
 
 from ppkd.errors import UserError
 from ppkd.files.regular import NotAFile, check_file
+from ppkd.models.onnx.process import Process
 
+# Gigabytes that a file may take, unless its entry says otherwise.
+MEMORY = 4
 _IMAGE = 4  # axes of an image batch
 _TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
-# What detectors of PaddleDetection want beside the image, by name.
-_BESIDE = ("im_shape", "scale_factor")
+# What detectors want beside the image, by name: PaddleDetection's, and those of RT-DETR's and D-FINE's authors.
+_BESIDE = {"im_shape": "float32", "scale_factor": "float32", "orig_target_sizes": "int64"}
 
 
 class Session:
-    """An ONNX file, opened. Nothing in it runs but ONNX's own operators.
+    """An ONNX file, opened. Nothing in it runs but ONNX's own operators, in a process of bounded memory.
 
     Args:
         path: the file.
         where: file and key, for messages.
+        memory: gigabytes that it may take.
 
     Attributes:
         outputs: names, in the file's order.
+        shapes: of the outputs, in that order; None for a side that is not fixed.
+        names: of its classes as the file gives them, a list or a mapping from numbers; None if it gives none.
         batch: images that a run takes, or None for any number.
         size: height and width of the images, or None for any; one of the two may be None as well.
 
@@ -29,44 +33,38 @@ class Session:
         UserError: ONNX Runtime is not installed, the file is not one that it opens, or its inputs are no images.
     """
 
-    def __init__(self, path, where):
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise UserError(f"{where}: ONNX Runtime is not installed: pip install onnxruntime ({error})") from None
+    def __init__(self, path, where, memory=MEMORY):
         try:
             check_file(path)
         except (NotAFile, OSError) as error:
             raise UserError(f"{where}: {path}: {error}") from None
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
-        known = onnxruntime.get_available_providers()
-        providers = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in known]
-        try:
-            self._session = onnxruntime.InferenceSession(os.fspath(path), options, providers=providers)
-        except Exception as error:  # of many classes of its own, which have no common one
-            told = " ".join(str(error).split())[:200]
-            raise UserError(f"{where}: {path}: ONNX Runtime does not open it: {told}") from None
-        self.path, self.outputs = path, [each.name for each in self._session.get_outputs()]
-        self._image = self._find_image(where)
-        n, _, height, width = (side if isinstance(side, int) and side > 0 else None for side in self._image.shape)
-        self.batch, self.size = n, (height, width)
+        self.path, self.memory = path, memory
+        self._process = Process(path, int(memory * 2**30), where)
+        told = self._process.told
+        self.outputs, self.shapes = [each[0] for each in told["outputs"]], [each[2] for each in told["outputs"]]
+        self.names, self.provider = told["names"], told["providers"][0].removesuffix("ExecutionProvider")
+        self._image, kind, shape = self._find_image(where, told["inputs"])
+        self._type = _TYPES[kind]
+        self.batch, _, *size = (side if side and side > 0 else None for side in shape)
+        self.size = tuple(size)
 
-    def _find_image(self, where):
-        images = [each for each in self._session.get_inputs() if len(each.shape or ()) == _IMAGE]
-        others = [each.name for each in self._session.get_inputs() if len(each.shape or ()) != _IMAGE]
-        strange = [name for name in others if name not in _BESIDE]
-        if len(images) != 1 or strange:
-            told = ", ".join(f"{each.name} {each.shape}" for each in self._session.get_inputs())
+    @property
+    def peak(self):
+        """The most memory that its process has had so far, in bytes."""
+        return self._process.peak
+
+    def _find_image(self, where, inputs):
+        images = [each for each in inputs if len(each[2]) == _IMAGE]
+        self._others = [name for name, _, shape in inputs if len(shape) != _IMAGE]
+        if len(images) != 1 or any(name not in _BESIDE for name in self._others):
+            told = ", ".join(f"{name} {_shown(shape)}" for name, _, shape in inputs)
             raise UserError(f"{where}: {self.path}: one input of images (N, 3, H, W) is wanted; it has {told}")
-        image = images[0]
-        if image.type not in _TYPES:
-            raise UserError(f"{where}: {self.path}: its images are {image.type}; wanted are {', '.join(_TYPES)}")
-        if image.shape[1] not in (3, None) and not isinstance(image.shape[1], str):
-            raise UserError(f"{where}: {self.path}: its images have {image.shape[1]} channels, not 3 ({image.shape})")
-        self._others = others
-        return image
+        _, kind, shape = images[0]
+        if kind not in _TYPES:
+            raise UserError(f"{where}: {self.path}: its images are {kind}; wanted are {', '.join(_TYPES)}")
+        if shape[1] not in (3, None):
+            raise UserError(f"{where}: {self.path}: its images have {shape[1]} channels, not 3 ({_shown(shape)})")
+        return images[0]
 
     def run(self, images, wanted, beside=None):
         """The outputs of these names.
@@ -76,30 +74,51 @@ class Session:
             wanted: list of names.
             beside: name -> array, for inputs beside the images.
 
+        Returns:
+            List of lists: of each piece of the batch that the file takes at once, its outputs, of as many images as
+            were given it.
+
         Raises:
             UserError: it does not take these images.
         """
         step = self.batch or len(images)
-        pieces = [images[i : i + step] for i in range(0, len(images), step)]
-        found = []
-        for i, piece in enumerate(pieces):
-            short = step - len(piece)
-            full = np.concatenate([piece, np.repeat(piece[-1:], short, axis=0)]) if short else piece
-            feed = {self._image.name: full.astype(_TYPES[self._image.type])}
+        for i in range(0, len(images), step):
+            count = min(step, len(images) - i)
+            feed = {self._image: _filled(images[i : i + step], step, self._type)}
             for name in self._others:
-                rows = beside[name][i * step : i * step + len(piece)]
-                feed[name] = np.concatenate([rows, np.repeat(rows[-1:], short, axis=0)]).astype("float32")
-            try:
-                values = self._session.run(wanted, feed)
-            except Exception as error:  # see above
-                told = " ".join(str(error).split())[:200]
-                raise UserError(f"{self.path}: it does not take images {list(full.shape)}: {told}") from None
-            found.append([self._cut(value, len(piece), step) for value in values])
-        return [np.concatenate(values) for values in zip(*found)]
+                feed[name] = _filled(self._beside(name, images, beside)[i : i + step], step, _BESIDE[name])
+            yield count, self._process.run(wanted, feed)
 
-    def _cut(self, value, count, step):
-        if not value.ndim or len(value) != step:
+    def _beside(self, name, images, beside):
+        if name == "orig_target_sizes":  # width and height that boxes are to be in pixels of
+            return np.tile([images.shape[3], images.shape[2]], [len(images), 1])
+        return beside[name]
+
+    def maps(self, images, wanted, beside=None):
+        """As `run`, put together: each output an array of a row an image.
+
+        Raises:
+            UserError: it does not take these images, or an output has not one row an image.
+        """
+        pieces = []
+        for count, values in self.run(images, wanted, beside):
+            pieces.append([self._cut(value, count) for value in values])
+        return [np.concatenate(values) for values in zip(*pieces)]
+
+    def _cut(self, value, count):
+        if not value.ndim or len(value) != (self.batch or count):
             raise UserError(
-                f"{self.path}: an output of shape {list(value.shape)} for {step} images: one row an image is needed"
+                f"{self.path}: an output of shape {list(value.shape)} for {self.batch or count} images: one row an "
+                "image is needed"
             )
         return value[:count]
+
+
+def _filled(rows, step, dtype):
+    """As many rows as are wanted: the last is repeated."""
+    short = step - len(rows)
+    return (np.concatenate([rows, np.repeat(rows[-1:], short, axis=0)]) if short else rows).astype(dtype)
+
+
+def _shown(shape):
+    return "[" + ", ".join("?" if side is None else str(side) for side in shape) + "]"

@@ -5,7 +5,7 @@ import paddle.nn.functional as F
 from paddle import nn
 from ppdet.core.workspace import register
 
-from ppkd.models.onnx.session import Session
+from ppkd.models.onnx.session import MEMORY, Session
 
 
 @register
@@ -18,13 +18,23 @@ class ONNXTeacher(nn.Layer):
 
     Args:
         file: path of the ONNX file.
+        memory: gigabytes that it may take (see `process.Process`).
     """
 
-    def __init__(self, file):
+    def __init__(self, file, memory=MEMORY):
         super().__init__()
-        self.session = Session(file, "teacher.onnx")
+        self.session = Session(file, "teacher.onnx", memory)
+        self.notice = (
+            f"ONNX Runtime ({self.session.provider}), in a process of its own that can take {memory:g} GB of memory "
+            "at most (memory: GB)"
+        )
         for i in range(len(self.session.outputs)):
             self.add_sublayer(f"out{i}", nn.Identity())
+
+    @property
+    def process_memory(self):
+        """The most bytes that its process has taken so far, and that it can take."""
+        return self.session.peak, int(self.session.memory * 2**30)
 
     def forward(self, batch, wanted):
         """Run the file.
@@ -40,5 +50,5 @@ class ONNXTeacher(nn.Layer):
         beside = {name: batch[name].numpy() for name in ("im_shape", "scale_factor") if name in batch}
         numbers = sorted(int(name[3:]) for name in wanted)
         names = [self.session.outputs[i] for i in numbers]
-        for i, value in zip(numbers, self.session.run(image.astype("float32").numpy(), names, beside)):
+        for i, value in zip(numbers, self.session.maps(image.astype("float32").numpy(), names, beside)):
             getattr(self, f"out{i}")(paddle.to_tensor(value.astype("float32")))

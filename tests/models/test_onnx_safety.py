@@ -1,0 +1,127 @@
+"""An ONNX file of a stranger opens no other file, runs nothing of its own, and takes no more memory than it may."""
+
+import resource
+
+import numpy as np
+import pytest
+
+from ppkd.errors import UserError
+from ppkd.models.onnx.contents import check_contents
+from ppkd.models.onnx.session import Session
+from tests.models.onnx_file import convolutions, function, graph, model, node, tensor
+
+pytest.importorskip("onnxruntime")
+
+IMAGE = ("image", ("n", 3, "h", "w"))
+OUT = ("out", ("n", "a", "b"))
+# Gigabytes that the files here may take, and what Python and ONNX Runtime take beside it at most.
+MEMORY, BESIDE = 0.25, 0.25
+
+
+def of(nodes, *initial, outputs=(OUT,), **more):
+    return model(graph(nodes, outputs, initial, [IMAGE]), **more)
+
+
+def written(tmp_path, content):
+    path = tmp_path / "x.onnx"
+    path.write_bytes(content)
+    return str(path)
+
+
+ONES = np.ones(4, "float32")
+LEFT = node("Identity", ["w"], ["out"])
+IN_A_BRANCH = node(
+    "If", ["yes"], ["out"],
+    then_branch=[graph([node("Constant", [], ["out"], value=tensor("w", ONES, external="w.bin"))], [OUT])],
+    else_branch=[graph([node("Custom", [], ["out"], "evil.ops")], [OUT])],
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "content, told",
+    [
+        (of([LEFT], tensor("w", ONES, external="/etc/passwd")), "lie in other files: save it as one file"),
+        (of([LEFT], tensor("w", ONES, external="../../w.bin")), "lie in other files"),
+        (of([LEFT], tensor("w", ONES, external="w.bin")), "lie in other files"),
+        (of([LEFT], tensor("w", ONES, external="*/_ORT_MEM_ADDR_/*")), "lie in other files"),
+        (of([IN_A_BRANCH], tensor("yes", ONES)), r"lie in other files|none of ONNX's: evil.ops::Custom"),
+        (of([node("Run", ["image"], ["out"], "evil.ops")], domains=["evil.ops"]), "none of ONNX's: evil.ops::Run$"),
+        (of([node("PyOp", ["image"], ["out"], "pyop")], domains=["pyop"]), "none of ONNX's: pyop::PyOp"),
+        (
+            of([node("f", ["image"], ["out"], "own")], domains=["own"],
+               functions=[function("f", "own", ["x"], ["y"], [node("Run", ["x"], ["y"], "evil.ops")])]),
+            "functions of its own, .*: write them out when you export it",
+        ),
+        (of([LEFT], tensor("w", ONES, dims=[1 << 40])), r"its tensor w is stated as \[1099511627776\], in \d+ bytes"),
+        (of([LEFT], tensor("w", ONES, dims=[1 << 31, 1 << 31])), "its tensor w is stated as"),
+        (of([LEFT], tensor("w", ONES, dims=[-4, -1])), "its tensor w is stated as"),
+        (of([node("Constant", [], ["out"], value=tensor("", ONES, dims=[1 << 33]))]), "tensor .without a name. is"),
+        (b"\0\0\0\0ORTM" + bytes(64), "no model of ONNX"), (b"", "an empty file"), (b"\x3a", "no model of ONNX"),
+        (b"\x0b" * 100, "no protocol buffer"), (b"\x08\x08", "there is no graph in it"),
+        (of([LEFT], tensor("w", ONES))[:-9], "ends too early"), (b"\x80" * 30, "ends too early"),
+    ],
+)  # fmt: skip
+def test_what_leads_out_of_the_file_or_lies_is_refused_before_it_is_opened(tmp_path, content, told):
+    with pytest.raises(UserError, match=told):
+        check_contents(written(tmp_path, content))
+
+
+def doubled(times, start="w"):
+    """Nodes that join a tensor with itself again and again: 2 ** times as much."""
+    nodes = [node("Concat", [start if i == 0 else f"d{i}"] * 2, [f"d{i + 1}"], axis=0) for i in range(times)]
+    return [*nodes, node("Identity", [f"d{times}"], ["out"])]
+
+
+def looping():
+    """A file that keeps a growing tensor in a loop."""
+    body = graph(
+        [node("Concat", ["x", "x"], ["xx"], axis=0), node("Identity", ["go"], ["on"])],
+        [("on", (), 9), ("xx", ("a",))], (), [("i", (), 7), ("go", (), 9), ("x", ("a",))],
+    )  # fmt: skip
+    return of([node("Loop", ["many", "", "w"], ["out"], body=[body])], tensor("many", np.array(1 << 40)),
+              tensor("w", np.ones(64)))  # fmt: skip
+
+
+BOMBS = {
+    "a shape to be filled": of([node("ConstantOfShape", ["s"], ["out"])], tensor("s", np.array([1 << 34]))),
+    "tiles": of([node("Tile", ["w", "s"], ["out"])], tensor("w", ONES), tensor("s", np.array([1 << 32]))),
+    "expanded": of([node("Expand", ["w", "s"], ["out"])], tensor("w", ONES), tensor("s", np.array([1 << 32, 4]))),
+    "resized": of(
+        [node("Resize", ["image", "", "s"], ["out"])], tensor("s", np.array([1, 1, 1e4, 1e4], "float32"))
+    ),
+    "doubled, told by nothing but its nodes": of(doubled(40), tensor("w", ONES)),
+    "doubled images": of(doubled(40, "image")),
+    "a range": of([node("Range", ["a", "b", "c"], ["out"])], *(
+        tensor(name, np.array(value)) for name, value in (("a", 0), ("b", 1 << 40), ("c", 1))),
+        outputs=[("out", ("n",), 7)]),
+    "a loop": looping(),
+    "outputs that this process would hold": of(
+        [node("Tile", ["w", "s"], ["out"])], tensor("w", ONES), tensor("s", np.array([5_000_000]))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_file_takes_no_more_memory_than_it_may(tmp_path, name):
+    path = written(tmp_path, BOMBS[name])
+    told = r"wants more memory than the 0\.25 GB that it may take|require more than"  # of Tile, by ONNX Runtime itself
+    with pytest.raises(UserError, match=told) as told:
+        Session(path, "teacher.onnx", MEMORY).maps(np.ones([1, 3, 8, 8], "float32"), ["out"])
+    assert "\n" not in str(told.value)
+    most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20  # of all that have ended so far
+    assert most < MEMORY + BESIDE
+
+
+def test_what_fits_runs_and_its_process_ends_with_it(tmp_path):
+    session = Session(written(tmp_path, convolutions([np.ones([2, 3, 2, 2])])), "x", MEMORY)
+    (found,) = session.maps(np.ones([5, 3, 4, 4], "float32"), ["level0"])
+    assert found.shape == (5, 2, 2, 2) and (found == 12).all() and 0 < session.peak < (MEMORY + BESIDE) * 2**30
+    process = session._process._process
+    del session
+    assert process.poll() is not None
+
+
+def test_a_process_that_is_killed_is_told(tmp_path):
+    session = Session(written(tmp_path, convolutions([np.ones([2, 3, 2, 2])])), "x", MEMORY)
+    session._process._process.kill()
+    with pytest.raises(UserError, match="ONNX Runtime has ended on it"):
+        session.maps(np.ones([1, 3, 4, 4], "float32"), ["level0"])
