@@ -124,9 +124,11 @@ def _load_teacher(name, teacher, spec, model):
 
 
 def needed_parts(model, name):
-    """The parts of the teacher `name` that the terms of a DistillModel run: first components of module paths."""
+    """The parts of the teacher `name` that a DistillModel runs, terms or boxes: first components of module paths."""
     taps = [tap for term in model.terms if term.teacher == name for tap in term.taps(1)]
-    return {"backbone", "neck"} | {path.split(".")[0] for tap in taps for path in tap.paths}
+    found = {"backbone", "neck"} | {path.split(".")[0] for tap in taps for path in tap.paths}
+    detects = model.boxes is not None and model.boxes.teacher == name
+    return found | {part for part, _ in model.teachers[name].named_children()} if detects else found
 
 
 def _called(name):
@@ -143,6 +145,9 @@ def _describe(model):
                     _strength(term),
                 )  # fmt: skip
     own = sum(p.size for p in model.distillation.parameters())
+    if model.boxes is not None:
+        logger().info("images without labels: boxes of %s, weight %g", _called(model.boxes.teacher),
+                      model.boxes.spec.weight)  # fmt: skip
     logger().info("distillation: %d terms, %d trained parameters of their own", len(model.terms), int(own))
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 # Transforms that turn boxes into something else, or drop them; names that begin with Gt2 do so too.
-_CONSUMERS = frozenset({"NormalizeBox", "BboxXYXY2XYWH", "PadBox", "PadGT", "PadRGT", "PadMaskBatch"})
+CONSUMERS = frozenset({"NormalizeBox", "BboxXYXY2XYWH", "PadBox", "PadGT", "PadRGT", "PadMaskBatch"})
 
 BOXES, VALID, CLASSES, FRAME = "ppkd_boxes", "ppkd_boxes_valid", "ppkd_classes", "ppkd_frame"
 
@@ -23,10 +23,10 @@ def keep_ground_truth(batch_transforms, sample_transforms=None):
     """
     steps = batch_transforms.transforms_cls
     names = [type(step).__name__ for step in steps]
-    place = next((i for i, n in enumerate(names) if n in _CONSUMERS or n.startswith("Gt2")), len(steps))
+    place = next((i for i, n in enumerate(names) if n in CONSUMERS or n.startswith("Gt2")), len(steps))
     padding = next((i for i, n in enumerate(names) if n == "PadBatch"), len(steps))
     before = [type(step).__name__ for step in getattr(sample_transforms, "transforms_cls", ())]
-    steps.insert(place, _Keep("NormalizeBox" in before, "BboxXYXY2XYWH" in before))
+    steps.insert(place, Keep("NormalizeBox" in before, "BboxXYXY2XYWH" in before))
     steps.insert(min(place, padding), _note_frame)
 
 
@@ -41,7 +41,7 @@ def _note_frame(samples):
     return samples
 
 
-class _Keep:
+class Keep:
     """The step that copies boxes; those that the reader made relative, or centres and sizes, are turned back."""
 
     def __init__(self, relative, centres):

@@ -6,6 +6,8 @@ import sys
 from ppkd.commands.common import show
 from ppkd.errors import UserError
 from ppkd.files.write import check_writable, write_text
+from ppkd.recipe.plan import UNLABELLED
+from ppkd.recipe.pseudo_boxes import NAME as PSEUDO_BOXES
 from ppkd.recipe.recipe import load_recipe
 from ppkd.terminal.log import logger, quiet
 from ppkd.training.device import start_device
@@ -21,11 +23,15 @@ def train(args):
     for note in recipe.notes:
         logger().info(note)
     from ppkd.methods import plan
+    from ppkd.study.teacher_thresholds import thresholds_of
     from ppkd.training.trainer import Trainer
 
-    if recipe.method is not None:
-        plan(recipe.method)  # a typing error is told before data and weights are read
+    # Made here, so that a typing error is told before data and weights are read.
+    boxes = plan(recipe.method).pseudo_boxes if recipe.method is not None else None
+    if boxes is not None and not recipe.student.get(UNLABELLED):
+        raise UserError(f"distill.{PSEUDO_BOXES}: the run has no images without labels; unlabelled: FOLDER gives them")
     options = {
+        "thresholds": thresholds_of(recipe, boxes),
         "validate": args.eval,
         "resume": args.resume,
         "force": args.force,

@@ -1,6 +1,7 @@
 """Images without labels beside the labelled ones of a step: which terms compare them, and what becomes of both."""
 
 import inspect
+from dataclasses import dataclass
 
 from ppkd.bridge.bad_images import STAND_IN
 from ppkd.errors import UserError
@@ -10,29 +11,54 @@ from ppkd.recipe.plan import ALL, LABELLED, UNLABELLED
 _OF_LABELS = ("boxes", "boxes_valid", "classes", "assignment")
 
 
-def on_of(spec, loss, beside):
+@dataclass(frozen=True)
+class Beside:
+    """What there is beside labelled images.
+
+    Attributes:
+        there: whether there are images without labels.
+        boxed: whether a teacher's boxes stand for their labels.
+    """
+
+    there: bool = False
+    boxed: bool = False
+
+
+NOTHING = Beside()
+
+
+def asked_of_labels(loss):
+    """What a loss asks for that labels tell. One that can do without says so by a default: ``assignment=None``.
+
+    Args:
+        loss: its layer.
+    """
+    parameters = inspect.signature(loss.forward).parameters
+    return [n for n in _OF_LABELS if n in parameters and parameters[n].default is inspect.Parameter.empty]
+
+
+def on_of(spec, asked, beside):
     """The images that a term compares, one of `plan.ON`.
 
     Args:
         spec: `plan.TermSpec`.
-        loss: its layer. A loss that can do without labels says so by a default: ``assignment=None``.
-        beside: whether the run has images without labels.
+        asked: of `asked_of_labels`.
+        beside: `Beside`.
 
     Raises:
         UserError: it asks for labels and is to compare images without, there are none, or its strength is to go by
             gradients, which are those of the detection loss in labelled images.
     """
-    parameters = inspect.signature(loss.forward).parameters
-    asked = [n for n in _OF_LABELS if n in parameters and parameters[n].default is inspect.Parameter.empty]
+    lacking = [] if beside.boxed else asked
     if spec.on is None:
-        return LABELLED if asked or not beside else ALL
+        return LABELLED if lacking or not beside.there else ALL
     where = f"{spec.name}.on: {spec.on}"
-    if spec.on != LABELLED and asked:
+    if spec.on != LABELLED and lacking:
         raise UserError(
-            f"{where}: loss {spec.loss['name']} asks for {', '.join(asked)}, and images without labels have none; "
-            "write on: labelled"
+            f"{where}: loss {spec.loss['name']} asks for {', '.join(lacking)}, and images without labels have none; "
+            "write on: labelled, or give them the teacher's boxes (distill.pseudo_boxes)"
         )
-    if spec.on == UNLABELLED and not beside:
+    if spec.on == UNLABELLED and not beside.there:
         raise UserError(f"{where}: the run has no images without labels; unlabelled: FOLDER gives them")
     by_gradient = spec.magnitude is not None and spec.magnitude.gradient
     if spec.on == UNLABELLED and (by_gradient or spec.schedule.auto):

@@ -3,6 +3,7 @@
 from paddle import nn
 
 from ppkd.engine import entering
+from ppkd.engine.beside import Beside
 from ppkd.engine.magnitude import Magnitude
 from ppkd.engine.terms import build_terms
 from ppkd.errors import UserError, nearest
@@ -22,11 +23,13 @@ class Distillation(nn.Layer):
         terms: all `terms.Term`, one a line of the plan, a teacher and a level.
         magnitudes: one `magnitude.Magnitude` a line and teacher that has a target.
         endings: one `entering.LettingGo` a line and teacher with ``stop: auto``.
+        boxes: `pseudo_boxes.TeacherBoxes`, or None.
     """
 
     def __init__(self, plan, student, senders, beside=False):
         super().__init__()
         self.terms, self.magnitudes, self.endings = nn.LayerList(), nn.LayerList(), nn.LayerList()
+        self.boxes = None
         # By a term's label the name of its line and teacher; by that name the numbers in the two lists, and what ended.
         self._line_of, self._magnitude_of, self._ending_of, self._ended = {}, {}, {}, set()
         names = [sender.name for sender in senders]
@@ -39,7 +42,7 @@ class Distillation(nn.Layer):
                     )
             for sender in senders:
                 if spec.teachers is None or sender.name in spec.teachers:
-                    self._add(spec, student, sender, len(senders) == 1, beside)
+                    self._add(spec, student, sender, len(senders) == 1, Beside(beside, bool(plan.pseudo_boxes)))
 
     def _add(self, spec, student, sender, alone, beside):
         try:

@@ -12,11 +12,13 @@ from ppkd.detectors.context import Clock, Context
 from ppkd.detectors.recorders import recording
 from ppkd.engine.beside import count_of, joined, takes
 from ppkd.engine.distillation import Distillation
+from ppkd.engine.pseudo_boxes import TeacherBoxes
 from ppkd.engine.terms import Sender
 from ppkd.engine.weighing import added
 from ppkd.errors import UserError, nearest
 from ppkd.losses.common import full_precision, up
 from ppkd.recipe.plan import LABELLED, TEACHER, UNLABELLED
+from ppkd.recipe.pseudo_boxes import NAME as PSEUDO_BOXES
 from ppkd.terminal.log import logger
 
 
@@ -68,6 +70,8 @@ class DistillModel(nn.Layer):
         self._student = detector_for(student)
         self._assigner = self._find_assigner(plan.assigner, specs or {})
         self.distillation = Distillation(plan, self._student, self._senders(specs or {}), beside)
+        if plan.pseudo_boxes:
+            self.distillation.boxes = TeacherBoxes(plan.pseudo_boxes, self._student, dict(self._teachers), beside)
         if plan.assigner != "student" and not any("assignment" in term.needs for term in self.terms):
             logger().warning("assigner: %s changes nothing: no term asks for the targets of predictions", plan.assigner)
 
@@ -93,6 +97,14 @@ class DistillModel(nn.Layer):
     def terms(self):
         """All `terms.Term`."""
         return self.distillation.terms
+
+    @property
+    def boxes(self):
+        """The `pseudo_boxes.TeacherBoxes` of images without labels, or None."""
+        return self.distillation.boxes
+
+    def _boxes_on(self):
+        return self.boxes is not None and self.boxes.factor(self.epoch) > 0
 
     @property
     def teachers(self):
@@ -122,7 +134,8 @@ class DistillModel(nn.Layer):
         """
         self.epoch = epoch
         self.distillation.enter(epoch)
-        if not self._teachers or not all(self.distillation.over(term, epoch) for term in self.terms):
+        over = self.boxes is None or self.boxes.over(epoch)
+        if not self._teachers or not over or not all(self.distillation.over(term, epoch) for term in self.terms):
             return False
         self._teachers = ()
         self.distillation.let_go()
@@ -174,7 +187,8 @@ class DistillModel(nn.Layer):
 
     def takes(self, kind):
         """Whether a term compares images of a kind, one of `plan.ON`, in this epoch."""
-        return any(takes(term.on, kind) for term, _ in self._on())
+        boxed = kind == UNLABELLED and self._boxes_on()
+        return boxed or bool(_taking(self._on(), kind, boxed=kind == LABELLED))
 
     def idle(self):
         """Parameters of the terms whose weight is zero in this epoch: no step reaches them, on whatever rank."""
@@ -196,17 +210,34 @@ class DistillModel(nn.Layer):
         active = self.active_terms() if self.training else []
         self.teacher_seconds = None
         beside = batch.pop(KEY, None)
-        if not active:
+        boxed = self.training and self._boxes_on()
+        if not active and not boxed:
             return self.student(batch)
         clock = self._now
         losses, compared, recorder = self._compared(batch, _taking(active, LABELLED), clock)
-        both = compared
-        if beside and "image" in beside and (there := _taking(active, UNLABELLED)):
-            # Its own losses, of images without a box, go nowhere: what is recorded is as in any step.
+        both, more = compared, {}
+        there = _taking(active, UNLABELLED, boxed)
+        if beside and "image" in beside and (there or boxed):
             beside |= {key: batch[key] for key in ("epoch_id",) if key in batch}
-            _, found, _ = self._compared(beside, there, clock, labels=False)
+            found, more = self._compared_beside(beside, there, clock, boxed)
             both = joined(compared, found, (count_of(batch), count_of(beside)))
-        return self._added(losses, compared, both, recorder, clock)
+        return self._added(losses, compared, both, more, recorder, clock)
+
+    def _compared_beside(self, batch, active, clock, boxed):
+        """The terms on images without labels; and the student's own loss there by name, with its weight, if any.
+
+        Without the teacher's boxes its own losses, of images without a box, go nowhere: what is recorded is as in any
+        step.
+        """
+        if not boxed:
+            return self._compared(batch, active, clock, labels=False)[1], {}
+        name = self.boxes.teacher
+        teacher, view = dict(self._teachers)[name], self.views.get(name)
+        batch, block, factor = self.boxes.boxed(batch, teacher, view, self._student)
+        with block:
+            losses, found, _ = self._compared(batch, active, clock)
+        factor *= self.boxes.spec.weight * self.boxes.factor(clock.epoch) * bool(count_of(batch))
+        return found, {PSEUDO_BOXES: (losses["loss"], factor)} if self.boxes.spec.weight else {}
 
     def broken_sources(self, batch):
         """Which of the teachers' sources are not finite for a batch: names such as ``teacher neck[0] (fgd.s8)``."""
@@ -247,12 +278,13 @@ class DistillModel(nn.Layer):
         return losses, compared, student
 
     @full_precision
-    def _added(self, losses, compared, both, recorder, clock):
+    def _added(self, losses, compared, both, more, recorder, clock):
         """The student's losses with the terms in them; products and sums are in float32 whatever the step is in.
 
         Args:
             losses, compared, recorder: of the labelled images, by which gradients are measured.
             both: the terms over all images.
+            more: name -> ``(value, weight)`` of what else is added.
             clock: `Clock`.
         """
         own = up(losses["loss"])
@@ -262,6 +294,7 @@ class DistillModel(nn.Layer):
             self._pulls = self.distillation.pulls(weighted, entering)
         for term, weight, values in weighted:
             parts |= {f"{term.label}.{part}" if part else term.label: (x, weight) for part, x in values.items()}
+        parts |= {name: (up(value), weight) for name, (value, weight) in more.items()}
         if not parts:  # no image without a label could be read, and there is no other term
             return losses
         weighed, total = added(*zip(*parts.values()))
@@ -298,9 +331,9 @@ class DistillModel(nn.Layer):
         return time.perf_counter()
 
 
-def _taking(active, kind):
-    """Those of the active terms that compare images of a kind."""
-    return [(term, weight) for term, weight in active if takes(term.on, kind)]
+def _taking(active, kind, boxed=True):
+    """Those of the active terms that compare images of a kind, which have boxes or not."""
+    return [(term, weight) for term, weight in active if takes(term.on, kind) and (boxed or not term.needs_labels)]
 
 
 def freeze(model):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from paddle import nn
 
 from ppkd.detectors.context import Context
-from ppkd.engine.beside import on_of
+from ppkd.engine.beside import NOTHING, asked_of_labels, on_of
 from ppkd.engine.connectors import build_connector
 from ppkd.engine.loss_layers import build_loss, context_names
 from ppkd.engine.pairing import match_levels, sources
@@ -49,19 +49,20 @@ class Term(nn.Layer):
         sender: the `Sender`; None in tests of a term by itself.
         student: `detectors.Detector`, likewise.
         alone: whether it is the only teacher, so that the log need not name it.
-        beside: whether the run has images without labels.
+        beside: `beside.Beside`.
 
     Attributes:
         label: ``name.s8`` in logs: the spec's name and the student's stride; of all levels together the name alone;
             with several teachers ``name.TEACHER.s8``.
         teacher: the teacher's name.
         on: which images it compares, one of `plan.ON`.
+        needs_labels: whether it compares those alone whose boxes are known, be they a teacher's.
 
     Raises:
         UserError: unknown loss or connector, or channels that no connector makes equal.
     """
 
-    def __init__(self, spec, pairs, constants=None, sender=None, alone=True, student=None, beside=False):
+    def __init__(self, spec, pairs, constants=None, sender=None, alone=True, student=None, beside=NOTHING):
         super().__init__()
         self.spec, self.pairs = spec, pairs
         self.teacher = sender.name if sender else None
@@ -75,7 +76,8 @@ class Term(nn.Layer):
             self._connect(pair, _sides(pair, student, sender))
         self.loss = build_loss(spec.loss, self._connected_sides(_sides(pairs[0], student, sender)), spec.name)
         self.needs = context_names(self.loss, spec.loss["name"])
-        self.on = on_of(spec, self.loss, beside)
+        asked = asked_of_labels(self.loss)
+        self.on, self.needs_labels = on_of(spec, asked, beside), bool(asked)
         constants = {**(constants or {}), "strides": tuple(students[0].stride for students, _ in pairs)}
         self._constants = {name: constants[name] for name in self.needs if name in Context.STATIC}
         self._from_batch = tuple(name for name in self.needs if name not in Context.STATIC)
@@ -238,7 +240,7 @@ def _sides(pair, student, sender):
     return Sides(Side(ours, student, ours.channels), Side(theirs, teacher, theirs.channels))
 
 
-def build_terms(spec, student, sender, alone=True, beside=False):
+def build_terms(spec, student, sender, alone=True, beside=NOTHING):
     """The `Term`s of a spec between a student and one teacher: one a pair of levels, or one for all of them.
 
     Args:
@@ -246,7 +248,7 @@ def build_terms(spec, student, sender, alone=True, beside=False):
         student: `detectors.Detector`.
         sender: the `Sender`.
         alone: whether it is the only teacher.
-        beside: whether the run has images without labels.
+        beside: `beside.Beside`.
 
     Raises:
         UserError: sources that do not exist, fit or pair, or a loss that asks for what the student has not.

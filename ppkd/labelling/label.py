@@ -154,11 +154,7 @@ def _measured(teacher, work, wishes, given):
             f"{100 * wishes.least_ap:g}: its labels would teach its mistakes. Train it longer or on more; "
             f"--least_ap {int(100 * ap)}% takes it all the same"
         )
-    # Of both sets the same class has the same place; its id may be another one.
-    places = {each["id"]: place for place, each in enumerate(read_tidied(found.annotations).content["categories"])}
-    curves = dict.fromkeys(teacher.names, ((), (), 0))
-    for category, curve in matches.curves().items():
-        curves[teacher.names[places[category]]] = curve
+    curves = thresholds.curves_by_name(matches, found.annotations, teacher.names)
     sample = {"annotations_sha256": sha256(found.annotations), "images": len(found.images), "AP": ap,
               "least_AP": wishes.least_ap}  # fmt: skip
     return sample, thresholds.find(curves, given)

@@ -46,7 +46,7 @@ def plan(method):
     """
     load_plugins(method.options.get("plugins") or (), method.file, method.origin.get("plugins") == "-o")
     made = with_users_terms(_METHODS[_known(method)](method), method)
-    if not made.terms:
+    if not made.terms and made.pseudo_boxes is None:
         raise UserError(f"{method.file}: no term: neither a method nor distill.terms says what is compared")
     return made
 

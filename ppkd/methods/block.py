@@ -12,6 +12,7 @@ from ppkd.files.yaml_io import clone, merge
 from ppkd.losses import LOSSES
 from ppkd.recipe.keys import is_number
 from ppkd.recipe.plan import ON, SCHEDULE_KEYS, TermSpec, schedule_keys, schedule_of
+from ppkd.recipe.pseudo_boxes import NAME as PSEUDO_BOXES
 from ppkd.recipe.targets import STEPS, Target
 
 TERM_KEYS = (
@@ -39,6 +40,8 @@ def with_users_terms(plan, method):
     for name, keys in given.items():
         if not isinstance(name, str) or not _NAME.match(name):
             raise UserError(f"{where}: {name!r} is no name for a term: letters, digits and underscores")
+        if name == PSEUDO_BOXES:
+            raise UserError(f"{where}.{name}: stands beside terms, not among them: distill.{PSEUDO_BOXES}")
         if not isinstance(keys, dict):
             raise UserError(f"{where}.{name} has to be a mapping with student, teacher, loss, ...; found {keys!r}")
         hint = "" if name in terms else nearest(name, terms)
@@ -176,6 +179,8 @@ def plan_block(plan):
         block["alpha"] = plan.alpha
     if plan.assigner != "student":
         block["assigner"] = plan.assigner
+    if plan.pseudo_boxes is not None:
+        block[PSEUDO_BOXES] = plan.pseudo_boxes.keys | schedule_keys(plan.pseudo_boxes.schedule)
     block |= plan.parting.keys
     if plan.hand_over is not None:
         block |= {"hand_over": plan.hand_over.text, "hand_over_warmup": plan.hand_over.warmup}

@@ -7,12 +7,13 @@ from ppkd.files.yaml_io import clone, merge
 from ppkd.recipe.hand_over import KEYS as HAND_OVER_KEYS
 from ppkd.recipe.parting import KEYS as PARTING_KEYS
 from ppkd.recipe.plan import SCHEDULE_KEYS
+from ppkd.recipe.pseudo_boxes import NAME as PSEUDO_BOXES
 
 # What a recipe's method is called that has none but its own terms.
 TERMS = "terms"
 ENGINE_OPTIONS = (
     "inherit", "numerics", "upstream_merge", "terms", "teachers", "plugins", *SCHEDULE_KEYS, *HAND_OVER_KEYS,
-    *PARTING_KEYS,
+    *PARTING_KEYS, PSEUDO_BOXES,
 )  # fmt: skip
 # Methods whose parameters stand in a class of ppdet's that is no loss: in PaddleDetection's files the student's head.
 SECTIONS = {"LD": ("LDGFLHead", ("loss_ld", "loss_ld_vlr", "loss_kd"))}
@@ -55,8 +56,8 @@ def read_method(own, overrides, path):
         raise UserError(f"{path}: distill_loss has to be the name of a loss, found {loss!r}")
     if not isinstance(block, dict):
         raise UserError(f"{path}: distill has to be a mapping of options, found {block!r}")
-    terms = block.get("terms") or overrides.get("terms")
-    name = own.get("slim_method") or loss or (TERMS if terms else None)
+    of_its_own = [key for key in ("terms", PSEUDO_BOXES) if block.get(key) or overrides.get(key)]
+    name = own.get("slim_method") or loss or (TERMS if of_its_own else None)
     if name is None:
         raise UserError(
             f"{path}: `slim: Distill` without `slim_method`, `distill_loss` or terms in `distill:`: which method?"

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from ppkd.errors import UserError
 from ppkd.recipe.hand_over import HandOver, hand_over_of
 from ppkd.recipe.parting import Parting, parting_of
+from ppkd.recipe.pseudo_boxes import PseudoBoxes, own_keys, pseudo_boxes_of
 from ppkd.recipe.schedules import DECAYS, Schedule
 from ppkd.recipe.targets import Target
 
@@ -67,6 +68,7 @@ class Plan:
         inherit_from: the teacher that `inherit` means; None for the first.
         hand_over: what training forgets when terms begin or end, or None.
         parting: what the distillation's gradient and the detection loss's have each for itself.
+        pseudo_boxes: which detections of a teacher are boxes for images without labels, or None.
     """
 
     terms: list
@@ -76,11 +78,12 @@ class Plan:
     inherit_from: str | None = None
     hand_over: HandOver | None = None
     parting: Parting = Parting()
+    pseudo_boxes: PseudoBoxes | None = None
 
     @classmethod
     def of(cls, terms, method, inherit=False, **more):
         """Apply the ``distill:`` options that every method has: `schedule_of`'s, `hand_over_of`'s,
-        `parting_of`'s and ``inherit``.
+        `parting_of`'s, `pseudo_boxes_of`'s and ``inherit``.
 
         Args:
             terms: list of `TermSpec`.
@@ -101,7 +104,17 @@ class Plan:
             term.schedule = schedule
         source = wanted if isinstance(wanted, str) else None
         parts = ("neck", "head") if wanted else ()
+        more["pseudo_boxes"] = _pseudo_boxes(method, where)
         return cls(terms, parts, inherit_from=source, hand_over=hand_over, parting=parting, **more)
+
+
+def _pseudo_boxes(method, where):
+    keys = [key for key in SCHEDULE_KEYS if key != "stop"]  # that goes by the gradient of a term
+    given = own_keys(method.options, where, keys)
+    if given is None:
+        return None
+    schedule = {key: method.options[key] for key in keys if key in method.options} | given
+    return pseudo_boxes_of(given, schedule_of(schedule, method.epochs, f"{where}.pseudo_boxes"), where)
 
 
 def schedule_of(options, epochs, where):

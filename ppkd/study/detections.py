@@ -50,13 +50,23 @@ class Detections:
 
 
 def config_for(run, spec=None):
-    """The config by which the student of a run, or one of its teachers, is evaluated on the run's validation set.
+    """`config_of` of a run's recipe.
 
     Args:
         run: `runs.Run`.
+        spec: as there.
+    """
+    return config_of(run.recipe, spec)
+
+
+def config_of(recipe, spec=None):
+    """The config by which the student of a recipe, or one of its teachers, is evaluated on its validation set.
+
+    Args:
+        recipe: `recipe.Recipe`.
         spec: `teachers.TeacherSpec`, or None for the student.
     """
-    student = run.recipe.student
+    student = recipe.student
     if spec is None:
         return clone(student)
     config = clone(spec.config)

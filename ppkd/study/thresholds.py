@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from ppkd.bridge.coco_reading import read_tidied
 from ppkd.errors import UserError, nearest
 
 # Where a threshold is from.
@@ -66,6 +67,22 @@ def _score(text):
     if not 0 <= value <= 1:
         raise UserError(f"--threshold has to be a score from 0 to 1, or CLASS=SCORE,...; found {text!r}")
     return value
+
+
+def curves_by_name(matches, annotations, names):
+    """What `find` takes, of a detector's matches on a validation set.
+
+    Args:
+        matches: `coco_matches.Matches`.
+        annotations: path of the set's annotation file.
+        names: of the classes. In both sets the same class has the same place; its id may be another one.
+    """
+    places = {each["id"]: place for place, each in enumerate(read_tidied(annotations).content["categories"])}
+    curves = dict.fromkeys(names, ((), (), 0))
+    for category, curve in matches.curves().items():
+        if places[category] < len(names):
+            curves[names[places[category]]] = curve
+    return curves
 
 
 def find(curves, given):

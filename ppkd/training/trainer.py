@@ -62,6 +62,8 @@ class Trainer:
         amp: mixed precision on a device that has it.
         vdl_dir: folder for VisualDL logs, or None.
         trackers: names in `trackers.NAMES`.
+        thresholds: of `pseudo_boxes`, class -> least score, None for one without boxes; those that the recipe gives do
+            not have to be among them. Rank 0's count.
 
     Attributes:
         student: ppdet model.
@@ -74,7 +76,7 @@ class Trainer:
 
     def __init__(
         self, recipe, table, batch_size, validate=False, resume=None, force=False, max_steps=None, amp=False,
-        vdl_dir=None, trackers=(),
+        vdl_dir=None, trackers=(), thresholds=None,
     ):  # fmt: skip
         self.recipe, self.config, self._max_steps = recipe, recipe.student, max_steps
         self.rank, self.ranks = dist.get_rank(), dist.get_world_size()
@@ -111,6 +113,8 @@ class Trainer:
         check_operators(self.student)
         if self.distill is not None:
             self.distill.batches = self.standing.batches
+            if self.distill.boxes is not None:
+                self.distill.boxes.begin(self._stages.unlabelled.with_boxes, self.names, thresholds)
         self.lr = learning_rate(self.config, self.standing.steps)
         self.optimizer = create("OptimizerBuilder", self.lr, model)
         self.precision = Precision(self.config, amp)
@@ -268,6 +272,7 @@ class Trainer:
         counts = {"skipped_steps": self.numerics.skipped, "bad_images": len(self._stages.bad.found)}
         if beside := self._stages.unlabelled:
             counts |= {"unlabelled_images": beside.seen, "bad_unlabelled_images": len(beside.bad.found)}
+            counts |= self.distill.boxes.counts() if self.distill.boxes else {}
         record |= {name: number for name, number in counts.items() if number}
         self._log.add(self._tell(record, epochs))
         self.numerics.check()

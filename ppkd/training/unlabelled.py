@@ -3,6 +3,7 @@
 import hashlib
 
 from ppkd.bridge.bad_images import BadImages
+from ppkd.bridge.box_targets import BoxTargets
 from ppkd.bridge.unlabelled import KEY, dataset_of, find_photographs
 from ppkd.bridge.workspace import built_from_config, create, scope
 from ppkd.errors import UserError, nearest
@@ -48,7 +49,7 @@ class Unlabelled:
         self.photographs = find_photographs(given.get("images"), UNLABELLED, given.get("image_dir"), allowed)
         self.size = max(1, round(ratio * config["TrainReader"].get("batch_size", 1)))
         self.bad, self.seen = BadImages(config, "unlabelled"), 0
-        self._seed = other_seed(seed)
+        self._seed, self._targets = other_seed(seed), None
         labelled = config["TrainReader"].get("batch_size", 1)
         logger().info("%s: %d images, %d of them beside %d labelled ones", UNLABELLED, len(self.photographs.names),
                       self.size, labelled)  # fmt: skip
@@ -74,7 +75,15 @@ class Unlabelled:
             with built_from_config("TrainReader"):
                 dataset = dataset_of(self.photographs, fields)
                 workers = int(config.get("worker_num") or 0)
-                return TrainLoader(made, dataset, workers, self._seed, self.bad, UNLABELLED)
+                loader = TrainLoader(made, dataset, workers, self._seed, self.bad, UNLABELLED)
+        self._targets = made
+        return loader
+
+    def with_boxes(self, batch, found):
+        """A batch of the stream with boxes, as its current reader makes them; see `box_targets.BoxTargets`."""
+        if not isinstance(self._targets, BoxTargets):
+            self._targets = BoxTargets(self._targets)
+        return self._targets(batch, found)
 
     def beside(self, batches, loader, before):
         """Batches with one of images without labels under `unlabelled.KEY`.

@@ -1,0 +1,62 @@
+"""Runs in which a teacher's detections are boxes for images without labels: resumed to the bit, counted, told."""
+
+import os
+import shutil
+
+import paddle
+import pytest
+
+from ppkd.bridge.class_names import names_of_training
+from ppkd.errors import UserError
+from ppkd.training.trainer import Trainer
+from tests.helpers_training import FOUR, QUICK, differing, fit
+from tests.training.test_unlabelled import records_of, weights_of
+
+BOXES = "distill.pseudo_boxes={threshold: 0.0}"
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of eight images without labels."""
+    from ppkd.data.shapes import generate
+
+    made = generate(tmp_path / "made", train=8, val=1, size=64, seed=9)
+    return shutil.copytree(os.path.join(made, "train"), tmp_path / "photos")
+
+
+@pytest.fixture
+def loaded(recipe, photos, tmp_path):
+    def load(*overrides, name="run"):
+        given = f"unlabelled={{images: {photos}, ratio: 0.5}}"
+        return recipe(QUICK, "PKD", overrides=[FOUR, given, "epoch=2", f"save_dir={tmp_path / name}", *overrides])
+
+    return load
+
+
+def test_resumed_equals_uninterrupted(loaded):
+    whole = loaded("snapshot_epoch=2", BOXES, name="whole")
+    fit(whole)
+    first, second = (loaded("snapshot_epoch=2", BOXES, name=name) for name in ("first", "second"))
+    fit(first, max_steps=4)
+    fit(second, resume=os.path.join(first.output_dir, "model_final"))
+    assert differing(weights_of(second), weights_of(whole)) == []
+    states = [paddle.load(os.path.join(each.output_dir, "model_final.resume")) for each in (whole, second)]
+    assert differing(states[0]["terms"], states[1]["terms"]) == []
+    record = records_of(whole)[-1]
+    assert record["boxed_images"] <= record["unlabelled_images"] == 12 and record["teacher_boxes"] > 0
+    assert record["pseudo_boxes"] > 0
+    none = loaded("snapshot_epoch=2", name="none")
+    fit(none)
+    assert differing(weights_of(none), weights_of(whole))
+
+
+def test_scores_found_before_are_taken_and_kept_for_resuming(loaded):
+    names = names_of_training(loaded().student)
+    with Trainer.open(loaded("distill.pseudo_boxes=true"), thresholds={names[0]: 0.5, names[1]: None}) as trainer:
+        least = trainer.distill.boxes.least.tolist()
+        assert least[0] == 0.5 and least[1] > 1 and trainer.state()["terms"]["boxes.least"].tolist() == least
+    given = f"distill.pseudo_boxes={{threshold: {{'{names[1]}': 0.25}}}}"
+    with Trainer.open(loaded(given), thresholds={names[0]: 0.5, names[1]: 0.75}) as trainer:
+        assert trainer.distill.boxes.least.tolist()[:2] == [0.5, 0.25]
+    with pytest.raises(UserError, match="no score for"):
+        fit(loaded("distill.pseudo_boxes=true"))
