@@ -8,6 +8,7 @@ from paddle import nn
 
 from ppkd.bridge.ground_truth import BOXES, CLASSES, FRAME
 from ppkd.bridge.sizes import follow_images
+from ppkd.bridge.strong_view import STRONG
 from ppkd.engine.soft_scores import assigners, counted_by_score
 from ppkd.errors import UserError, nearest
 from ppkd.recipe.pseudo_boxes import NAME
@@ -113,6 +114,7 @@ class TeacherBoxes(nn.Layer):
     def boxed(self, batch, detector, view, student):
         """The batch with the teacher's boxes as its ground truth.
 
+        The teacher looks at the images as the reader has made them, the student at their `strong_view.STRONG` view.
         Where `spec` is soft, a box counts by its score: in targets that tell how sure they are (YOLOv3's objectness),
         else in what an assigner gives its predictions (PP-YOLOE, PicoDet, TOOD), else, for detectors whose loss has no
         place for it, the whole loss by the mean of the batch's scores.
@@ -134,6 +136,8 @@ class TeacherBoxes(nn.Layer):
             paddle.assign(self.counted + paddle.to_tensor(news, "int64"), self.counted)
         if not self.spec.soft:
             found = [(boxes, classes, np.ones_like(scores)) for boxes, classes, scores in found]
+        if STRONG in batch:
+            batch = {**batch, "image": batch[STRONG]}
         batch, counted = self.targets(batch, found)
         if not self.spec.soft or counted or not sum(numbers):
             return batch, contextlib.nullcontext(), 1.0

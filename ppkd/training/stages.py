@@ -6,6 +6,7 @@ from ppkd.bridge.workspace import built_from_config, create, scope
 from ppkd.errors import UserError, nearest
 from ppkd.files.yaml_io import clone, merge
 from ppkd.recipe.plan import UNLABELLED
+from ppkd.recipe.pseudo_boxes import NAME as PSEUDO_BOXES
 from ppkd.training.loader import TrainLoader
 from ppkd.training.unlabelled import Unlabelled
 
@@ -18,6 +19,7 @@ class Stages:
     Args:
         config: the run's config. What a stage's ``TrainReader`` says is merged over the run's own.
         seed: seed of the run.
+        boxed: whether a teacher's boxes are the labels of images without any.
 
     Attributes:
         bad: `bad_images.BadImages`, those of all stages.
@@ -27,12 +29,24 @@ class Stages:
         UserError: a stage with an unknown key, no epoch, epochs out of order, or another batch size.
     """
 
-    def __init__(self, config, seed):
+    def __init__(self, config, seed, boxed=False):
         self._config, self._seed = config, seed
         self._stages = _checked(config)
         self._open, self._loader, self._beside = None, None, None
         self.bad = BadImages(config)
-        self.unlabelled = Unlabelled(config, seed) if config.get(UNLABELLED) else None
+        self.unlabelled = Unlabelled(config, seed, boxed) if config.get(UNLABELLED) else None
+
+    @classmethod
+    def of(cls, recipe, seed):
+        """Those of a `recipe.Recipe`.
+
+        Raises:
+            UserError: as the constructor, or images without labels and no teacher.
+        """
+        config, method = recipe.student, recipe.method
+        if config.get(UNLABELLED) and method is None:
+            raise UserError(f"{UNLABELLED}: needs a teacher (--slim_config): without one nothing can be learned of it")
+        return cls(config, seed, bool(method and method.options.get(PSEUDO_BOXES) not in (None, False)))
 
     def loader(self, epoch):
         """The `TrainLoader` of an epoch."""

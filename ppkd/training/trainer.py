@@ -89,9 +89,7 @@ class Trainer:
         check_sizes(recipe, reader_size(self.config, "EvalReader"), EVAL_SIZE)  # what is trained is evaluated some day
         self.patience = Patience(self.config, validate, self.ranks)
         self.digest, self.names = digest(recipe, self.ranks), names_of_training(self.config)
-        if self.config.get(UNLABELLED) and recipe.method is None:
-            raise UserError(f"{UNLABELLED}: needs a teacher (--slim_config): without one nothing can be learned of it")
-        self._stages = Stages(self.config, self.seed)
+        self._stages = Stages.of(recipe, self.seed)
         if self._stages.unlabelled:
             self.digest[PREFIX + UNLABELLED] = self._stages.unlabelled.digest
         state = state_to_go_on(recipe, resume, force, self.digest, self.names)

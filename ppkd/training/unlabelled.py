@@ -4,6 +4,7 @@ import hashlib
 
 from ppkd.bridge.bad_images import BadImages
 from ppkd.bridge.box_targets import BoxTargets
+from ppkd.bridge.strong_view import DEFAULT, add_strong_view
 from ppkd.bridge.unlabelled import KEY, dataset_of, find_photographs
 from ppkd.bridge.workspace import built_from_config, create, scope
 from ppkd.errors import UserError, nearest
@@ -25,6 +26,7 @@ class Unlabelled:
     Args:
         config: the run's config.
         seed: of the run.
+        boxed: whether a teacher's boxes are their labels: the student then sees them in a strong view.
 
     Attributes:
         photographs: `unlabelled.Photographs`.
@@ -36,7 +38,7 @@ class Unlabelled:
         UserError: anything wrong with ``unlabelled:``.
     """
 
-    def __init__(self, config, seed):
+    def __init__(self, config, seed, boxed=False):
         given = config[UNLABELLED]
         given = given if isinstance(given, dict) else {"images": given}
         for key in given:
@@ -49,7 +51,7 @@ class Unlabelled:
         self.photographs = find_photographs(given.get("images"), UNLABELLED, given.get("image_dir"), allowed)
         self.size = max(1, round(ratio * config["TrainReader"].get("batch_size", 1)))
         self.bad, self.seen = BadImages(config, "unlabelled"), 0
-        self._seed, self._targets = other_seed(seed), None
+        self._seed, self._boxed, self._targets = other_seed(seed), boxed, None
         labelled = config["TrainReader"].get("batch_size", 1)
         logger().info("%s: %d images, %d of them beside %d labelled ones", UNLABELLED, len(self.photographs.names),
                       self.size, labelled)  # fmt: skip
@@ -69,10 +71,14 @@ class Unlabelled:
         reader = merge(clone(config["TrainReader"]), clone(config.get("UnlabelledReader") or {}))
         if "batch_size" in (config.get("UnlabelledReader") or {}):
             raise UserError(f"UnlabelledReader.batch_size: {UNLABELLED}.ratio says how many images are beside a batch")
-        reader["batch_size"] = self.size
+        reader["batch_size"], strong = self.size, reader.pop("strong", None)
+        if strong and not self._boxed:
+            raise UserError("UnlabelledReader.strong goes with distill.pseudo_boxes: else there is one view")
         with scope(config | {"TrainReader": reader}):
             made = create("TrainReader")
             with built_from_config("TrainReader"):
+                if self._boxed and (strong := DEFAULT if strong is None else strong):
+                    add_strong_view(made, strong)
                 dataset = dataset_of(self.photographs, fields)
                 workers = int(config.get("worker_num") or 0)
                 loader = TrainLoader(made, dataset, workers, self._seed, self.bad, UNLABELLED)

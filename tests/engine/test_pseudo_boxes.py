@@ -95,6 +95,18 @@ def test_the_students_own_loss_takes_the_boxes_above_the_threshold(built):
     assert model.boxes.counted.tolist() == [8, 8, 12]
 
 
+def test_the_teacher_looks_at_the_weak_view_and_the_student_at_the_strong_one(built):
+    model, batch, other = built(BOXES, PKD, found=None)
+    seen = {"teacher": [], "student": []}
+    for name, backbone in (("teacher", model.teachers["teacher"].backbone), ("student", model.student.backbone)):
+        backbone.register_forward_pre_hook(lambda _, given, to=seen[name]: to.append(float(given[0]["image"].sum())))
+    strong = other["image"] * 0.5
+    weak, strong_sum, labelled_sum = (float(x.sum()) for x in (other["image"], strong, batch["image"]))
+    step(model, batch, other, ppkd_strong=strong)
+    assert seen["student"] == [labelled_sum, strong_sum]
+    assert seen["teacher"] == [labelled_sum, weak, strong_sum], "terms, boxes, terms"
+
+
 def test_what_a_detector_cannot_mean_is_no_box(built):
     beyond, flat, nothing = [1, 0.9, 50, 50, 900, 900], [1, 0.9, 5, 5, 5.5, 40], [-1, 0.99, 0, 0, 9, 9]
     model, batch, other = built(BOXES, found=((beyond, flat, nothing), (), (DOUBTFUL,), ()))
