@@ -5,7 +5,6 @@ import paddle
 
 from ppkd.bridge.ground_truth import CONSUMERS, FRAME, Keep
 from ppkd.errors import UserError
-from ppkd.recipe.pseudo_boxes import NAME
 
 # Of the steps that begin with Gt2 those that make their targets of boxes and classes alone.
 _MADE_OF_BOXES = frozenset({"Gt2YoloTarget", "Gt2FCOSTarget", "Gt2GFLTarget", "Gt2TTFTarget", "Gt2CenterNetTarget"})
@@ -71,8 +70,8 @@ def _taken(transforms):
     for name in map(_name, steps):
         if name in _OF_MORE or (name.startswith("Gt2") and name not in _MADE_OF_BOXES):
             raise UserError(
-                f"distill.{NAME}: the reader's {name} makes targets of more than boxes, which a teacher's detections "
-                "are; take terms alone, or labels (ppkd label)"
+                f"distill.pseudo_boxes: the reader's {name} makes targets of more than the boxes and classes that a "
+                "teacher's detections are: terms do without (leave pseudo_boxes out)"
             )
     return [step for step in steps if isinstance(step, Keep) or _is_taken(_name(step))]
 
