@@ -109,7 +109,7 @@ def infer_parser():
     parser.add_argument("--infer_img", nargs="+", help="one image or several; they go before --infer_dir")
     parser.add_argument("--infer_dir", help="all images of a folder")
     parser.add_argument("--output_dir", default="output/infer", help="folder for the drawn images")
-    parser.add_argument("--draw_threshold", type=float, default=0.5, help="draw detections from this score on")
+    parser.add_argument("--draw_threshold", type=_share, default=0.5, help="draw detections from this score on")
     parser.add_argument("--save_results", type=_flag, nargs="?", const=True, default=False,
                         help="also write bbox.json, with names of files and classes")  # fmt: skip
     parser.add_argument("--visualize", type=_flag, default=True, help="draw the images")

@@ -50,6 +50,8 @@ def run(parser, command, argv=None):
     except Exception as error:
         if isinstance(error, OSError) and is_of_the_disk(error):
             _end(f"cannot be written: {printable(error)}")
+        if isinstance(error, MemoryError):
+            _end("there is not enough memory for it: fewer images a batch, smaller ones, or fewer processes need less")
         if os.environ.get(_TRACEBACK):
             raise
         _end(_unexpected(error))

@@ -340,6 +340,24 @@ def _two_lines(_):
     raise RuntimeError("one\ntwo\x1b[2J")
 
 
+def _too_large(_):
+    bytearray(1 << 62)
+
+
+def test_too_little_memory_is_called_so(monkeypatch, capsys):
+    monkeypatch.delenv("PPKD_TRACEBACK")
+    with pytest.raises(SystemExit) as stop:
+        cli.run(cli.hosts_parser(), _too_large, [])
+    assert "there is not enough memory for it" in the_error(stop.value.code, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("given", ["nan", "-1", "1.5", "150%", "high"])
+def test_a_score_to_draw_from_is_a_share(given, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["infer", "-c", "x.yml", "--draw_threshold", given])
+    assert "--draw_threshold" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", [_key_error, _no_such_file, _two_lines])
 def test_what_nobody_foresaw_is_one_line_as_well(monkeypatch, capsys, command):
     """Values of a config go through all of ppdet and Paddle, up to the first step."""

@@ -16,6 +16,8 @@ _LOST = 0.1
 _BEYOND = 0.1
 # Boxes and the share of them that are told by their numbers to be no x, y, width, height in pixels.
 _MANY, _TELLING = 8, 0.2
+# Above it, and below 0, pycocotools does not count a box; it looks at neither `ignore` nor width and height.
+_COUNTED_AREA = 1e10
 _ALL_SMALL = 0.9
 
 
@@ -29,11 +31,12 @@ class Found:
         counts: kind -> number.
         examples: kind -> the first few, as text.
         listed, kept: boxes of the annotation file, and those that are trained on.
+        counted: those that COCO's evaluation counts, see `weigh`.
     """
 
     def __init__(self, kinds=ANNOTATIONS):
         self.kinds = kinds
-        self.listed = self.kept = 0
+        self.listed = self.kept = self.counted = 0
         self.counts, self.examples = collections.Counter(), collections.defaultdict(list)
 
     def note(self, kind, example):
@@ -54,7 +57,7 @@ class Found:
         return f"{count} {kind}: {self.kinds[kind][1]} ({example}, ...)"
 
 
-def weigh(tidied, found, masks=False, evaluated=False, load_crowd=False):
+def weigh(tidied, found, masks=False, evaluated=False, load_crowd=False, by_pycocotools=True):
     """Look at all entries of an annotation file as ppdet does.
 
     Args:
@@ -63,6 +66,7 @@ def weigh(tidied, found, masks=False, evaluated=False, load_crowd=False):
         masks: whether the detector needs masks.
         evaluated: whether it is a validation set.
         load_crowd: as the data set has it.
+        by_pycocotools: whether it evaluates, which counts boxes that training would lose.
 
     Returns:
         Ids of the images that have a box which is kept.
@@ -74,6 +78,7 @@ def weigh(tidied, found, masks=False, evaluated=False, load_crowd=False):
     found.listed = len(entries) + tidied.unused
     for entry in entries:
         image, wide, tall = images[entry["image_id"]]
+        found.counted += not entry["iscrowd"] and 0 <= entry["area"] <= _COUNTED_AREA
         kind = _loss(entry, load_crowd)
         # pycocotools looks at the masks of all, those that training leaves out as well.
         if masks and (evaluated or kind is None) and (without := _without_mask(entry, image, evaluated)):
@@ -102,7 +107,7 @@ def weigh(tidied, found, masks=False, evaluated=False, load_crowd=False):
     if "annotations" in content:
         shape.judge(found)
         _judge_categories(content["categories"], of_category, evaluated, found)
-        _judge_losses(found)
+        _judge_losses(found, found.counted if evaluated and by_pycocotools else found.kept)
     return full
 
 
@@ -185,11 +190,11 @@ def _judge_categories(categories, used, evaluated, found):
             found.note("unused-category", f"{name} (id {category['id']})")
 
 
-def _judge_losses(found):
+def _judge_losses(found, used):
     lost = found.listed - found.kept
     reasons = ", ".join(f"{found.counts[kind]} {kind}" for kind in LOSSES if found.counts[kind])
     text = f"{lost} of {found.listed} boxes: {reasons}"
-    if not found.kept:
+    if not used:
         found.note("nothing-kept", text if found.listed else "there is no box in the file")
     elif lost > _LOST * found.listed:
         found.note("boxes-lost", text)

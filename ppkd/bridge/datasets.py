@@ -9,7 +9,7 @@ from ppkd.bridge.bad_images import missing_images
 from ppkd.bridge.between import compare_categories, same_files
 from ppkd.bridge.coco import Tidied
 from ppkd.bridge.coco_reading import handed_over, read_tidied, uncollected
-from ppkd.bridge.kinds import ANNOTATIONS, COUNTED, ERROR, WARNING, kinds_of
+from ppkd.bridge.kinds import ANNOTATIONS, ERROR, WARNING, kinds_of
 from ppkd.bridge.made_labels import made_labels
 from ppkd.bridge.missing import cure_of
 from ppkd.bridge.own_data import finds_masks
@@ -145,9 +145,9 @@ def judge(section, config, path, found, load_crowd=False):
     Raises:
         UserError: it is missing or no annotation file at all.
     """
-    evaluated = section != "TrainDataset"
+    evaluated, voc = section != "TrainDataset", is_voc(config.get(section))
     with uncollected():
-        if is_voc(config.get(section)):
+        if voc:
             tidied = Tidied(read_voc(config[section], found.note), found.note)
         else:
             tidied = read_tidied(path, ("images", "categories"), found.note)
@@ -157,7 +157,7 @@ def judge(section, config, path, found, load_crowd=False):
         if isinstance(classes, int) and categories > classes:
             text = f"{categories} categories, more than num_classes: {classes}; set -o num_classes={categories}"
             found.note("too-many-categories", text)
-        return tidied, weigh(tidied, found, finds_masks(config), evaluated, load_crowd)
+        return tidied, weigh(tidied, found, finds_masks(config), evaluated, load_crowd, not voc)
 
 
 def _checked(section, dataset, path, config):
@@ -169,7 +169,7 @@ def _checked(section, dataset, path, config):
     evaluated = of_coco and section != "TrainDataset"
     found, predicts = Found(kinds_of(evaluated)), bool(config.get("save_prediction_only"))
     try:
-        tidied, _ = judge(section, config, path, found, getattr(dataset, "load_crowd", False))
+        tidied, full = judge(section, config, path, found, getattr(dataset, "load_crowd", False))
     except UserError as error:
         raise UserError(f"{section}: {error}") from None
     if not tidied.content["images"] and not found.of(ERROR):
@@ -186,10 +186,24 @@ def _checked(section, dataset, path, config):
         reasons = ", ".join(f"{found.counts[kind]} {kind}" for kind in LOSSES if found.counts[kind])
         kept, what = found.kept, "left"
         if evaluated:
-            kept, what = kept + sum(found.counts[kind] for kind in COUNTED), "evaluated"
+            kept, what = found.counted, "evaluated"
         logger().info("%s: %s: %d of %d boxes are %s: %s", section, path, kept, found.listed, what, reasons)
+    if evaluated and getattr(dataset, "allow_empty", True) is not True:
+        _tell_unseen(section, path, tidied.content, full)
     dataset.original_ids = tidied.original
     return handed_over(path, tidied.content) if of_coco else contextlib.nullcontext()
+
+
+def _tell_unseen(section, path, content, full):
+    """Warn of images that ppdet leaves out of a validation set although they have boxes that pycocotools counts."""
+    entries = content.get("annotations", ())
+    unseen = {entry["image_id"] for entry in entries if entry["image_id"] not in full and not entry["iscrowd"]}
+    if unseen:
+        logger().warning(
+            "%s: %s: %d images are left out of the evaluation, for training would take none of their boxes: "
+            "-o %s.allow_empty=true evaluates them",
+            section, path, len(unseen), section,
+        )  # fmt: skip
 
 
 def _listed(dataset):

@@ -1,6 +1,7 @@
 """The one way in which image files are read: by training, evaluation, inference, the doctor, and for pictures."""
 
 import io
+import os
 import re
 import warnings
 
@@ -18,6 +19,7 @@ _GIF, _GIF_END = b"GIF8", b";"
 _WEBP, _WEBP_FLAGS, _TURNED_OR_FILM = b"WEBPVP8X", 20, 0x08 | 0x02
 # Formats that may hold numbers of which nobody knows what is black and white: TIFF, Radiance's, OpenEXR, PFM.
 _ANY_NUMBERS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"#?", b"\x76\x2f\x31\x01", b"PF", b"Pf")
+_PHONES = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1", b"avif", b"avis")
 # A few bytes that claim so many pixels are made to fill the memory: photographs have a byte for some ten pixels, blank
 # ones for a few hundred.
 _MANY, _PIXELS_PER_BYTE = 100e6, 200
@@ -45,9 +47,9 @@ def read(path):
     try:
         with open_file(path, "rb") as file:
             data = file.read()
-    except FileNotFoundError:
-        raise BadImage(path, "missing") from None
     except (OSError, ValueError) as error:
+        if not os.path.exists(path):  # a name that no file can have, as well
+            raise BadImage(path, "missing") from None
         raise BadImage(path, f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if not data:
         raise BadImage(path, "empty file")
@@ -139,8 +141,20 @@ def decode(path):
         reason = "too large for OpenCV" if "PIXELS" in str(error) else f"OpenCV cannot decode it: {error}"
         raise BadImage(path, " ".join(reason.split())) from None
     if image is None:
-        raise BadImage(path, "not an image that OpenCV can decode")
+        raise BadImage(path, f"not an image that OpenCV can decode{_looks_like(data)}")
     return image
+
+
+def _looks_like(data):
+    """What lies in an image's place, of what often does."""
+    brand = data[8:12] if data[4:8] == b"ftyp" else b""
+    if brand in _PHONES:
+        return ": it is a HEIC or AVIF, as phones write them; store it as JPEG"
+    if data.startswith(b"version https://git-lfs"):
+        return ": it is a pointer of Git LFS; `git lfs pull` fetches the image"
+    if data.lstrip()[:1] == b"<":
+        return ": it is a page or drawing in HTML, XML or SVG; was the download refused?"
+    return ""
 
 
 def picture(path):

@@ -31,9 +31,9 @@ ANNOTATIONS = {
     "empty-mask": (WARNING, "its mask has no pixel in the image: left out of training, and never found in evaluation"),
     "boxes-beyond": (WARNING, "many boxes reach beyond their image: are x and y the centre, or another size's pixels?"),
     "unknown-image": (WARNING, "the box is left out: its image is not listed"),
-    "no-bbox": (WARNING, "the box is left out: there is no `bbox`"),
+    "no-bbox": (WARNING, "the box is left out: there is no `bbox` (ppkd data import takes those of outlines)"),
     "negative-box": (WARNING, "the box is left out; x, y, width, height may have been mixed up with two corners"),
-    "empty-box": (WARNING, "the box is left out: it has no area"),
+    "empty-box": (WARNING, "the box is left out: its `area` is 0 or below, or its width or height 0"),
     "box-outside": (WARNING, "the box lies wholly outside of its image: are these another size's pixels?"),
     "copied-box": (WARNING, "the same box of the same class in the same image is there already: both count"),
     "duplicate-file": (WARNING, "the image counts more than once"),
@@ -53,13 +53,11 @@ ANNOTATIONS = {
 EVALUATED = ANNOTATIONS | {
     "boxes-lost": (WARNING, "more than a tenth of the boxes is not as training would take it"),
     "negative-box": (WARNING, "evaluation counts it, as one that is never found; are these two corners?"),
-    "empty-box": (WARNING, "it has no area; evaluation counts it all the same (unless `area` is below 0)"),
+    "empty-box": (WARNING, "`area` is 0 or below, or width or height 0; evaluation counts it unless `area` is below"),
     "box-outside": (WARNING, "it lies wholly outside of its image; evaluation counts it, as one that is never found"),
     "ignored-box": (NOTE, "evaluation counts it: pycocotools does not look at `ignore`"),
     "crowd": (NOTE, "what is found in it is neither right nor wrong"),
 }
-# Of the boxes that training loses, those that evaluation counts.
-COUNTED = ("ignored-box", "empty-box", "negative-box", "box-outside", "empty-mask")
 
 
 def kinds_of(evaluated):

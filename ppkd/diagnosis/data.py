@@ -106,8 +106,11 @@ def _scan(section, config):
 
     def look_inside(entry):
         path = os.path.join(root, entry["file_name"])
-        if not allow_outside and not any(x.holds(path) for x in inside):
-            return [("outside-folder" if os.path.lexists(path) else "missing-image", path)]
+        try:
+            if not allow_outside and not any(x.holds(path) for x in inside):
+                return [("outside-folder" if os.path.lexists(path) else "missing-image", path)]
+        except ValueError:  # a name that no file can have
+            return [("missing-image", path)]
         return list(look(path, entry))
 
     begin, mark, useful, missing = time.time(), time.time(), False, []

@@ -7,6 +7,8 @@ _KINDS = {
     stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe (FIFO)", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }  # fmt: skip
+# Bytes from which on a file is looked at for being a hole: 1/1000 of it is on the disk.
+_LARGE, _HOLLOW = 1 << 30, 1000
 
 
 class NotAFile(OSError):
@@ -24,7 +26,8 @@ def open_file(path, mode="r", *args, **options):
     """``open`` for reading a regular file; links are followed, nothing is waited for.
 
     Raises:
-        NotAFile: it is a folder, FIFO, socket or device, which is said without opening it.
+        NotAFile: it is a folder, FIFO, socket or device, which is said without opening it; or a file of holes,
+            which take no space on the disk and as much memory as they claim.
         OSError: as ``open``.
     """
     return open(path, mode, *args, opener=_open, **options)
@@ -45,11 +48,23 @@ def _open(path, flags):
     # Without waiting, if it has become a FIFO meanwhile.
     handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
     try:
-        _check(path, os.fstat(handle).st_mode)
+        found = os.fstat(handle)
+        _check(path, found.st_mode)
+        if found.st_size > _LARGE and _is_hollow(handle, found):
+            raise NotAFile(0, f"is a sparse file that claims {found.st_size / 1e6:.0f} MB and holds nothing", path)
     except NotAFile:
         os.close(handle)
         raise
     return handle
+
+
+def _is_hollow(handle, found):
+    """Whether a file is holes alone; file systems that do not know them, or count no blocks, say that it is not."""
+    if getattr(found, "st_blocks", found.st_size) * 512 * _HOLLOW > found.st_size or not hasattr(os, "SEEK_HOLE"):
+        return False
+    hole = os.lseek(handle, 0, os.SEEK_HOLE)
+    os.lseek(handle, 0, os.SEEK_SET)
+    return hole < found.st_size
 
 
 def _check(path, mode):

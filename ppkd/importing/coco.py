@@ -62,8 +62,10 @@ def _shape(entry, categories, path, source):
     """An annotation as training and evaluation read it (`ppkd.bridge.coco`)."""
     box, where = entry.get("bbox"), f"{path}: annotation {entry.get('id')}"
     if box is None or box == []:
-        source.dropped["annotations without a box"] += 1
-        return None
+        if (box := _around(entry.get("segmentation"), where)) is None:
+            source.dropped["annotations without a box"] += 1
+            return None
+        source.dropped["annotations without a box: that around their outline is taken"] += 1
     if not isinstance(box, list) or len(box) != 4:
         raise UserError(f"{where}: bbox has to be four numbers, x, y, width and height, found {str(box)[:80]}")
     x, y, w, h = (number(n, where, "bbox") for n in box)
@@ -83,3 +85,14 @@ def _shape(entry, categories, path, source):
         more["area"] = number(entry["area"], where, "area")
         source.dropped["boxes with an `area` of 0, which they keep: training leaves them out"] += more["area"] <= 0
     return Shape(categories[_key(entry["category_id"])], [(x, y), (x + w, y + h)], False, more)
+
+
+def _around(outlines, where):
+    """The box around polygons; None without any."""
+    if not isinstance(outlines, list) or not outlines:
+        return None
+    parts = outlines if isinstance(outlines[0], list) else [outlines]
+    parts = [part for part in parts if isinstance(part, list) and len(part) >= 6 and len(part) % 2 == 0]
+    xs = [number(x, where, "segmentation") for part in parts for x in part[::2]]
+    ys = [number(y, where, "segmentation") for part in parts for y in part[1::2]]
+    return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)] if parts else None

@@ -66,8 +66,11 @@ def convert(folder, output, form="auto", val=None, seed=0, images="copy", names=
         os.makedirs(os.path.join(scratch, "annotations"))
         for split in sorted({entry["split"] for entry in entries}):
             path = os.path.join(scratch, "annotations", f"instances_{split}.json")
+            content = _coco([e for e in entries if e["split"] == split], source.names)
+            # Names of files that are no text are such in JSON alone.
+            plain = any("\ud800" <= letter <= "\udfff" for i in content["images"] for letter in i["file_name"])
             with open(path, "w", encoding="utf-8") as file:
-                json.dump(_coco([e for e in entries if e["split"] == split], source.names), file, ensure_ascii=False)
+                json.dump(content, file, ensure_ascii=plain)
         text = as_text(entries, source, form, told)
         with open(os.path.join(scratch, "summary.txt"), "w", encoding="utf-8") as file:
             file.write(text + "\n")

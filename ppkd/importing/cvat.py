@@ -8,7 +8,7 @@ _KINDS = ("box", "polygon", "ellipse")
 
 def finds(folder):
     """Whether a folder has an XML file of CVAT's."""
-    return any(read_xml(path).tag == "annotations" for path in files(folder, ".xml")[:3])
+    return any(read_xml(path).tag == "annotations" for path in files(folder, ".xml"))
 
 
 def read(source):

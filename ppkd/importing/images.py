@@ -2,6 +2,7 @@
 
 import os
 import re
+import unicodedata
 import urllib.parse
 from collections import defaultdict
 
@@ -23,15 +24,19 @@ class Images:
 
     def __init__(self, folder):
         self.folder, self.paths, self.borrowed = folder, [], set()
-        self._by_name, self._by_stem = defaultdict(list), defaultdict(list)
+        self._by_name, self._by_stem, self._by_folded = defaultdict(list), defaultdict(list), defaultdict(list)
         self._annotators, self._subsets = {}, set()
         for root, folders, files in os.walk(folder):
             folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
             for name in sorted(files):
                 if name.lower().endswith(ENDINGS) and not name.startswith("."):
                     self.paths.append(os.path.join(root, name))
+                    name = unicodedata.normalize("NFC", name)
+                    stem = os.path.splitext(name)[0]
                     self._by_name[name].append(self.paths[-1])
-                    self._by_stem[os.path.splitext(name)[0]].append(self.paths[-1])
+                    self._by_stem[stem].append(self.paths[-1])
+                    for folded in {name.casefold(), stem.casefold()}:
+                        self._by_folded[folded].append(self.paths[-1])
 
     def annotated_by(self, paths, each=False, subsets=()):
         """Say which files annotate the images, so that none takes for a missing image one that is another's.
@@ -62,7 +67,9 @@ class Images:
             if not parts:
                 continue
             plain = re.sub(r"^[0-9a-f]{8}-", "", parts[-1])  # Label Studio's prefix of what was uploaded
-            by = ((names, name) for name in (parts[-1], plain) for names in (self._by_name, self._by_stem))
+            given = [unicodedata.normalize("NFC", name) for name in (parts[-1], plain)]
+            by = [(names, name) for name in given for names in (self._by_name, self._by_stem)]
+            by += [(self._by_folded, name.casefold()) for name in given]
             found = next((names[name] for names, name in by if name in names), [])
             found = [path for path in found if self._may_be(path, text, where, subset)]
             named = [path for path in found if subset and subset.lower() in self._folders(path)]

@@ -14,7 +14,8 @@ _IMAGE_KEYS = ("image", "img", "picture", "photo", "$undefined$")
 
 def finds(folder):
     """Whether a folder has a JSON file of Label Studio's."""
-    return any(_is_one(read_json(path)) for path in files(folder, ".json")[:3])
+    contents = (read_json(path) for path in files(folder, ".json"))
+    return any(_is_one(content) or _is_min(content) for content in contents)
 
 
 def read(source):
@@ -22,18 +23,22 @@ def read(source):
     keys = _keys(source.folder)
     for path in files(source.folder, ".json"):
         tasks = read_json(path)
+        if _is_min(tasks):
+            raise UserError(f"{path}: is Label Studio's export `JSON-MIN`, and `JSON` is read: export it as that")
         if not _is_one(tasks):
             continue
         for task in tasks:
             where = f"{path}: task {task.get('id')}"
             if not isinstance(task.get("data"), dict):
-                raise UserError(f"{where}: no `data`; of Label Studio's exports `JSON` is read, not `JSON-MIN`")
+                raise UserError(f"{where}: no `data`")
             given = [a for a in task.get("annotations") or task.get("completions") or [] if not a.get("was_cancelled")]
             if not given:
                 source.dropped["tasks that nobody has annotated"] += 1
                 continue
-            source.dropped["second annotations of a task: the first is taken"] += len(given) - 1
-            entries = given[0].get("result") or []
+            told = "further annotations of a task: the ground truth, or else the first, is taken"
+            source.dropped[told] += len(given) - 1
+            taken = next((each for each in given if each.get("ground_truth")), given[0])
+            entries = _paired(taken.get("result") or [])
             image = _image(task["data"], entries, keys, source.images, path, where)
             if image is None:
                 source.dropped[MISSING] += 1
@@ -46,6 +51,27 @@ def read(source):
 def _is_one(content):
     keys = {"annotations", "completions", "data"}
     return isinstance(content, list) and bool(content) and all(isinstance(t, dict) and keys & t.keys() for t in content)
+
+
+def _is_min(content):
+    """Whether it is the export `JSON-MIN`: values of results without their tasks."""
+    keys = {"annotation_id", "annotator"}
+    return isinstance(content, list) and bool(content) and all(isinstance(t, dict) and keys <= set(t) for t in content)
+
+
+def _paired(entries):
+    """Results as one tag for shapes with labels gives them; two, ``Rectangle`` and ``Labels``, give two of one id."""
+    labels = {e.get("id"): e["value"].get("labels") for e in entries if e.get("type") == "labels" and e.get("value")}
+    shapes = {kind.removesuffix("labels") for kind in _KINDS}
+    found = []
+    for entry in entries:
+        kind, names = entry.get("type"), labels.get(entry.get("id"))
+        if kind in shapes and names:
+            entry = entry | {"type": f"{kind}labels", "value": entry["value"] | {f"{kind}labels": names}}
+        elif kind == "labels" and any(e.get("type") in shapes and e.get("id") == entry.get("id") for e in entries):
+            continue
+        found.append(entry)
+    return found
 
 
 def _keys(folder):

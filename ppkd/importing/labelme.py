@@ -10,7 +10,7 @@ _FEWEST = {"rectangle": 2, "polygon": 3, "circle": 2}
 
 def finds(folder):
     """Whether a folder has JSON files of LabelMe's."""
-    return any(_is_one(read_json(path)) for path in files(folder, ".json")[:3])
+    return any(_is_one(read_json(path)) for path in files(folder, ".json"))
 
 
 def read(source):

@@ -178,6 +178,8 @@ def label(value, where):
     text = " ".join(value.split()) if isinstance(value, str) else ""
     if not text:
         raise UserError(f"{where}: an object has no class name, found {value!r}")
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise UserError(f"{where}: the class name {text!r} holds half a character, which no file can")
     return text
 
 

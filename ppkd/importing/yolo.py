@@ -1,6 +1,7 @@
 """YOLO: a text file an image, in shares of its size, and ``data.yaml`` with names and splits."""
 
 import os
+import re
 
 from ppkd.errors import UserError
 from ppkd.files.class_names import checked, names_in
@@ -8,6 +9,7 @@ from ppkd.files.yaml_io import read_yaml
 from ppkd.importing.images import SPLITS, split_of, stem_of
 from ppkd.importing.source import Picture, Shape, files, number, read_text
 
+_FOLDERS = ("labels", "Labels", "LABELS")  # in place of ``images``, in capitals or not
 _FAR = 0.1  # beyond the edge, as share of the image: what is less is cut off there
 
 
@@ -21,25 +23,32 @@ def read(source):
     if yamls := _yamls(source.folder):
         path = yamls[0]
         content, source.names = read_yaml(path), _agreed(yamls, names_in)
+        if isinstance(count := content.get("nc"), int) and count != len(source.names):
+            raise UserError(f"{path}: nc says {count} classes, and `names` are {len(source.names)}; write them alike")
     elif lists := _classes(source.folder):
         source.names, (content, path) = _agreed(lists, _lines), _darknet(source.folder) or ({}, lists[0])
     else:
         raise UserError(f"{source.folder}: no data.yaml with `names:`, classes.txt or obj.names: classes have no names")
     splits = _splits(content, path, source)
     labels = {os.path.realpath(name): name for name in files(source.folder, ".txt")}
-    without = 0
+    without, used = 0, {}
     for image in source.images.paths:
         split = splits.get(image) if splits else split_of(image, source.folder)
+        found = next((labels[p] for p in _places(image) if p in labels), None)
+        if used.setdefault(found, image) != image and found is not None:
+            source.dropped["images whose label file is another's as well, of the same name: both have its boxes"] += 1
         if splits and split is None:
             source.dropped[f"images that {os.path.basename(path)} does not list"] += 1
             continue
-        found = next((labels[p] for p in _places(image) if p in labels), None)
         without += found is None
         rows = [] if found is None else _rows(found, source, bool(content.get("kpt_shape")))
         source.pictures.append(_picture(image, rows, split, found or path))
     if without == len(source.images.paths):
         raise UserError(f"{source.folder}: none of {without} images has a label file (labels/NAME.txt, or beside it)")
     source.dropped["images without a label file, taken as background"] += without
+    folders = {os.path.dirname(name) for name in used if name is not None}
+    alone = [name for name in labels.values() if name not in used and os.path.dirname(name) in folders]
+    source.dropped["label files without an image"] += sum(_is_label(name) for name in alone)
 
 
 def _picture(image, rows, split, where):
@@ -80,14 +89,20 @@ def _rows(path, source, poses):
     return rows
 
 
+def _is_label(path):
+    """Whether a text file is of boxes, not of names or of images."""
+    words = read_text(path).split("\n", 1)[0].split()
+    return len(words) >= 5 and all(re.fullmatch(r"[\d.e+-]+", word) for word in words)
+
+
 def _places(image):
     """Where an image's labels may lie: beside it, or in ``labels`` in place of ``images``."""
     stem = os.path.splitext(os.path.realpath(image))[0]
     parts = stem.split(os.sep)
     places = [stem]
     for at in range(len(parts) - 2, -1, -1):
-        if parts[at] == "images":
-            places.insert(0, os.sep.join([*parts[:at], "labels", *parts[at + 1 :]]))
+        if parts[at].lower() == "images":
+            places[:0] = [os.sep.join([*parts[:at], name, *parts[at + 1 :]]) for name in _FOLDERS]
     folder, name = os.path.split(stem)
     return [place + ".txt" for place in (*places, os.path.join(folder, "labels", name))]
 
@@ -117,6 +132,9 @@ def _splits(content, path, source):
             parts = os.path.relpath(os.path.dirname(image), root).split(os.sep)
             if (agreement := _within(parts, ours)) > agreed.get(image, -1):
                 found[image], agreed[image] = split, agreement
+    for entry, split in entries:
+        if split not in found.values():
+            source.dropped[f"path of {os.path.basename(path)} without an image: {split}: {entry}"] = 1
     return found
 
 

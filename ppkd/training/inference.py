@@ -209,7 +209,12 @@ def _named(names):
 
 
 def check_not_over(images, folder):
-    """Check that no image is drawn over itself: results have their images' names."""
+    """Check that no image is drawn over itself, or over the picture of another: results have their images' names."""
+    named = {}
     for path in images:
+        other = named.setdefault(os.path.basename(path), path)
+        if os.path.realpath(other) != os.path.realpath(path):
+            name = os.path.basename(path)
+            raise UserError(f"{other} and {path} would both be drawn as {name} in {folder}; detect on them one by one")
         if os.path.realpath(os.path.join(folder, os.path.basename(path))) == os.path.realpath(path):
             raise UserError(f"--output_dir {folder}: {path} lies there and would be overwritten; give another folder")

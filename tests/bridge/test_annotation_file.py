@@ -30,6 +30,25 @@ def test_text_of_another_encoding_is_told(tmp_path):
         read_annotations(str(path), ())
 
 
+@pytest.mark.parametrize("key", ["annotations", "images", "categories"])
+def test_a_list_that_stands_twice_is_refused_and_not_half_forgotten(key, tmp_path):
+    path = tmp_path / "a.json"
+    whole = json.dumps(CONTENT | {"info": {"about": "images"}})
+    path.write_text(f'{whole[:-1]}, "{key}": []}}')
+    with pytest.raises(UserError, match=f"a.json: broken JSON: `{key}` stands twice in it"):
+        read_annotations(str(path), ())
+    if key == "categories":
+        with pytest.raises(UserError, match="`categories` stands twice in it"):
+            read_categories(str(path))
+
+
+def test_a_word_of_its_keys_may_stand_anywhere_else(tmp_path):
+    path = tmp_path / "a.json"
+    content = CONTENT | {"info": {"images": 1, "categories": 2, "note": 'the "annotations": none'}}
+    path.write_text(json.dumps(content))
+    assert read_annotations(str(path), ()) == content
+
+
 def test_of_a_large_file_the_categories_alone_are_read(tmp_path, monkeypatch):
     path = tmp_path / "a.json"
     monkeypatch.setattr(annotation_file, "read_annotations", lambda *_: pytest.fail("read whole"))

@@ -15,6 +15,7 @@ from ppkd.bridge.coco_reading import coco_class
 from ppkd.bridge.datasets import open_dataset
 from ppkd.bridge.missing import cure_of
 from ppkd.bridge.workspace import scope
+from ppkd.errors import UserError
 from ppkd.files.yaml_io import Tagged
 from ppkd.terminal.log import hushed, logger
 
@@ -49,17 +50,56 @@ def test_what_evaluation_counts_is_not_said_to_be_left_out(kind, tmp_path, caplo
     """pycocotools is asked what it counts."""
     made = content(TEN)
     made["annotations"][0].update(LOSSES[kind] | ({"area": 0} if kind == "empty-box" else {}))
-    path = tmp_path / "x.json"
-    path.write_text(json.dumps(made))
-    for name in ("1.png", "2.png"):
-        cv2.imwrite(str(tmp_path / name), np.zeros((48, 64, 3), "uint8"))
-    given = {"dataset_dir": str(tmp_path), "image_dir": "", "anno_path": "x.json", "allow_empty": True}
-    config = {"EvalDataset": Tagged("COCODataSet", given), "num_classes": 1}
+    section, config = validated(made, tmp_path, allow_empty=True)
     monkeypatch.setattr(logger(), "propagate", True)
     with scope(config), caplog.at_level("INFO"):
         open_dataset("EvalDataset", config)
     assert "10 of 10 boxes are evaluated" in caplog.text and "left out" not in caplog.text
-    assert evaluated_boxes(coco_class()(str(path))) == 10
+    assert evaluated_boxes(coco_class()(section["anno_path"])) == 10
+
+
+@pytest.mark.parametrize("change", [{"ignore": 1}, {"area": 0}, {"ignore": 1, "area": -1}, {"area": 2e10},
+                                    {"bbox": [20, 20, -5, 6], "area": -30}])  # fmt: skip
+@pytest.mark.parametrize("changed", [3, 10])
+def test_a_validation_set_is_what_pycocotools_counts(change, changed, tmp_path, monkeypatch, caplog):
+    """Also where training would lose every box; `area` alone can take one away."""
+    made = content(TEN)
+    for entry in made["annotations"][:changed]:
+        entry.update(change)
+    section, config = validated(made, tmp_path, allow_empty=True)
+    counted = evaluated_boxes(coco_class()(section["anno_path"]))
+    monkeypatch.setattr(logger(), "propagate", True)
+    with scope(config), caplog.at_level("INFO"):
+        if not counted:
+            with pytest.raises(UserError, match="nothing-kept: not one box is left"):
+                open_dataset("EvalDataset", config)
+            return
+        assert len(open_dataset("EvalDataset", config).roidbs) == 2
+    lost = changed if "ignore" in change or change["area"] <= 0 else 0
+    assert (f"{counted} of 10 boxes are evaluated" in caplog.text) == (lost == 1) and counted in (10, 10 - changed)
+
+
+@pytest.mark.parametrize("images, told", [((1,), "1 images are left out"), ((), None)])
+def test_images_that_ppdet_does_not_evaluate_are_told(images, told, tmp_path, monkeypatch, caplog):
+    made = content(TEN)
+    for entry in made["annotations"]:
+        entry["ignore"] = int(entry["image_id"] in images)
+    monkeypatch.setattr(logger(), "propagate", True)
+    for allowed in (False, True):
+        _, config = validated(made, tmp_path, allow_empty=allowed)
+        with scope(config), caplog.at_level("WARNING"):
+            assert len(open_dataset("EvalDataset", config).roidbs) == 2 - len(images) * (not allowed)
+        assert ("EvalDataset.allow_empty=true" in caplog.text) == bool(told and not allowed)
+        caplog.clear()
+
+
+def validated(made, tmp_path, **more):
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps(made))
+    for name in ("1.png", "2.png"):
+        cv2.imwrite(str(tmp_path / name), np.zeros((48, 64, 3), "uint8"))
+    given = {"dataset_dir": str(tmp_path), "image_dir": "", "anno_path": str(path), **more}
+    return given, {"EvalDataset": Tagged("COCODataSet", given), "num_classes": 1}
 
 
 def evaluated_boxes(coco):

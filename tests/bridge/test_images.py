@@ -149,3 +149,14 @@ def test_tiffs_of_8_and_16_bits_are_read(photo, tmp_path):
         path = str(tmp_path / "x.tif")
         cv2.imwrite(path, values[:, :, ::-1])
         assert np.abs(decode(path)[:, :, ::-1].astype(int) - np.asarray(photo)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "content, told",
+    [(b"\0\0\0\x18ftypheic" + b"\0" * 90, "HEIC"), (b"\0\0\0\x1cftypavif" + b"\0" * 90, "AVIF"),
+     (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"), (b" \n<!DOCTYPE html>", "HTML"),
+     (b"<svg>", "SVG")],
+)  # fmt: skip
+def test_what_often_lies_in_an_images_place_is_called_by_its_name(content, told, tmp_path):
+    (tmp_path / "x.jpg").write_bytes(content)
+    assert told in fault(str(tmp_path / "x.jpg"))

@@ -120,6 +120,14 @@ def test_missing_images_are_told_with_what_finds_them(name, copied):
     assert ": it is there as 000001.jpg: write " in train.examples["missing-image"][0]
 
 
+@pytest.mark.parametrize("name", ["a\0b.jpg", "a\0/b.jpg", "\ud800.jpg", "x" * 5000, "000001.jpg/x.jpg"])
+def test_a_name_that_no_file_can_have_is_missing(name, copied):
+    folder, content, write = copied
+    content["images"][0]["file_name"] = name
+    write()
+    assert scan(folder)[0][0].counts["missing-image"] == 1
+
+
 @pytest.mark.parametrize("content", [b"", b"GIF89a and nothing", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xd9"])
 def test_an_image_that_is_none(content, copied):
     folder, annotations, _ = copied

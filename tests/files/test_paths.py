@@ -6,7 +6,9 @@ import shutil
 
 import pytest
 
+from ppkd.errors import UserError
 from ppkd.files.paths import Folder, safe_name
+from ppkd.training.inference import check_not_over
 from tests.conftest import CONFIGS
 from tests.helpers_tools import call, the_error, write
 
@@ -136,3 +138,10 @@ def test_an_image_is_not_drawn_over_itself(mine):
     message = the_error(*call("infer", "-c", STUDENT, *arguments))
     assert message.startswith("--output_dir mine/../mine/val: mine/val/") and "would be overwritten" in message
     assert (mine / "val" / "000001.jpg").read_bytes() == before
+
+
+def test_images_of_one_name_are_not_drawn_over_one_another(tmp_path):
+    paths = [str(tmp_path / folder / "x.jpg") for folder in ("one", "other")]
+    with pytest.raises(UserError, match="one/x.jpg and .*other/x.jpg would both be drawn as x.jpg in out"):
+        check_not_over(paths, "out")
+    check_not_over([paths[0], paths[0]], "out")

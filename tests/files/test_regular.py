@@ -77,6 +77,25 @@ def test_what_is_no_file_is_refused(name, make, tmp_path, monkeypatch):
         READERS[name](name)
 
 
+@pytest.mark.parametrize("start", [b"", b"\xff\xd8 and so on"])
+@pytest.mark.parametrize("name", READERS)
+def test_a_file_of_holes_is_not_read_into_memory(name, start, tmp_path, monkeypatch):
+    monkeypatch.setattr("ppkd.files.regular._LARGE", 1 << 20)  # and not a file that could take all memory
+    path = tmp_path / name
+    with open(path, "wb") as file:
+        file.write(start)
+        file.truncate(1 << 26)
+    with pytest.raises((UserError, BadImage), match="is a sparse file that claims 67 MB"):
+        READERS[name](str(path))
+
+
+def test_a_large_file_that_is_full_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("ppkd.files.regular._LARGE", 1000)
+    (tmp_path / "a").write_bytes(b"x" * 5000)
+    with open_file(tmp_path / "a", "rb") as file:
+        assert file.read() == b"x" * 5000
+
+
 def test_a_file_and_a_link_to_one_are_read(tmp_path):
     (tmp_path / "a").write_bytes(b"content")
     (tmp_path / "b").symlink_to("a")
