@@ -19,7 +19,7 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
-from benchmarks.rows import COLUMNS, Row, table
+from benchmarks.reporting.rows import COLUMNS, Row, table
 
 # Names of the groups, with the module that has each in its GROUPS; nothing of Paddle is imported to list them.
 MODULES = {
@@ -28,7 +28,7 @@ MODULES = {
         "step_ppyoloe_l_to_m", "step_gfl_ld", "step_gfl_cwd", "step_retinanet_fgd", "step_yolov3", "step_idle",
         "step_memory", "teacher_forms",
     ),
-    "start": ("start",),
+    "commands.start": ("start",),
     "engine.scaling": (
         "scale_boxes", "scale_resolution", "scale_batch", "scale_levels", "scale_terms", "scale_processes",
     ),

@@ -75,3 +75,4 @@ def test_tests_and_benchmarks_mirror_the_wings():
     for folder, extra in own.items():
         there = {path.parent.name for path in (ROOT / folder).glob("*/*.*")} - {"__pycache__"}
         assert there <= wings | extra, there - wings - extra
+    assert {path.name for path in (ROOT / "benchmarks").glob("*.*")} == {"gpu_check.py", "run.py"}

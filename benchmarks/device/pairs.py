@@ -8,7 +8,7 @@ import numpy as np
 import paddle
 
 from benchmarks.device.lines import MISSED, NOT_ON_CPU, OK, tried
-from benchmarks.random_weights import make_weights
+from benchmarks.models.random_weights import make_weights
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 CONFIGS = os.path.join(ROOT, "tests", "configs")

@@ -63,7 +63,7 @@ def _launches(args):
 
 def _of_terms(args, pair, what, most):
     from benchmarks.engine.launches import Parts
-    from benchmarks.launches import launches as counted
+    from benchmarks.study.launches import launches as counted
 
     model, batch = _built(args, pair)
     parts = Parts(model, batch)

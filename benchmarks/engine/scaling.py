@@ -8,8 +8,8 @@ import sys
 import tempfile
 
 from benchmarks.losses import rows as losses
-from benchmarks.rows import Row
-from benchmarks.timing import interleaved
+from benchmarks.reporting.rows import Row
+from benchmarks.study.timing import interleaved
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 STUDENT = os.path.join(ROOT, "configs/demo/ppyoloe_plus_student_shapes.yml")

@@ -10,10 +10,10 @@ import tempfile
 
 import paddle
 
-from benchmarks.memory import peak_mb
 from benchmarks.methods import recipes
-from benchmarks.rows import Row
-from benchmarks.timing import interleaved
+from benchmarks.reporting.rows import Row
+from benchmarks.study.memory import peak_mb
+from benchmarks.study.timing import interleaved
 from ppkd.recipe.plan import TEACHER
 
 # Row -> recipe of benchmarks/methods/recipes.py and the sides of its square images.

@@ -12,7 +12,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspa
 import ppkd  # noqa: F401, I001  # before paddle
 import paddle
 
-from benchmarks.launches import launches
+from benchmarks.study.launches import launches
 from ppkd.detectors.context import Assignment
 from ppkd.losses import FGDLoss, LDLoss, PPYOLOELoss
 

@@ -10,9 +10,9 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 import ppkd  # noqa: F401  # before paddle
-from benchmarks.launches import as_on_a_gpu
 from benchmarks.losses import rows
-from benchmarks.memory import held_mb
+from benchmarks.study.launches import as_on_a_gpu
+from benchmarks.study.memory import held_mb
 
 LOSSES = {"FGD": ("fgd",), "CWD": ("feature", "cwd"), "PKD": ("feature", "pkd"), "LD": ("ld",)}
 

@@ -4,9 +4,9 @@ import functools
 
 import paddle
 
-from benchmarks.memory import peak_mb
-from benchmarks.rows import Row
-from benchmarks.timing import interleaved
+from benchmarks.reporting.rows import Row
+from benchmarks.study.memory import peak_mb
+from benchmarks.study.timing import interleaved
 
 # The finest level of an FPN with 256 channels at 800 x 1333 pixels, two images.
 SHAPE = (2, 256, 100, 168)

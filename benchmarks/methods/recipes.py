@@ -405,7 +405,7 @@ def _small(size):
 
 def make_all_weights(recipe, folder, seed):
     """Weight files for the student and its teachers: ``-o`` key -> path."""
-    from benchmarks.random_weights import make_weights
+    from benchmarks.models.random_weights import make_weights
     from ppkd.bridge.datasets import open_dataset
     from ppkd.bridge.workspace import create, scope
     from ppkd.training.loader import TrainLoader

@@ -4,8 +4,8 @@ import paddle
 import pytest
 
 from benchmarks.engine.launches import Parts
-from benchmarks.launches import counted, launches
 from benchmarks.losses.launches import count
+from benchmarks.study.launches import counted, launches
 from ppkd.build import build_model
 from tests.conftest import training_batch
 

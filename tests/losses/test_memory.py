@@ -6,7 +6,7 @@ import paddle
 import pytest
 
 from benchmarks.losses import on_a_gpu
-from benchmarks.memory import held_mb
+from benchmarks.study.memory import held_mb
 
 # Paddle 3's own softmax, which the way of a GPU takes, needs minutes on a CPU for rows as long as the finest map.
 SHAPES = {"FGD": [], "CWD": [(4, 256, 25, 42)], "LD": []}

@@ -7,10 +7,10 @@ import os
 import subprocess
 import sys
 
-from benchmarks.rows import Row
-from benchmarks.timing import statistics
+from benchmarks.reporting.rows import Row
+from benchmarks.study.timing import statistics
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 COMMANDS = {
     "paddle": ["-c", "import zlib, paddle"],
     "import ppkd": ["-c", "import ppkd, paddle"],

@@ -1,7 +1,7 @@
 """Draws what benchmarks/run.py saved: the losses, the steps and how FGD grows.
 
     python benchmarks/run.py --json rows.json
-    python benchmarks/plot.py rows.json docs/performance.svg
+    python benchmarks/reporting/plot.py rows.json docs/performance.svg
 """
 
 import json
