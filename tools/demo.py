@@ -6,7 +6,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from ppkd import cli, commands
+from ppkd import cli
 
 if __name__ == "__main__":
-    cli.run(cli.demo_parser(), commands.demo)
+    cli.run(cli.demo_parser(), "demo")

@@ -10,7 +10,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from ppkd import cli, commands
+from ppkd import cli
 
 if __name__ == "__main__":
-    cli.run(cli.halve_parser(), commands.halve)
+    cli.run(cli.halve_parser(), "halve")
