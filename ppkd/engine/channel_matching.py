@@ -1,6 +1,6 @@
 """Which channels of a wide teacher go with which of a narrow student, as a connector (Yue et al., ECCV 2020).
 
-The mathematics stands in :mod:`ppkd.losses.channel_matching`.
+The mathematics stands in :mod:`ppkd.losses.partial_l2`.
 """
 
 import numpy as np
@@ -9,8 +9,8 @@ from paddle import nn
 
 from ppkd.engine.sizes import match_size
 from ppkd.engine.updates import Updates
-from ppkd.losses.channel_matching import channel_distances, check_reducer, negative_margins, reduce_maps, reduce_margins
 from ppkd.losses.common import full_precision, up
+from ppkd.losses.partial_l2 import channel_distances, check_reducer, negative_margins, reduce_maps, reduce_margins
 from ppkd.losses.ranks import of_first_rank, summed
 
 
@@ -57,7 +57,7 @@ class Match(nn.Layer):
         channels: the teacher's.
         target: not used.
         sides: `sides.Sides`; what goes out has the channels of the student's map.
-        reducer: what is made of a group: ``amp``, ``sp``, ``rd`` or ``sm``, see `losses.channel_matching.reduce_maps`.
+        reducer: what is made of a group: ``amp``, ``sp``, ``rd`` or ``sm``, see `losses.partial_l2.reduce_maps`.
         margin: whether values are lifted to what the batch norm makes the mean of the negative ones.
         update_every, update_until, update_later, track: see `Updates`.
 

@@ -10,7 +10,6 @@ is refused when the run is built where the student has fewer.
 """
 
 from .bckd import BCKDClassLoss, BCKDLoss
-from .channel_matching import PartialL2Loss
 from .cosine import CosineLoss
 from .crosskd import CrossKDBoxLoss, CrossKDClassLoss, CrossKDGIoULoss
 from .cwd import CWDLoss
@@ -22,6 +21,7 @@ from .kl import KLLoss
 from .l2 import L2Loss, MimicLoss
 from .ld import LDLoss
 from .mgd import MGDLoss
+from .partial_l2 import PartialL2Loss
 from .pkd import PKDLoss
 from .ppyoloe import PPYOLOELoss
 from .score_l2 import ScoreL2Loss

@@ -1,7 +1,7 @@
 """``slim_method: MatchingGuided``: Matching Guided Distillation of backbone stages (Yue et al., ECCV 2020)."""
 
 from ppkd.errors import UserError
-from ppkd.losses.channel_matching import REDUCERS
+from ppkd.losses.partial_l2 import REDUCERS
 from ppkd.methods.params import choice, read
 from ppkd.recipe.plan import Plan, TermSpec
 

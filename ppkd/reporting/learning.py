@@ -39,7 +39,7 @@ def term_names(run):
     return [term.name for term in plan(run.recipe.method).terms] if run.distilled else []
 
 
-def terms_of(record, names):
+def terms_in(record, names):
     """The entries of a record that are distillation terms, weighted as they entered the loss."""
     return {k: v for k, v in record.items() if k in names or k.startswith(tuple(f"{name}." for name in names))}
 
@@ -48,7 +48,7 @@ def detection_loss(run):
     """List of ``(step, the student's own loss)``."""
     names = term_names(run)
     alpha = plan(run.recipe.method).alpha if run.distilled else 1.0
-    return [(r["step"], r["loss"] / alpha - sum(terms_of(r, names).values())) for r in run.of_kind("train")]
+    return [(r["step"], r["loss"] / alpha - sum(terms_in(r, names).values())) for r in run.of_kind("train")]
 
 
 def _rates(run):

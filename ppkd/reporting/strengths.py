@@ -1,7 +1,7 @@
 """Every distillation term over time, as it entered the loss."""
 
 from ppkd.reporting.document import Gallery, Missing, Section, Table
-from ppkd.reporting.learning import detection_loss, term_names, terms_of
+from ppkd.reporting.learning import detection_loss, term_names, terms_in
 from ppkd.reporting.plots import STYLES, from_zero, legend_below, line, over, plot
 
 _COMMAND = "ppkd train -c STUDENT.yml --slim_config TEACHER.yml --eval"
@@ -15,7 +15,7 @@ def section(material):
         names = term_names(subject.run)
         series = {}
         for record in records:
-            for key, value in terms_of(record, names).items():
+            for key, value in terms_in(record, names).items():
                 series.setdefault(key, []).append((record["step"], value))
         if not series:
             blocks.append(Missing(f"{subject.name}: its metrics.jsonl holds no distillation term.", _COMMAND))
@@ -70,7 +70,7 @@ def _one(title, lines):
 def _total(subject):
     own = detection_loss(subject.run)
     names = term_names(subject.run)
-    summed = [(r["step"], sum(terms_of(r, names).values())) for r in subject.run.of_kind("train")]
+    summed = [(r["step"], sum(terms_in(r, names).values())) for r in subject.run.of_kind("train")]
 
     def draw(axes):
         line(axes, *zip(*own), STYLES[1], "detection loss")

@@ -4,7 +4,7 @@ import paddle
 from paddle import nn
 
 from ppkd.errors import UserError
-from ppkd.training.parting import norm
+from ppkd.training.gradient_parts import norm
 
 _CALLED = {"own": "detection", "theirs": "distillation"}
 
@@ -46,7 +46,7 @@ class Clipping:
         """Clip both parts of a gradient, each for itself, if that is asked for.
 
         Args:
-            parted: list of `parting.Parted`, of all parameters; changed.
+            parted: list of `gradient_parts.Parted`, of all parameters; changed.
         """
         if not (parted and self.apart):
             return

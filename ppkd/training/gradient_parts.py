@@ -23,7 +23,7 @@ class Parted:
     theirs: object
 
 
-class Parting:
+class GradientParts:
     """Keeps the distillation's part of a step's gradient.
 
     It takes a second backward pass, through the terms and what lies below their sources.

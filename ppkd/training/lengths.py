@@ -33,7 +33,7 @@ class Lengths:
         """Note the gradients of a step that is measured, before the optimizer takes it.
 
         Args:
-            parted: list of `parting.Parted`, clipped if they are clipped apart; empty where there is no distillation.
+            parted: list of `gradient_parts.Parted`, clipped if they are clipped apart; empty without distillation.
         """
         students = [p for p in self._students if p.grad is not None]
         if not parted:

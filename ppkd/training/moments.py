@@ -67,7 +67,7 @@ class Moments:
         """Leave the optimizer what is its: of the student the detection loss's gradient, of all else the whole.
 
         Args:
-            parted: list of `parting.Parted`.
+            parted: list of `gradient_parts.Parted`.
         """
         for each in parted:
             own = self.apart and id(each.parameter) in self._own

@@ -1,10 +1,10 @@
 """An update of the weights by the two losses of a step, the detection loss and the distillation's."""
 
 from ppkd.training.clipping import Clipping
+from ppkd.training.gradient_parts import GradientParts
 from ppkd.training.lengths import Lengths
 from ppkd.training.moments import Moments
 from ppkd.training.optimizing import Optimizing
-from ppkd.training.parting import Parting
 
 
 class Update:
@@ -31,7 +31,7 @@ class Update:
         self.clipping = Clipping(optimizer, distill, precision.scales)
         students = parameters if distill is None else [p for p in distill.student.parameters() if not p.stop_gradient]
         self.lengths = Lengths(optimizer, students, self.clipping, self.moments, precision.scales)
-        self._parting, self._watched = Parting(parameters, distill), False
+        self._parts, self._watched = GradientParts(parameters, distill), False
 
     @property
     def _apart(self):
@@ -53,9 +53,9 @@ class Update:
             share: of this batch in the step's loss; 0 where it stands in for one without images. What is kept is
                 exchanged, and all ranks have to take part.
         """
-        part = self._parting.part(losses) if self._apart or self._watched else None
+        part = self._parts.part(losses) if self._apart or self._watched else None
         if part is not None:
-            self._parting.keep(part * share if share != 1 else part)
+            self._parts.keep(part * share if share != 1 else part)
 
     def take(self, factor):
         """Take the step.
@@ -63,7 +63,7 @@ class Update:
         Args:
             factor: on its learning rate.
         """
-        parted = self._parting.take()
+        parted = self._parts.take()
         if self._apart:
             self.clipping.split(parted)
             self.moments.split(parted)
@@ -75,7 +75,7 @@ class Update:
 
     def leave(self, factor):
         """Do not take the step, since something of it is not finite; a scaler skips it by itself, and has to see it."""
-        self._parting.forget()
+        self._parts.forget()
         if self._precision.scales:
             self.optimizing.step(self._precision, factor)
 

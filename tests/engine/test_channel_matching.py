@@ -16,7 +16,7 @@ from ppkd.engine.channel_matching import Match, Norm, assign
 from ppkd.engine.sides import Moment
 from ppkd.engine.updates import Updates
 from ppkd.errors import UserError
-from ppkd.losses.channel_matching import negative_margins, partial_l2, reduce_maps, reduce_margins
+from ppkd.losses.partial_l2 import negative_margins, partial_l2, reduce_maps, reduce_margins
 from ppkd.methods import plan
 from ppkd.recipe.method import MethodSpec
 from tests.conftest import CONFIGS, training_batch

@@ -19,7 +19,7 @@ from ppkd.reporting.document import Document, Section, Table
 from ppkd.reporting.examples import samples
 from ppkd.reporting.features import Pair, batches
 from ppkd.reporting.html import render_html
-from ppkd.reporting.learning import _curves, detection_loss, term_names, terms_of
+from ppkd.reporting.learning import _curves, detection_loss, term_names, terms_in
 from ppkd.reporting.material import Material, gather
 from ppkd.reporting.similarity import Alignment
 from ppkd.reporting.summary import outcome
@@ -262,7 +262,7 @@ def test_detection_loss_and_terms_add_up_to_the_loss(runs):
     names = term_names(run)
     assert set(names) == {"fgd", "cwd", "cls"}
     for record, (step, own) in zip(run.of_kind("train"), detection_loss(run), strict=True):
-        parts = terms_of(record, names)
+        parts = terms_in(record, names)
         assert {key.split(".")[0] for key in parts} == set(names) and len(parts) >= 3 * 4 + 3 + 1
         assert step == record["step"] and own + sum(parts.values()) == pytest.approx(record["loss"], rel=1e-6)
         own_parts = record["loss_cls"] + 2.5 * record["loss_iou"] + 0.5 * record["loss_dfl"]

@@ -87,7 +87,7 @@ def test_what_stands_in_for_a_batch_takes_part_and_counts_nothing():
         update = Update(sgd, None, [w], Distilled("apart"), PLAIN)
         update.keep({"term": (w * paddle.to_tensor([3.0, 4.0])).sum()}, share)
         (w.sum() * 0.0).backward()
-        (found,) = update._parting.take()
+        (found,) = update._parts.take()
         assert (found.theirs.numpy() == np.multiply([3.0, 4.0], share)).all()
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import paddle
 
 from ppkd.engine.channel_matching import Norm, assign
-from ppkd.losses.channel_matching import (
+from ppkd.losses.partial_l2 import (
     channel_distances,
     negative_margins,
     partial_l2,
