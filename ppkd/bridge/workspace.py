@@ -7,10 +7,10 @@ import contextlib
 import io
 import re
 
-from ppkd.bridge import coco_reading, gate
+from ppkd.bridge import coco_reading, gate, judged
 from ppkd.bridge.compat.safe_load import restricted
 from ppkd.bridge.compat.twin_config import without_twin
-from ppkd.bridge.host import why_not_imported
+from ppkd.bridge.host import version_of_ppdet, why_not_imported
 from ppkd.bridge.ppdet_log import route
 from ppkd.errors import UserError, nearest
 from ppkd.files.write import is_of_the_disk
@@ -133,6 +133,11 @@ def built_from_config(name):
 def _not_there(name, where=""):
     if name in _classes:
         gate.check(name, where=where.removesuffix(": "))
+    if name in judged.MODULES - registered_names():
+        return UserError(
+            f"{where}this PaddleDetection ({version_of_ppdet()}) has no {name}, others have: ppkd hosts says which one "
+            "is here, docs/hosts.md how to take a clone, which has what came after the wheel of 2023"
+        )
     return UserError(f"{where}ppdet has no class {name!r}{nearest(name, registered_names())}")
 
 

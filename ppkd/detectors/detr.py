@@ -12,6 +12,7 @@ import paddle
 import paddle.nn.functional as F
 
 from ppkd.detectors.base import Detector, Tap
+from ppkd.detectors.queries import ASKED
 
 # ppdet keeps reference points that far from 0 and 1 before it takes their log odds.
 _EPS = 1e-5
@@ -55,7 +56,7 @@ class DETR(Detector):
             }
         maps = {}
         if getattr(neck, "lateral_convs", None):  # the first of them is given the deepest map, behind its encoder
-            maps["neck.encoder"] = lambda i: Tap("neck.lateral_convs.0", given=True) if i == 0 else None
+            maps["neck.encoder"] = lambda i: Tap("neck.lateral_convs.0", argument=0) if i == 0 else None
         if hasattr(neck, "mask_feat_head"):  # which returns its maps in a list, and the masks' features
             levels = len(neck.in_channels)
             maps["neck"] = lambda i: Tap("neck", view=partial(_item, i=i)) if i < levels else None
@@ -67,10 +68,10 @@ class DETR(Detector):
         layer = partial(_per_layer, count)
         if not getattr(decoder, "return_intermediate", True):
             return {}
-        found = {"decoder.query": lambda k: _query(count, queries, k)}
+        groups = 1 + (getattr(self._transformer, "dual_groups", 0) or 0)
+        found = {"decoder.query": lambda k: _query(count, queries, groups, k)}
         if kind in ("DETRTransformer", "DeformableTransformer"):
-            softmax = kind == "DETRTransformer" and not self.head.use_focal_loss
-            classes = partial(_of_layer, after=_log_odds if softmax else None)
+            classes = partial(_of_layer, after=_log_odds if _of_softmax(self.head) else None)
             found["decoder.cls"] = layer("detr_head.score_head", 0, classes)
             if kind == "DETRTransformer":
                 found["decoder.box"] = layer("detr_head.bbox_head", 0, partial(_of_layer, after=F.sigmoid))
@@ -81,12 +82,34 @@ class DETR(Detector):
             return found
         # Mask-RT-DETR has the two the other way round, and no first boxes at this place.
         masks = kind == "MaskRTDETR"
-        cut = partial(_of_layer, queries=queries)
+        cut = partial(_of_layer, queries=queries, groups=groups)
         found["decoder.cls"] = layer("transformer", not masks, cut)
         found["decoder.box"] = layer("transformer", masks, cut)
         if not masks:
             found["decoder.reference"] = lambda i: Tap("transformer", item=2) if i == 0 else None
         return found
+
+    @property
+    def num_classes(self):
+        """Number of classes of ``decoder.cls[k]``."""
+        classes = getattr(self._transformer, "num_classes", None)  # others predict in the head
+        if classes is None:
+            classes = self.head.num_classes - int(_of_softmax(self.head))
+        return classes
+
+    @property
+    def asked(self):
+        """`queries.Asked` of the decoder, or None for one that is not known."""
+        kind = ASKED.get(type(self._transformer).__name__)
+        return kind(self._transformer, self.head) if kind else None
+
+    def redecode(self, recorder, queries, mask=None):
+        """What the decoder makes of other queries (see `queries.Asked.decode`): by the names of its sources."""
+        with self._as_in_training():
+            classes, boxes = self.asked.decode(recorder, queries, mask)
+        classes = _log_odds(classes) if _of_softmax(self.head) else classes
+        sides = {"cls": classes, "box": boxes}
+        return {f"decoder.{name}[{k}]": layer for name, made in sides.items() for k, layer in enumerate(made)}
 
     def run(self, batch, parts):
         with self._as_in_training():
@@ -119,23 +142,33 @@ class DETR(Detector):
                 part.eval_size = size
 
 
+def _of_softmax(head):
+    """Whether its classes are those of a softmax with a background, as DETR's are unless it has the focal loss."""
+    return not getattr(head, "use_focal_loss", True)
+
+
 def _per_layer(count, path, item, view, beside=None):
     """Alias: the `Tap` of what a module returns for all `count` layers at once, cut down to one."""
     return lambda k: Tap(path, item=int(item), view=partial(view, k=k), beside=beside) if k < count else None
 
 
-def _query(count, queries, k):
-    return Tap(f"transformer.decoder.layers.{k}", view=partial(_last, queries=queries)) if k < count else None
+def _query(count, queries, groups, k):
+    view = partial(_own, queries=queries, groups=groups)
+    return Tap(f"transformer.decoder.layers.{k}", view=view) if k < count else None
 
 
-def _last(x, queries=None):
-    """The last `queries` of (N, Q, C): those before them are denoised."""
-    return x if queries is None else x[:, -queries:]
+def _own(x, queries=None, groups=1):
+    """The model's own `queries` among (N, Q, C): those before them are denoised, and where training has several groups
+    of queries, the first is that of evaluation."""
+    if queries is None or x.shape[1] == queries:
+        return x
+    end = x.shape[1] // groups
+    return x[:, end - queries : end]
 
 
-def _of_layer(x, k, queries=None, after=None):
+def _of_layer(x, k, queries=None, groups=1, after=None):
     """Layer k of (layers, N, Q, C)."""
-    x = _last(x[k], queries)
+    x = _own(x[k], queries, groups)
     return after(x) if after else x
 
 

@@ -48,7 +48,7 @@ class PPYOLOE(Detector):
 
     def towers(self):
         # The class stem's output is added to its input outside of any module: only the next one is given the sum.
-        stem, given = (lambda i: Tap(f"yolo_head.stem_cls.{i}")), (lambda i: Tap(f"yolo_head.pred_cls.{i}", given=True))
+        stem, given = (lambda i: Tap(f"yolo_head.stem_cls.{i}")), (lambda i: Tap(f"yolo_head.pred_cls.{i}", argument=0))
         classes = Rung(stem, _beside_input, given)
         return {
             "head.cls": Tower("head.cls_tower", (classes,)),

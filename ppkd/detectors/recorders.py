@@ -14,12 +14,12 @@ class Recorder:
     Args:
         model: any ``nn.Layer``.
         paths: module paths, such as ``neck.fpn_res4_sum``.
-        inputs_of: those of them whose inputs are kept too; None for all. What is kept is memory as long as it is.
+        inputs_of: those of them whose arguments are kept too; None for all. What is kept is memory as long as it is.
 
     Attributes:
         outputs: path -> list of what the module returned, one entry a call (a head that is shared by all
             levels is called once a level).
-        inputs: path -> list of what the module got as its first argument.
+        inputs: path -> list of the module's positional arguments, a tuple a call.
     """
 
     def __init__(self, model, paths, inputs_of=None):
@@ -54,10 +54,10 @@ class Recorder:
         return value if tap.plus is None else value + self.take(tap.plus)
 
     def _recorded(self, tap):
-        calls = (self.inputs if tap.given else self.outputs)[tap.path]
+        calls = (self.outputs if tap.argument is None else self.inputs)[tap.path]
         if tap.call >= len(calls):
             raise UserError(f"{tap.path} was called {len(calls)} times in this step; call {tap.call} does not exist")
-        value = calls[tap.call]
+        value = calls[tap.call] if tap.argument is None else calls[tap.call][tap.argument]
         if isinstance(value, (list, tuple)):
             if tap.item >= len(value):
                 raise UserError(f"{tap.path} returns {len(value)} tensors; {tap.path}[{tap.item}] does not exist")
@@ -65,6 +65,10 @@ class Recorder:
         elif tap.item:
             raise UserError(f"{tap.path} returns one tensor; {tap.path}[{tap.item}] does not exist")
         return value
+
+    def arguments(self, path):
+        """The positional arguments of the first call of the module at `path`."""
+        return self.inputs[path][0]
 
     def made_by_the_model(self, tap):
         """The tensors that `take` makes its own of, as they stand in the model's graph."""
@@ -80,7 +84,7 @@ def recording(model, taps, also=()):
 def _record(outputs, inputs, layer, given, output):
     outputs.append(output)
     if inputs is not None:
-        inputs.append(given[0] if given else None)
+        inputs.append(given)
 
 
 def find_module(model, path):

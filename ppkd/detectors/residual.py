@@ -29,12 +29,12 @@ def _sum(backbone, i):
     name, block = list(backbone.res_layers[i].named_children())[-1]
     path = f"backbone.{stage}.{name}"
     last = "se" if block.std_senet else "branch2c" if hasattr(block, "branch2c") else "branch2b"
-    return Tap(f"{path}.{last}", plus=Tap(path, given=True))
+    return Tap(f"{path}.{last}", plus=Tap(path, argument=0))
 
 
 def norm_of(model, tap):
     """The batch norm that made the (first) tensor of `tap`, or None."""
-    if tap.view is not None or tap.given:
+    if tap.view is not None or tap.argument is not None:
         return None
     module = find_module(model, tap.path)
     if getattr(module, "act", None):

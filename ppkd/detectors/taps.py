@@ -10,8 +10,8 @@ from dataclasses import dataclass
 class Tap:
     """Where a tensor is taken: output `item` of call `call` of the module at `path`, or the part that `view` cuts.
 
-    With `given` it is the module's first argument, not its output. With `plus` that tap's tensor is added to it, for a
-    sum that no module returns. With `beside`, `view` is given that tap's tensor too.
+    With `argument` it is the module's positional argument of that number, not its output. With `plus` that tap's
+    tensor is added to it, for a sum that no module returns. With `beside`, `view` is given that tap's tensor too.
 
     `view` is a module-level function or a `partial` of one, so that a tap can be pickled. `grid` says that the map has
     so many cells whatever the size of the image, and so no stride.
@@ -22,7 +22,7 @@ class Tap:
     item: int = 0
     view: Callable | None = None
     grid: bool = False
-    given: bool = False
+    argument: int | None = None
     plus: Tap | None = None
     beside: Tap | None = None
 
@@ -33,8 +33,9 @@ class Tap:
 
     @property
     def inputs_of(self):
-        """Those of them whose input is taken."""
-        return [*([self.path] if self.given else ()), *(path for tap in self._others for path in tap.inputs_of)]
+        """Those of them whose arguments are taken."""
+        own = [] if self.argument is None else [self.path]
+        return [*own, *(path for tap in self._others for path in tap.inputs_of)]
 
     @property
     def _others(self):

@@ -4,8 +4,8 @@ from paddle import nn
 
 from ppkd.engine import entering
 from ppkd.engine.beside import Beside
+from ppkd.engine.build_terms import build_terms
 from ppkd.engine.magnitude import Magnitude
-from ppkd.engine.terms import build_terms
 from ppkd.errors import UserError, nearest
 from ppkd.terminal.log import logger
 

@@ -52,7 +52,7 @@ class DistillModel(nn.Layer):
         alpha: factor on the whole loss; 1 if no term of the plan ever has a weight.
 
     Raises:
-        UserError: a term or the plan names a teacher that there is not; as `terms.build_terms`.
+        UserError: a term or the plan names a teacher that there is not; as `build_terms.build_terms`.
     """
 
     def __init__(self, student, teachers, plan, views=None, specs=None, beside=False):

@@ -8,15 +8,11 @@ from ppkd.detectors.context import Context
 from ppkd.engine.beside import NOTHING, asked_of_labels, on_of
 from ppkd.engine.connectors import build_connector
 from ppkd.engine.loss_layers import build_loss, context_names
-from ppkd.engine.pairing import match_levels, sources
 from ppkd.engine.sides import Side, Sides
 from ppkd.engine.sizes import match_size
 from ppkd.errors import UserError
 from ppkd.losses import LOSSES
 from ppkd.losses.common import full_precision, up
-
-# Sources whose values are distances in cells.
-_IN_CELLS = ("head.box_dist", "head.ltrb")
 
 
 @dataclass(frozen=True)
@@ -238,44 +234,3 @@ def _sides(pair, student, sender):
     (ours, *_), (theirs, *_) = pair
     teacher = sender.detector if sender else None
     return Sides(Side(ours, student, ours.channels), Side(theirs, teacher, theirs.channels))
-
-
-def build_terms(spec, student, sender, alone=True, beside=NOTHING):
-    """The `Term`s of a spec between a student and one teacher: one a pair of levels, or one for all of them.
-
-    Args:
-        spec: the `plan.TermSpec`.
-        student: `detectors.Detector`.
-        sender: the `Sender`.
-        alone: whether it is the only teacher.
-        beside: `beside.Beside`.
-
-    Raises:
-        UserError: sources that do not exist, fit or pair, or a loss that asks for what the student has not.
-    """
-    pairs = match_levels(spec, student, sender.detector, sender.scale)
-    for ours, theirs in ((o, t) for students, teachers in pairs for o, t in zip(students, teachers)):
-        if theirs.source.startswith(_IN_CELLS) and ours.stride != theirs.stride:
-            raise UserError(
-                f"{spec.name}: {theirs.source} is counted in cells, and the student's are of {ours.stride} pixels, "
-                f"the teacher's of {theirs.stride}: boxes need equal ones (with input_scale: 2 or 0.5 they pair)"
-            )
-    kind = LOSSES.get(spec.loss["name"])
-    together = getattr(kind, "all_levels", False)
-    constants = {name: getattr(student, name, None) for name in Context.STATIC if name != "strides"}
-    least, classes = getattr(kind, "least_classes", 1), constants["num_classes"]
-    if classes is not None and classes < least:
-        raise UserError(
-            f"{spec.name}.loss: {spec.loss['name']} compares classes with each other and needs {least} or more; "
-            f"num_classes is {classes}"
-        )
-    groups = [pairs] if together else [[pair] for pair in pairs]
-    terms = [Term(spec, group, constants, sender, alone, student, beside) for group in groups]
-    if "assignment" in terms[0].needs:
-        if not student.assigns:
-            raise UserError(f"{spec.name}: {type(student.model).__name__} does not tell its target assignment")
-        if len(pairs) != len(student.levels(sources(spec.student)[0])):
-            raise UserError(f"{spec.name}: student and teacher need the same strides: all have targets")
-    if "num_classes" in terms[0].needs and constants["num_classes"] is None:
-        raise UserError(f"{spec.name}: {type(student.model).__name__} does not tell the number of its classes")
-    return terms

@@ -10,7 +10,7 @@ from ppkd.bridge.sizes import EXPORT_SIZE, TEST_SIZE, check_sizes, fitting, foll
 from ppkd.bridge.workspace import scope
 from ppkd.errors import UserError, nearest
 from ppkd.files.write import filling
-from ppkd.terminal.log import hushed
+from ppkd.terminal.log import hushed, logger
 
 _SWITCHES = ("benchmark", "fuse_conv_bn", "nms", "post_process")
 # What an export may write; of a former one nothing of this stays beside the new files.
@@ -96,9 +96,27 @@ def write_static(model, recipe, folder, batch=None):
         shape = image_shape(recipe.student)
         size = None if shape is None or -1 in shape else shape[1:]
         follow_images(model, size)
+        batch = _images_at_a_time(model, recipe.student) if batch is None else batch
         with paddle.jit.api.sot_mode_guard(False), graphs_of(batch), fitting(size, EXPORT_SIZE), hushed():
             trainer_of(config, "test").export(folder)
     return os.path.join(folder, recipe.name)
+
+
+def _images_at_a_time(model, config):
+    """The number of images that a graph has to be made for; None where that is any, or the config says one.
+
+    Deformable attention multiplies the size of the batch, and Paddle 3 makes no graph of a product with an unknown one.
+    """
+    shape = _given_shape(config) or [3]
+    fixed = len(shape) == 4 and (shape[0] or -1) > 0
+    deformable = any(hasattr(layer, "ms_deformable_attn_core") for layer in model.sublayers())
+    if fixed or not deformable or int(paddle.__version__.split(".")[0]) < 3:
+        return None
+    logger().warning(
+        "exported for one image at a time: Paddle 3 makes no graph of deformable attention for any number of images; "
+        "for another give -o TestReader.inputs_def.image_shape=[N,3,HEIGHT,WIDTH]"
+    )
+    return 1
 
 
 def publish(write, folder):

@@ -6,7 +6,8 @@ returns one scalar, or a mapping of names to scalars with their weights applied.
 parameters of its own takes the channels of the maps as ``channels`` (those of the student's map before a
 connector as ``student_channels``). A loss class with
 ``all_levels`` gets the levels of a pyramid in lists instead of one level's tensor; one with ``least_classes``
-is refused when the run is built where the student has fewer.
+is refused when the run is built where the student has fewer; one with ``shares_queries`` gets what both
+decoders make of the same queries.
 """
 
 from .bckd import BCKDClassLoss, BCKDLoss
@@ -25,6 +26,7 @@ from .partial_l2 import PartialL2Loss
 from .pkd import PKDLoss
 from .ppyoloe import PPYOLOELoss
 from .score_l2 import ScoreL2Loss
+from .shared_queries import SharedQueriesLoss
 from .yolov3 import YOLOv3Loss
 
 # By the name that a `loss:` of a term gives. DKDLoss is not here: it needs labels of single rows.
@@ -49,6 +51,7 @@ LOSSES = {
     "pkd": PKDLoss,
     "ppyoloe": PPYOLOELoss,
     "score_l2": ScoreL2Loss,
+    "shared_queries": SharedQueriesLoss,
     "yolov3": YOLOv3Loss,
 }
 
@@ -75,5 +78,6 @@ __all__ = [
     "PPYOLOELoss",
     "PartialL2Loss",
     "ScoreL2Loss",
+    "SharedQueriesLoss",
     "YOLOv3Loss",
 ]

@@ -34,7 +34,8 @@ STUDENT_KEYS = frozenset(
         "architecture", "pretrain_weights", "weights", "num_classes", "norm_type", "norm_decay", "data_format",
         "class_names", "depth_mult", "width_mult", "act", "trt", "classwise", "output_eval", "save_prediction_only",
         "bias", "IouType", "save_proposals", "proposals_path", "use_vdl", "vdl_log_dir", "export", "for_distill",
-        "use_shared_conv", "exclude_nms", "exclude_post_process", "freeze_norm", "assigned_scores"
+        "use_shared_conv", "exclude_nms", "exclude_post_process", "freeze_norm", "assigned_scores", "hidden_dim",
+        "use_focal_loss"
     ]
 )
 # fmt: on

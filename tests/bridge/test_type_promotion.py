@@ -1,5 +1,6 @@
 """compat/type_promotion.py is needed: Paddle 3 refuses types that ppdet mixes."""
 
+from functools import partial
 from inspect import unwrap
 
 import numpy as np
@@ -75,3 +76,33 @@ def test_solov2_evaluates(recipe, monkeypatch):
         monkeypatch.delitem(vars(solov2_head.paddle), "gather")
     with scope(loaded.student) as table, defect("let_solov2_compare_areas", TypeError):
         evaluate(build_student(loaded), table)
+
+
+def test_deformable_attention_samples_by_sizes_in_whole_numbers():
+    import_ppdet()
+    from ppdet.modeling.transformers.deformable_transformer import MSDeformableAttention
+
+    layer = MSDeformableAttention(embed_dim=8, num_heads=2, num_levels=2, num_points=1)
+    sizes, begins = paddle.to_tensor([[2, 3], [1, 2]], "int64"), paddle.to_tensor([0, 6], "int64")
+    arguments = [paddle.rand([1, 4, 8]), paddle.rand([1, 4, 2, 2]), paddle.rand([1, 8, 8]), sizes, begins]
+    assert layer(*arguments).shape == [1, 4, 8]
+    with defect("let_deformable_attention_divide", TypeError):
+        getattr(layer, "ppdets_forward", layer.forward)(*arguments)
+
+
+@pytest.mark.parametrize("counts", [(2, 1), (1, 0)])
+def test_labels_are_chosen_to_be_denoised(counts, monkeypatch):
+    import_ppdet()
+    from ppdet.modeling.transformers import utils
+
+    truth = {
+        "gt_class": [paddle.zeros([n, 1], "int32") for n in counts],
+        "gt_bbox": [paddle.full([n, 4], 0.5) for n in counts],
+    }
+    make = partial(utils.get_contrastive_denoising_training_group, truth, 3, 5, paddle.rand([3, 8]), 4)
+    classes, boxes, mask, _ = make()
+    assert [classes.shape[0], classes.shape[2], boxes.shape[2]] == [2, 8, 4] and mask.shape[0] == classes.shape[1] + 5
+    if cured("let_denoising_choose_labels"):
+        monkeypatch.delitem(vars(utils.paddle), "rand")
+    with defect("let_denoising_choose_labels", TypeError):
+        make()

@@ -112,6 +112,17 @@ def test_a_class_that_is_registered_inside_stays_registered():
         del workspace.global_config[name], ours._classes[name]
 
 
+def test_what_other_releases_have_is_told_from_a_misspelt_name(student, monkeypatch):
+    """On the wheel RT-DETR, and whatever else was judged and is not here."""
+    from ppkd.bridge import judged
+
+    monkeypatch.setattr(judged, "MODULES", judged.MODULES | {"HeadOfLater"})
+    for name in ("HeadOfLater", *(["RTDETRTransformer"] if "RTDETRTransformer" not in registered_names() else [])):
+        with pytest.raises(UserError, match=f"RetinaNet: this PaddleDetection .*has no {name}, others have") as told:
+            build_detector(student | {"RetinaNet": student["RetinaNet"] | {"head": name}})
+        assert "\n" not in str(told.value)
+
+
 def test_build_detector_leaves_no_trace_and_takes_the_whole_config(student):
     before = snapshot()
     model = build_detector(student)

@@ -1,16 +1,19 @@
 """DETR and its kin: their sources are the model's own predictions, and sets of two of them are matched and teach."""
 
 import math
+from functools import partial
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 import pytest
 
-from ppkd.bridge.compat.looks import refuses_types, says
+from ppkd.bridge.workspace import registered_names
 from ppkd.build import build_student
 from ppkd.detectors import detector_for
-from ppkd.detectors.detr import DETR, _log_odds
+from ppkd.detectors.context import Context
+from ppkd.detectors.detr import DETR, _log_odds, _own
+from ppkd.detectors.queries import apart
 from ppkd.detectors.recorders import recording
 from ppkd.engine.model import TEACHER, DistillModel
 from ppkd.errors import UserError
@@ -20,23 +23,17 @@ from tests.conftest import CONFIGS, enliven, training_batch
 from tests.detectors.test_recorders import hooks_on
 from tests.helpers_training import differing, everything_in
 
-KINDS = ("detr", "deformable_detr", "dino")
+KINDS = ("detr", "deformable_detr", "dino", "rtdetr")
 SETS = ("decoder.cls[*]", "decoder.box[*]")
+SHARED = TermSpec("shared", SETS, SETS, {"name": "shared_queries", "general": 5, "specific": 4})
 MATCH = TermSpec("match", SETS, SETS, {"name": "detr_match"})
 FEATURES = TermSpec("neck", "neck[*]", "neck[*]", {"name": "pkd"}, student_connector="align")
 DEEPEST = TermSpec("deepest", "neck.encoder", "neck.encoder", {"name": "cosine"}, student_connector="align")
 
 
-def skip_where_the_host_cannot(kind):
-    """Deformable attention of the wheel divides by integers, which Paddle 3 refuses."""
-    from ppdet.modeling.transformers.deformable_transformer import MSDeformableAttention
-
-    divides = says(MSDeformableAttention, r"offset_normalizer = value_spatial_shapes\.flip\(\[1\]\)\.reshape")
-    if kind != "detr" and divides and refuses_types("float32", "int64"):
-        pytest.skip(f"{kind}: this ppdet's deformable attention does not run on this Paddle")
-
-
 def load(kind, size, shapes):
+    if kind == "rtdetr" and "RTDETRTransformer" not in registered_names():
+        pytest.skip("this PaddleDetection has no RT-DETR")
     return load_recipe(str(CONFIGS / f"{kind}_{size}.yml"), overrides=[f"dataset_dir={shapes}"])
 
 
@@ -48,7 +45,6 @@ def _lively(model):
 @pytest.fixture(scope="module", params=KINDS)
 def pair(request, shapes):
     """Kind, student, teacher and a batch."""
-    skip_where_the_host_cannot(request.param)
     small, wide = (load(request.param, size, shapes) for size in ("tiny", "wide"))
     student, teacher = (_lively(build_student(loaded)) for loaded in (small, wide))
     return request.param, student, teacher, training_batch(small), small.student["num_classes"]
@@ -64,14 +60,15 @@ def test_sources_are_what_the_model_predicts(pair):
         "cls": (3, classes), "box": (3, 4), "query": (3, 64),
     }  # fmt: skip
     maps = [(x.stride, x.channels) for x in detector.levels("neck[*]")]
-    assert maps == [(32, 64)] if kind == "detr" else maps == [(8, 64), (16, 64), (32, 64), (64, 64)]
+    strides = {"detr": (32,), "rtdetr": (8, 16, 32)}.get(kind, (8, 16, 32, 64))
+    assert maps == [(stride, 64) for stride in strides]
     (deepest,) = detector.levels("neck.encoder")
     assert (deepest.stride, deepest.channels) == maps[-1]
     image = {"image": batch["image"]}
     taps = [level.tap for levels in found.values() for level in levels]
     with paddle.no_grad(), recording(teacher, taps, ("transformer",)) as recorder:
         detector.run(image, {path.split(".")[0] for tap in taps for path in tap.paths})
-    boxes, logits, _ = teacher.detr_head(recorder.outputs["transformer"][0], None)
+    boxes, logits, *_ = teacher.detr_head(recorder.outputs["transformer"][0], None)
     last_cls, last_box = (recorder.take(found[name][-1].tap) for name in ("cls", "box"))
     scores = F.softmax(logits)[..., :-1] if kind == "detr" else F.sigmoid(logits)
     np.testing.assert_allclose(F.sigmoid(last_cls).numpy(), scores.numpy(), atol=1e-5)
@@ -99,8 +96,122 @@ def test_a_step_matches_sets_and_features_and_changes_nothing_else(pair):
     assert hooks_on(student) == hooks_on(teacher) == 0
 
 
+def _asked(model, batch):
+    """The adapter of a model in eval mode, and a recorder of all that its decoder was given and made."""
+    model.eval()
+    detector = detector_for(model)
+    taps = [level.tap for name in SETS for level in detector.levels(name)] + list(detector.asked.taps)
+    with paddle.no_grad(), recording(model, taps) as recorder:
+        detector.run(dict(batch), {path.split(".")[0] for tap in taps for path in tap.paths})
+    return detector, recorder
+
+
+def test_a_decoder_that_is_asked_its_own_queries_again_says_the_same(pair):
+    _, _, teacher, batch, _ = pair
+    detector, recorder = _asked(teacher, batch)
+    with paddle.no_grad():
+        again = detector.redecode(recorder, detector.asked.own(recorder))
+    assert len(again) == 6
+    for name in SETS:
+        for level in detector.levels(name):
+            np.testing.assert_allclose(again[level.source], recorder.take(level.tap), atol=2e-5)
+
+
+def test_drawn_queries_are_new_ones_and_a_group_does_not_see_the_other(pair):
+    kind, _, teacher, batch, _ = pair
+    detector, recorder = _asked(teacher, batch)
+    own, drawn = detector.asked.own(recorder), detector.asked.drawn(recorder, 5)
+    for name, x in vars(drawn).items():
+        assert (x is None) == (getattr(own, name) is None), name
+        assert x is None or (x.shape == [2, 5, getattr(own, name).shape[2]] and bool(paddle.isfinite(x).all()))
+    assert drawn.place is None or (float(drawn.place.min()) >= 0 and float(drawn.place.max()) <= 1)
+    with paddle.no_grad():
+        alone = detector.redecode(recorder, drawn)
+        beside = detector.redecode(recorder, own.beside(drawn), apart([16, 5]))
+        mixed = detector.redecode(recorder, own.beside(drawn))
+    assert not bool((alone["decoder.cls[2]"] == beside["decoder.cls[2]"][:, :5]).all())
+    gaps = [float((alone["decoder.cls[2]"] - x["decoder.cls[2]"][:, 16:]).abs().max()) for x in (beside, mixed)]
+    assert gaps[1] > 1e-6 and (gaps[0] < 0.1 * gaps[1] or kind == "deformable_detr"), "its decoder alone takes no mask"
+
+
+def test_both_decode_the_same_queries_once_and_equal_ones_agree(pair, monkeypatch):
+    kind, student, teacher, batch, _ = pair
+    asked, counts = [], dict.fromkeys(("student", "teacher"), 0)
+    model = DistillModel(student, {TEACHER: teacher}, Plan([SHARED]))
+    (term,) = model.terms
+    for detector in (term._student, term._teacher):
+        monkeypatch.setattr(detector, "redecode", partial(_seen, asked, detector.redecode))
+    handles = []
+    for side, decoder in (("student", student.transformer.decoder), ("teacher", teacher.transformer.decoder)):
+        handles.append(decoder.register_forward_post_hook(partial(_count, counts, side)))
+    model.train()
+    losses = model(dict(batch))
+    for handle in handles:
+        handle.remove()
+    assert counts == {"student": 2, "teacher": 2}, "one decoder forward more on each side"
+    theirs, ours = asked
+    assert (ours.place is None) == (theirs.place is None) == (kind == "detr")
+    assert kind == "detr" or bool((ours.place == theirs.place).all())
+    widths = [next(x for x in (q.content, q.position) if x is not None).shape for q in (theirs, ours)]
+    assert widths == [[2, 9, 64], [2, 9, 32]]
+    parts = {f"shared.{part}": float(losses[f"shared.{part}"]) for part in ("cls", "l1", "giou")}
+    assert all(math.isfinite(value) and value > 0 for value in parts.values()), parts
+    own = sum(losses[name] for name in parts)
+    wanted = [next(iter(student.backbone.parameters())), *term.narrow.parameters()]
+    gradients = paddle.grad([own], wanted, retain_graph=True, allow_unused=True)
+    assert gradients[0] is not None and float(gradients[0].abs().max()) > 0
+    assert any(x is not None and float(x.abs().max()) > 0 for x in gradients[1:]), "the linear layer learns nothing"
+
+
+def _seen(asked, redecode, recorder, queries, mask=None):
+    asked.append(queries)
+    return redecode(recorder, queries, mask)
+
+
+def _count(counts, side, layer, given, made):
+    counts[side] += 1
+
+
+@pytest.mark.parametrize("kind", ["detr", "dino"])
+def test_shared_queries_of_an_equal_teacher_are_zero(kind, shapes):
+    loaded = load(kind, "tiny", shapes)
+    teacher, student = (_lively(build_student(loaded)) for _ in range(2))
+    student.set_state_dict(teacher.state_dict())
+    student.eval()  # no batch norm and nothing that is denoised tells them apart
+    model = DistillModel(student, {TEACHER: teacher}, Plan([SHARED]))
+    (term,) = model.terms
+    assert not list(term.parameters())
+    recorders = [_asked(each, training_batch(loaded))[1] for each in (student, teacher)]
+    found = term.compare(*recorders, Context({}))
+    assert found.keys() == {"cls", "l1", "giou"} and all(abs(float(value)) < 1e-5 for value in found.values()), found
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [("detr", "dino"), ("dino", "deformable_detr")])
+def test_decoders_that_are_asked_otherwise_are_refused_with_what_works(ours, theirs, shapes):
+    student, teacher = build_student(load(ours, "tiny", shapes)), build_student(load(theirs, "wide", shapes))
+    with pytest.raises(UserError, match="shared: the student's decoder is asked by .* detr_match compares"):
+        DistillModel(student, {TEACHER: teacher}, Plan([SHARED]))
+
+
+def test_a_detector_without_a_decoder_is_refused_by_shared_queries(shapes):
+    student, teacher = (build_student(load("retinanet", size, shapes)) for size in ("tiny", "wide"))
+    sets = TermSpec("shared", ("head.cls[*]", "head.box[*]"), ("head.cls[*]", "head.box[*]"), SHARED.loss)
+    with pytest.raises(UserError, match="shared_queries knows no decoder of the student's RetinaNet; detr_match"):
+        DistillModel(student, {TEACHER: teacher}, Plan([sets]))
+
+
+@pytest.mark.parametrize("spec", [MATCH, SHARED])
+@pytest.mark.parametrize("kind", ["detr", "deformable_detr"])
+def test_other_classes_are_refused_in_one_line(kind, spec, shapes):
+    student = build_student(load(kind, "tiny", shapes))
+    other = load_recipe(str(CONFIGS / f"{kind}_wide.yml"), overrides=[f"dataset_dir={shapes}", "num_classes=7"])
+    assert (detector_for(student).num_classes, detector_for(teacher := build_student(other)).num_classes) == (6, 7)
+    with pytest.raises(UserError, match=r"decoder.cls\[\d\] has 6 channels, the teacher's decoder.cls\[\d\] 7") as told:
+        DistillModel(student, {TEACHER: teacher}, Plan([spec]))
+    assert "\n" not in str(told.value)
+
+
 def test_a_student_that_denoises_gives_its_queries_alone(shapes):
-    skip_where_the_host_cannot("dino")
     loaded = load("dino", "tiny", shapes)
     student, batch = build_student(loaded), training_batch(loaded)
     student.train()
@@ -144,3 +255,11 @@ def test_a_dry_run_makes_embeddings_for_the_batch_and_gives_all_layers(shapes):
     with pytest.raises(KeyError, match="a forward that fails"):
         detector_for(model).run(training_batch(small), {"transformer"})
     assert seen == [(None, True, False)] * 2 and (part.eval_size, part.decoder.training) == ([640, 640], False)
+
+
+@pytest.mark.parametrize(("denoised", "groups"), [(0, 1), (4, 1), (0, 3), (4, 3)])
+def test_of_several_groups_the_one_that_evaluates_is_taken_without_what_is_denoised(denoised, groups):
+    group = [-1.0] * denoised + list(range(5))
+    x = paddle.to_tensor([group + [-2.0] * (denoised + 5) * (groups - 1)]).unsqueeze(-1)
+    assert _own(x, 5, groups).flatten().tolist() == [0, 1, 2, 3, 4]
+    assert _own(x, None, groups).shape == x.shape

@@ -55,7 +55,7 @@ def test_takes_what_a_module_is_given():
     toy, x = Toy(), paddle.rand([4, 2])
     with Recorder(toy, ["split", "head"]) as recorder:
         toy(x)
-    first, second = recorder.take(Tap("head", given=True)), recorder.take(Tap("head", call=1, given=True))
+    first, second = recorder.take(Tap("head", argument=0)), recorder.take(Tap("head", call=1, argument=0))
     assert first is recorder.take(Tap("split")) and (second - first == 1).all()
 
 
@@ -180,9 +180,9 @@ def test_10_hooks_fire_once_a_step_and_are_gone(family, method, wrap, recipe, mo
 
 def test_an_input_is_kept_only_where_it_is_asked_for():
     toy = Toy()
-    with recording(toy, [Tap("body.0"), Tap("head", given=True)], ["split"]) as recorder:
+    with recording(toy, [Tap("body.0"), Tap("head", argument=0)], ["split"]) as recorder:
         toy(paddle.rand([4, 2]))
     assert set(recorder.inputs) == {"head"} and recorder.inputs["head"][0] is not None
     assert set(recorder.outputs) == {"body.0", "head", "split"}
-    nested = Tap("split", plus=Tap("body.0", given=True))
+    nested = Tap("split", plus=Tap("body.0", argument=0))
     assert recording(toy, [nested])._inputs_of == {"body.0"}

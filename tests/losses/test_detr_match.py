@@ -1,4 +1,4 @@
-"""Sets of predictions, matched: a slow formulation of its own, and what the matching does not look at."""
+"""Sets of predictions, matched or of the same queries: slow formulations, and what the matching does not look at."""
 
 import itertools
 
@@ -7,6 +7,7 @@ import paddle
 import pytest
 
 from ppkd.losses.detr_match import DETRMatchLoss
+from ppkd.losses.shared_queries import SharedQueriesLoss
 
 CLASSES = 3
 
@@ -101,3 +102,43 @@ def test_what_is_not_finite_is_left_to_who_looks_at_losses():
 def test_other_sources_and_other_classes_are_refused(wrong):
     with pytest.raises(ValueError, match="detr_match"):
         DETRMatchLoss()(tensors(sets(0, 4)), wrong(tensors(sets(1, 4))))
+
+
+def slow_of_the_same_queries(student, teacher, kl):
+    """KD-DETR's sum, query by query in the order in which they come."""
+    found = {"cls": [], "l1": [], "giou": []}
+    for s_logits, s_boxes, t_logits, t_boxes in zip(*student, *teacher):
+        sums, weights = dict.fromkeys(found, 0.0), 0.0
+        for n, i in itertools.product(range(len(s_logits)), range(s_logits.shape[1])):
+            p, q = sigmoid(s_logits[n, i]), sigmoid(t_logits[n, i])
+            weights += q.max()
+            apart = q * np.log(q / p) + (1 - q) * np.log((1 - q) / (1 - p))
+            bce = -(q * np.log(p) + (1 - q) * np.log(1 - p))
+            sums["cls"] += q.max() * (apart if kl else (p - q) ** 2 * bce).sum()
+            sums["l1"] += 5 * q.max() * np.abs(s_boxes[n, i] - t_boxes[n, i]).sum()
+            sums["giou"] += 2 * q.max() * (1 - giou(s_boxes[n, i], t_boxes[n, i]))
+        for name, value in sums.items():
+            found[name].append(value / max(weights, len(s_logits)))
+    return {name: np.mean(values) for name, values in found.items()}
+
+
+@pytest.mark.parametrize("kl", [True, False])
+@pytest.mark.parametrize("queries", [2, 9])
+def test_the_same_queries_are_compared_one_by_one(kl, queries):
+    student, teacher = sets(0, queries, layers=3), sets(1, queries, layers=3)
+    found = SharedQueriesLoss(cls="kl" if kl else "qfl")(tensors(student), tensors(teacher))
+    for name, value in slow_of_the_same_queries(student, teacher, kl).items():
+        assert float(found[name]) == pytest.approx(value, rel=1e-4), name
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"general": None}, {"general": -1}, {"general": 0, "specific": 0}, {"specific": 1.5}]
+)
+def test_no_queries_are_refused(wrong):
+    with pytest.raises(ValueError, match="shared_queries: (general|specific)"):
+        SharedQueriesLoss(**wrong)
+
+
+def test_queries_that_are_not_the_same_are_refused():
+    with pytest.raises(ValueError, match="not decoded the same queries"):
+        SharedQueriesLoss()(tensors(sets(0, 4)), tensors(sets(1, 5)))

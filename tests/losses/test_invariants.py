@@ -33,6 +33,7 @@ from ppkd.losses import (
     PKDLoss,
     PPYOLOELoss,
     ScoreL2Loss,
+    SharedQueriesLoss,
     YOLOv3Loss,
     kernels,
 )
@@ -73,6 +74,8 @@ BUILD = {
     "detr_match": (DETRMatchLoss, (2, CLASSES + 4, HEIGHT, WIDTH)),
     "detr_match of few": (lambda: DETRMatchLoss(top=5, weight_giou=0.0), (2, CLASSES + 4, HEIGHT, WIDTH)),
     "detr_match kl": (lambda: DETRMatchLoss("kl", top=None), (2, CLASSES + 4, HEIGHT, WIDTH)),
+    "shared_queries": (SharedQueriesLoss, (2, CLASSES + 4, HEIGHT, WIDTH)),
+    "shared_queries qfl": (lambda: SharedQueriesLoss(cls="qfl"), (2, CLASSES + 4, HEIGHT, WIDTH)),
     "dist": (DISTLoss, ROWS),
     "dist map": (DISTLoss, MAP),
     "dkd": (lambda: DKDLoss(tau=4.0), ROWS),
@@ -97,12 +100,13 @@ GENERATES = ("mgd", "mgd channel", "score_l2")
 # Cross-entropies without the teacher's entropy, hard targets, and a GIoU whose kink is where both boxes agree; of
 # random distances many are no box at all, and there two that are equal do not overlap.
 NOT_ZERO_AT_EQUALITY = (
-    "yolov3", "ppyoloe", "ppyoloe as paddledet", "crosskd_giou", "detr_match", "detr_match kl",
+    "yolov3", "ppyoloe", "ppyoloe as paddledet", "crosskd_giou", "detr_match", "detr_match kl", "shared_queries",
+    "shared_queries qfl",
 )  # fmt: skip
 # Those that read no value back from the device and pick no rows by a mask.
 NO_SYNC = (
     "dkd dense", "crosskd_cls", "crosskd_cls a cell", "crosskd_box", "crosskd_giou", "bckd", "bckd_cls", "ld",
-    "partial_l2", "score_l2",
+    "partial_l2", "score_l2", "shared_queries",
 )  # fmt: skip
 
 every_loss = pytest.mark.parametrize("name", BUILD)
@@ -136,7 +140,7 @@ def _sets(x):
 
 
 _INPUTS = {
-    DETRMatchLoss: _sets,
+    **dict.fromkeys((DETRMatchLoss, SharedQueriesLoss), _sets),
     YOLOv3Loss: _anchor_fields,
     ScoreL2Loss: lambda x: (x[:, :CHANNELS], x[:, CHANNELS:]),
     LDLoss: _head_levels,

@@ -85,6 +85,8 @@ def cures():
         zero_dim.count_solov2_masks_in_a_list,
         type_promotion.let_quality_focal_loss_mask,
         type_promotion.let_solov2_compare_areas,
+        type_promotion.let_deformable_attention_divide,
+        type_promotion.let_denoising_choose_labels,
         ld_head.let_ld_head_train_alone,
         type_promotion.let_assigners_take_int32_labels,  # before the last one, whose patch then wraps this one
         neck_scales.give_each_neck_its_own_scales,

@@ -105,7 +105,7 @@ def _ending_in_a_reshape(self, x):
 
 
 def _count(data, *args, **kwargs):
-    if not paddle.in_dynamic_mode() and data.shape == (1,):
+    if not paddle.in_dynamic_mode() and getattr(data, "shape", None) == (1,):  # DETR's is a plain number
         data = data.reshape([])
     return paddle.to_tensor(data, *args, **kwargs)
 

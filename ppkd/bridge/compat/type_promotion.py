@@ -1,6 +1,7 @@
 """Paddle 3 refuses to calculate with tensors of unequal types, which ppdet does with labels, masks and strides."""
 
 import inspect
+from functools import partial
 
 import paddle
 
@@ -77,3 +78,70 @@ def let_solov2_compare_areas():
 def _gather_floats(x, index, axis=None):
     found = paddle.gather(x, index, axis)
     return found.astype("float32") if found.dtype == paddle.int32 else found  # of all that it gathers, the strides
+
+
+def let_deformable_attention_divide():
+    """Give deformable attention the sizes of its maps in the floats that it divides offsets by.
+
+    Without it Deformable DETR and DINO do not run: "Type promotion only support ... data type x: float32, y: int64".
+
+    Needed for: paddledet 2.6.0 on Paddle 3; clones from 2.7 on cast.
+    """
+    from ppdet.modeling.transformers.deformable_transformer import MSDeformableAttention
+
+    divides = says(MSDeformableAttention.forward, r"sampling_offsets / offset_normalizer\n")
+    if not divides or not refuses_types("float32", "int64"):
+        return NOT_NEEDED
+    if not hasattr(MSDeformableAttention, "ppdets_forward"):
+        MSDeformableAttention.ppdets_forward = MSDeformableAttention.forward
+        MSDeformableAttention.forward = _with_sizes_in_floats
+    wrap(MSDeformableAttention, "__init__", _with_whole_sizes_behind)
+
+
+def _with_sizes_in_floats(
+    self, query, reference_points, value, value_spatial_shapes, value_level_start_index, value_mask=None
+):
+    # Neither a closure nor functools.wraps: an export traces the source, of a wrapped function that of the original.
+    sizes = value_spatial_shapes.astype("float32")
+    return self.ppdets_forward(query, reference_points, value, sizes, value_level_start_index, value_mask)
+
+
+def _with_whole_sizes_behind(init):
+    def with_whole_sizes_behind(self, *args, **kwargs):
+        init(self, *args, **kwargs)
+        self.ms_deformable_attn_core = partial(_sample, self.ms_deformable_attn_core)
+
+    return with_whole_sizes_behind
+
+
+def _sample(core, value, value_spatial_shapes, *rest):
+    return core(value, value_spatial_shapes.astype("int64"), *rest)  # by which it splits
+
+
+def let_denoising_choose_labels():
+    """Give the choice of labels that DINO denoises in the numbers that it multiplies by those of real boxes.
+
+    Without it DINO does not train: "Type promotion only support ... data type x: bool, y: float32".
+
+    Needed for: paddledet 2.6.0 on Paddle 3, and of later clones Mask-RT-DETR.
+    """
+    from ppdet.modeling.transformers import utils
+
+    if not says(utils, r"nonzero\(mask \* pad_gt_mask\)") or not refuses_types("bool", "float32"):
+        return NOT_NEEDED
+    replace(utils.__name__, rand=_draw)
+
+
+def _draw(shape, *args, **kwargs):
+    drawn = paddle.rand(shape, *args, **kwargs)
+    return _Drawn(drawn) if len(shape) == 1 else drawn  # the others are of boxes
+
+
+class _Drawn:
+    """Random numbers that are there to be compared."""
+
+    def __init__(self, values):
+        self._values = values
+
+    def __lt__(self, other):
+        return (self._values < other).astype("float32")
