@@ -2,6 +2,8 @@
 
 import importlib
 import os
+import select
+import signal
 import sys
 import traceback
 import warnings
@@ -27,9 +29,11 @@ def run(parser, command, argv=None):
     args = parser.parse_args(argv)
     gate.allow(getattr(args, "allow_classes", ()))
     escape_logs()
+    _take_any_text()
     # Paddle 3 says at import that compiling extensions would be quicker with it. Nothing here is compiled.
     warnings.filterwarnings("ignore", message="No ccache found")
     try:
+        _check_here()
         if command != "configs":  # which reads no more than ppkd's own files
             check_host()
         if isinstance(command, str):
@@ -39,6 +43,8 @@ def run(parser, command, argv=None):
 
             plugins.permit()
         command(args)
+        if sys.stdout is not None:  # closed
+            sys.stdout.flush()
     except UserError as error:
         _end(printable(error))
     except Stopped as stopped:
@@ -48,6 +54,8 @@ def run(parser, command, argv=None):
         print("ppkd: stopped by the user", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _reader_has_gone():
+            sys.exit(128 + signal.SIGPIPE)
         if isinstance(error, OSError) and is_of_the_disk(error):
             _end(f"cannot be written: {printable(error)}")
         if isinstance(error, MemoryError):
@@ -55,6 +63,34 @@ def run(parser, command, argv=None):
         if os.environ.get(_TRACEBACK):
             raise
         _end(_unexpected(error))
+
+
+def _check_here():
+    """Refuse to run where there is no current folder, which relative paths would be below."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise UserError("the current folder has been removed; go to another, or into it anew") from None
+
+
+def _take_any_text():
+    """Write out what the terminal's encoding lacks (``LC_ALL=C``), in place of ending when all is done."""
+    for stream in (sys.stdout, sys.stderr):
+        if getattr(stream, "errors", None) == "strict" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _reader_has_gone():
+    """Whether nobody reads any more what is printed, as behind ``ppkd configs | head``; from then on nothing is."""
+    try:
+        looking = select.poll()
+        looking.register(sys.stdout, 0)
+        gone = any(event & select.POLLERR for _, event in looking.poll(0))
+        if gone:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return gone
+    except (AttributeError, OSError, ValueError):  # no such call on this system; no file behind it
+        return False
 
 
 def _end(message):

@@ -1,6 +1,8 @@
 """Mistakes that users make: one line that names the file or key and what would be right, and nothing left behind."""
 
+import io
 import json
+import os
 import re
 
 import paddle
@@ -349,6 +351,44 @@ def test_too_little_memory_is_called_so(monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.run(cli.hosts_parser(), _too_large, [])
     assert "there is not enough memory for it" in the_error(stop.value.code, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("printed", ["a line at once", "lines " * 100000])
+def test_what_is_printed_to_nobody_ends_without_a_word(printed, monkeypatch, capsys):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stream, pytest.raises(SystemExit) as stop:
+        monkeypatch.setattr("sys.stdout", stream)
+        cli.run(cli.hosts_parser(), lambda _: print(printed), [])
+    assert stop.value.code == 141 and not capsys.readouterr().err
+
+
+def test_a_current_folder_that_is_gone(tmp_path, monkeypatch, capsys):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "here").rmdir()
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["configs"])
+    assert "the current folder has been removed" in the_error(stop.value.code, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("encoding, seen", [("ascii", r"\u4e2d \xfc \udcff"), ("latin-1", r"\u4e2d ü \udcff"),
+                                            ("utf-8", r"中 ü \udcff")])  # fmt: skip
+def test_what_a_terminal_cannot_show_is_written_out(encoding, seen, monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr("sys.stdout", stream)
+    cli.run(cli.hosts_parser(), lambda _: print("中 ü \udcff"), [])
+    assert stream.buffer.getvalue().decode(encoding) == seen + "\n"
+
+
+@pytest.mark.parametrize("option, told", [
+    ("seed=99999999999999999999", "-o: seed is 99999999999999999999, more than"), ("epoch=1" + "0" * 40, "more than"),
+    ("ema_decay=nan", "ema_decay has to be a number from 0 to 1, found 'nan'"), ("ema_decay=5", "from 0 to 1, found 5"),
+    ("ema_decay=.nan", "from 0 to 1, found nan"), ("ema_decay=true", "from 0 to 1, found True"),
+])  # fmt: skip
+def test_numbers_that_nothing_can_count_with(option, told):
+    with pytest.raises(UserError, match=re.escape(told)):
+        load_recipe(str(STUDENT), overrides=["num_classes=6", option])
 
 
 @pytest.mark.parametrize("given", ["nan", "-1", "1.5", "150%", "high"])

@@ -20,6 +20,7 @@ from ppkd.recipe.teachers import check_fields, name_the_teacher, read_teachers, 
 
 _SECTIONS = ("TrainReader", "UnlabelledReader", "EvalReader", "TestReader", "TrainDataset", "EvalDataset",
              "TestDataset", "LearningRate", "OptimizerBuilder")  # fmt: skip
+_LARGEST = 2**63 - 1  # what Paddle takes for a seed
 _FLAG, _TEXT = (bool, "true or false"), (str, "text")
 # What the values of some keys of the run are; ppdet takes anything for true.
 _KINDS = {
@@ -266,3 +267,8 @@ def check_counts(recipe):
         value = recipe.student.get(key)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
             raise UserError(f"{recipe.origin[key]}: {key} has to be a whole number, found {value!r}")
+        if value is not None and value > _LARGEST:
+            raise UserError(f"{recipe.origin[key]}: {key} is {value!r:.60}, more than {_LARGEST}")
+    decay = recipe.student.get("ema_decay")
+    if decay is not None and (isinstance(decay, bool) or not isinstance(decay, int | float) or not 0 <= decay <= 1):
+        raise UserError(f"{recipe.origin['ema_decay']}: ema_decay has to be a number from 0 to 1, found {decay!r}")

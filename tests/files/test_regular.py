@@ -96,6 +96,12 @@ def test_a_large_file_that_is_full_is_read(tmp_path, monkeypatch):
         assert file.read() == b"x" * 5000
 
 
+def test_an_empty_file_is_a_file(tmp_path):
+    (tmp_path / "a").touch()
+    with open_file(tmp_path / "a") as file:
+        assert file.read() == ""
+
+
 def test_a_file_and_a_link_to_one_are_read(tmp_path):
     (tmp_path / "a").write_bytes(b"content")
     (tmp_path / "b").symlink_to("a")
