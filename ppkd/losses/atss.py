@@ -8,12 +8,11 @@ import math
 
 import paddle
 
-from . import kernels
+from .box_kernels import geometry
 from .boxes import cell_points
 from .common import as_float, at_least_one_box
-from .kernels import of_one_shape, reduced
+from .kernels import reduced
 
-_EPS = 1e-6
 _INSIDE = 0.01  # pixels that an anchor's centre must lie inside a box to be positive
 
 
@@ -82,7 +81,7 @@ def atss_regions(anchors, num_level_anchors, boxes, boxes_valid, topk=9, biased_
 
 def _claims(anchors, num_level_anchors, boxes, boxes_valid, topk, biased_positives):
     """For boxes (N, M, 4), both (N, M, A): the IoU where an anchor is positive, and where it lies in the region."""
-    iou, vlr_distance, centre_distance = _geometry(anchors, boxes)
+    iou, vlr_distance, centre_distance = geometry(anchors, boxes)
     nearest = _nearest(centre_distance, num_level_anchors, topk)
     candidates = paddle.take_along_axis(iou, nearest, axis=2)
     mean = candidates.mean(axis=2, keepdim=True)
@@ -99,51 +98,6 @@ def _claims(anchors, num_level_anchors, boxes, boxes_valid, topk, biased_positiv
         paddle.zeros_like(iou), nearest, candidates * positive.astype("float32"), axis=2
     )
     return claim, iou * region.astype("float32")
-
-
-def _geometry(anchors, boxes):
-    """IoU, the d of :func:`atss_regions` and the distance of the centres, each (N, M, A)."""
-    if not kernels.on_cpu(boxes):
-        return _geometry_of_corners(anchors.reshape([-1, 2, 2]), boxes.reshape([*boxes.shape[:2], 1, 2, 2]))
-    sides, areas, centres = zip(_outline(anchors), _outline(boxes.unsqueeze(2)))
-    areas, centres = of_one_shape(*areas), of_one_shape(*centres[0], *centres[1])
-    sides = of_one_shape(*sides[0], *sides[1])
-    overlap, distance = _overlap(*sides), _squared(centres[0] - centres[2], centres[1] - centres[3])
-    iou = overlap / (areas[0] + areas[1] - overlap).clip(min=_EPS)
-    vlr_distance = overlap / areas[0].clip(min=_EPS) - distance / _enclosing_diagonal(*sides)
-    return iou, vlr_distance, distance.sqrt()
-
-
-def _geometry_of_corners(anchors, boxes):
-    """`_geometry` in half the launches: both axes at once, of anchors (A, 2, 2) and boxes (N, M, 1, 2, 2)."""
-    (a_low, a_high), (low, high) = anchors.unbind(axis=-2), boxes.unbind(axis=-2)
-    area, a_area = (high - low).prod(axis=-1), (a_high - a_low).prod(axis=-1)
-    overlap = (paddle.minimum(a_high, high) - paddle.maximum(a_low, low)).clip(min=0.0).prod(axis=-1)
-    distance = (anchors.mean(axis=-2) - boxes.mean(axis=-2)).square().sum(axis=-1)
-    diagonal = (paddle.maximum(a_high, high) - paddle.minimum(a_low, low)).square().sum(axis=-1) + _EPS
-    iou = overlap / (a_area + area - overlap).clip(min=_EPS)
-    return iou, overlap / a_area.clip(min=_EPS) - distance / diagonal, distance.sqrt()
-
-
-# Functions of their own, so that what they make is free again, and still in the cache, when the next one needs memory.
-def _outline(boxes):
-    """Corners ``(x1, y1, x2, y2)``, area and centre ``(x, y)`` of boxes (..., 4)."""
-    x1, y1, x2, y2 = boxes.unbind(axis=-1)
-    return (x1, y1, x2, y2), (x2 - x1) * (y2 - y1), ((x1 + x2) / 2, (y1 + y2) / 2)
-
-
-def _overlap(ax1, ay1, ax2, ay2, x1, y1, x2, y2):
-    width = (paddle.minimum(ax2, x2) - paddle.maximum(ax1, x1)).clip(min=0.0)
-    return width * (paddle.minimum(ay2, y2) - paddle.maximum(ay1, y1)).clip(min=0.0)
-
-
-def _enclosing_diagonal(ax1, ay1, ax2, ay2, x1, y1, x2, y2):
-    width = paddle.maximum(ax2, x2) - paddle.minimum(ax1, x1)
-    return _squared(width, paddle.maximum(ay2, y2) - paddle.minimum(ay1, y1)) + _EPS
-
-
-def _squared(x, y):
-    return x.square() + y.square()
 
 
 def _nearest(centre_distance, num_level_anchors, topk):

@@ -19,11 +19,10 @@ All four are sums divided by the batch size only; hence the tiny weights.
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
-from paddle.autograd import PyLayer
 
-from . import kernels
 from .common import check_choice, check_same_shape, frozen, full_precision, up
-from .kernels import constant, map_of, numbers, sums_both_ways, sums_over_channels, whole
+from .fgd_kernels import Sums, apart, means, summed_over_places
+from .kernels import for_each_image, layer_norm, numbers, sums_both_ways
 from .masks import masks
 
 
@@ -36,85 +35,7 @@ def attention_maps(feature, temp):
 
 def _shares(feature, temp):
     """A(F) (N, 1, P) and B(F) (N, 1, C) over their numbers of positions and channels: the softmaxes alone."""
-    return [F.softmax(x) for x in sums_both_ways(paddle.abs, feature, _means(feature, temp))]
-
-
-def _means(feature, temp):
-    """What sums over channels and over positions are multiplied with to be means over ``temp``."""
-    return 1 / (feature.shape[1] * temp), 1 / (feature.shape[2] * temp)
-
-
-class _Sums(PyLayer):
-    """The few sums over the student's map that all terms are made of, with the gradient of the map in one go.
-
-    With S and T (N, C, P), d = S - T, q (N, 1, C) and a (N, 1, P), each of the following (N, 1, ..):
-
-        mean_c |S| / temp, mean_p |S| / temp, 0 (P), 0 (C), 2/P * sum_p d, sum_c B / C d^2, sum_c d^2
-
-    The two zeros have the gradients of ``q S`` and of ``S a``, whose values are known already. Left to autograd each
-    would make maps of its own and a gradient of its own. Here nothing but S and T is kept, and the gradient is
-    ``2 d * (B / C x g5 + g6) + sign(S) * (g0 / C + g1 / P) / temp + q x g2 + g3 x a + 2/P * g4``, g being the gradients
-    of the seven: outer products of vectors, made piece by piece.
-
-    All are one tensor, and S alone gets a gradient: with more outputs or inputs ``paddle.grad`` of some inputs, or of
-    one term after the other, raises, crashes or is wrong.
-    """
-
-    @staticmethod
-    def forward(ctx, student, teacher, channel_t, query, spread, temp):
-        batch, channels, positions = student.shape
-        sizes = sums_both_ways(paddle.abs, student, _means(student, temp))
-        # One product for both: of the squared error weighted by B(T) / C, and as it is.
-        weights = paddle.concat([channel_t, constant(channel_t.shape, channel_t)], axis=1)
-        share = constant(spread.shape, student, 2 / positions)
-        if whole(student):
-            gap = student - teacher
-            gap_sum = _weighted(gap, share)
-            squares = paddle.matmul(weights, gap.multiply_(gap))
-        else:
-            gap_sum = _weighted(student, share) - _weighted(teacher, share)
-            squares = sums_over_channels(_squared_gap, [student, teacher], weights)
-        ctx.save_for_backward(student, teacher, weights, query, spread, share)
-        ctx.means = _means(student, temp)
-        known = [constant([batch, 1, n], student, 0.0) for n in (positions, channels)]
-        return paddle.concat([*sizes, *known, gap_sum, squares.reshape([batch, 1, -1])], axis=2)
-
-    @staticmethod
-    @full_precision
-    def backward(ctx, gradient):
-        student, teacher, weights, query, spread, share = ctx.saved_tensor()
-        batch, channels, positions = student.shape
-        g_position, g_channel, g_logits, g_pooled, g_gap, g_squares = _apart(gradient, channels, positions, 2)
-        g_position, g_channel = g_position * ctx.means[0], g_channel * ctx.means[1]
-        g_squares = (2 * g_squares).reshape([batch, 2, positions])
-        of_rest = paddle.concat([spread, g_logits, share], axis=1)
-        by_rest = paddle.concat([g_pooled, query, g_gap], axis=1)
-        if whole(student):
-            slope = paddle.matmul(weights, g_squares, transpose_x=True)
-            slope.multiply_(student - teacher)
-            for of_sign in (g_position, g_channel.reshape([batch, channels, 1])):  # their sum would be one more map
-                slope.add_(student.sign().multiply_(of_sign))
-            return slope.add_(paddle.matmul(by_rest, of_rest, transpose_x=True)), None, None, None, None
-        of_sign = paddle.concat([g_position, constant(spread.shape, spread)], axis=1)
-        by_sign = paddle.concat([constant(g_channel.shape, g_channel), g_channel], axis=1)
-        products = [(weights, g_squares), (by_sign, of_sign), (by_rest, of_rest)]
-        products = [(by.transpose([0, 2, 1]), of) for by, of in products]
-        return map_of(_gradient, [student, teacher], products=products), None, None, None, None
-
-
-def _squared_gap(student, teacher):
-    gap = student - teacher
-    return gap.multiply_(gap)
-
-
-def _gradient(student, teacher, of_gap, of_sign, rest):
-    return (student - teacher).multiply_(of_gap).add_(student.sign().multiply_(of_sign)).add_(rest)
-
-
-def _apart(sums, channels, positions, last=1):
-    """What `_Sums` puts together, its last two as one if `last` is 2."""
-    sizes = [positions, channels, positions, channels, channels, *[last * positions] * (3 - last)]
-    return sums.split(sizes, axis=2)
+    return [F.softmax(x) for x in sums_both_ways(paddle.abs, feature, means(feature, temp))]
 
 
 def context_vector(pooled, channel_add):
@@ -125,27 +46,13 @@ def context_vector(pooled, channel_add):
     """
     reduce, norm, _, restore = channel_add
     hidden, scale, shift = _pointwise(pooled, reduce), up(norm.weight), up(norm.bias)
-    if kernels.on_cpu(pooled):
-        # Scale and shift by ourselves: where the scale's own gradient is not asked for (a term that is not trained, or
-        # paddle.grad of other tensors), Paddle's layer_norm on the CPU leaves the scale out of its input's gradient.
-        hidden = F.layer_norm(hidden, hidden.shape[-1:], epsilon=norm._epsilon) * scale + shift
-    else:
-        hidden = F.layer_norm(hidden, hidden.shape[-1:], scale, shift, norm._epsilon)
-    return _pointwise(F.relu(hidden), restore)
+    return _pointwise(F.relu(layer_norm(hidden, scale, shift, norm._epsilon)), restore)
 
 
 def _logits(feature, conv):
     """``conv(F)`` (N, 1, P) of ``feature`` (N, C, P), a convolution to one channel, and its weights (N or 1, 1, C)."""
-    query = up(conv.weight).reshape([1, 1, -1])
-    if kernels.on_cpu(feature):
-        query = query.expand([feature.shape[0], 1, -1])
+    query = for_each_image(up(conv.weight).reshape([1, 1, -1]), feature)
     return paddle.matmul(query, feature) + up(conv.bias), query
-
-
-def _weighted(feature, weights):
-    """``sum_p feature * weights`` (N, 1, C) of ``feature`` (N, C, P) and ``weights`` (N, 1, P)."""
-    # This way round; the other product of the same numbers takes Paddle eight times as long on the CPU.
-    return paddle.matmul(weights, feature, transpose_y=True)
 
 
 def _pointwise(vectors, conv):
@@ -228,10 +135,10 @@ class FGDLoss(nn.Layer):
             weights = (found * spatial_t.squeeze(1)).flatten(1)
         logits, query = _logits(student.detach(), self.conv_mask_s)
         fixed = query.detach().expand(channel_t.shape), F.softmax(logits.detach())
-        sums = _Sums.apply(student, teacher, channel_t, *fixed, self.temp)
-        by_position, by_channel, to_logits, to_pooled, gap_sum, weighted, plain = _apart(sums, channels, positions)
-        pooled_s = _weighted(student.detach(), F.softmax(logits + to_logits)) + to_pooled
-        pooled_t = _weighted(teacher, F.softmax(_logits(teacher, self.conv_mask_t)[0]))
+        sums = Sums.apply(student, teacher, channel_t, *fixed, self.temp)
+        by_position, by_channel, to_logits, to_pooled, gap_sum, weighted, plain = apart(sums, channels, positions)
+        pooled_s = summed_over_places(student.detach(), F.softmax(logits + to_logits)) + to_pooled
+        pooled_t = summed_over_places(teacher, F.softmax(_logits(teacher, self.conv_mask_t)[0]))
         context_gap = context_vector(pooled_s, self.channel_add_s) - context_vector(pooled_t, self.channel_add_t)
         found = paddle.stack(
             [

@@ -11,6 +11,7 @@ those of its piece, to be used by `minus` and `times`.
 import functools
 
 import paddle
+import paddle.nn.functional as F
 
 from .common import rows, up
 
@@ -192,6 +193,20 @@ def minus(x, values):
 def times(x, values):
     """``x`` (N, C, P) times ``values`` (1, C, 1)."""
     return x * (values.expand(x.shape) if on_cpu(x) else values)
+
+
+def for_each_image(x, feature):
+    """``x`` (1, ...) for a product with ``feature`` (N, ...): on the CPU once for each image, elsewhere as it is."""
+    return x.expand([feature.shape[0], *x.shape[1:]]) if on_cpu(feature) else x
+
+
+def layer_norm(x, scale, shift, epsilon):
+    """Layer norm over the last axis of ``x`` (..., C), with ``scale`` and ``shift`` (C,)."""
+    if not on_cpu(x):
+        return F.layer_norm(x, x.shape[-1:], scale, shift, epsilon)
+    # Scale and shift by ourselves: where the scale's own gradient is not asked for (a term that is not trained, or
+    # paddle.grad of other tensors), Paddle's layer_norm on the CPU leaves the scale out of its input's gradient.
+    return F.layer_norm(x, x.shape[-1:], epsilon=epsilon) * scale + shift
 
 
 def of_one_shape(*tensors):

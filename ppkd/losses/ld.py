@@ -12,11 +12,11 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from . import kernels
 from .atss import atss_regions, square_anchors
-from .common import COCO_CLASSES, as_float, check_levels, check_same_shape, full_precision, up
+from .common import COCO_CLASSES, as_float, check_same_shape, full_precision, up
 from .kernels import weighted_sums
-from .kl import kl_rows, kl_rows_of_logs, log_shares
+from .kl import kl_rows
+from .level_kernels import edges, terms_of_levels
 
 
 @full_precision
@@ -88,24 +88,20 @@ def ld_terms(
     kd_weights = label_weights * positive / positive.sum().clip(min=1.0)
     (kd,) = weighted_sums(lambda s, t: ld_rows(s, t, kd_temp), [student_cls, teacher_cls], [kd_weights])
 
-    def edges(temp, *weights):
+    def of_edges(temp, *weights):
         return weighted_sums(lambda s, t: _of_edges(s, t, temp), [student_box, teacher_box], weights)
 
     if vlr_temp == ld_temp:
-        ld, ld_vlr = edges(ld_temp, score * positive, vlr_region)
+        ld, ld_vlr = of_edges(ld_temp, score * positive, vlr_region)
     else:
-        (ld,), (ld_vlr,) = edges(ld_temp, score * positive), edges(vlr_temp, vlr_region)
+        (ld,), (ld_vlr,) = of_edges(ld_temp, score * positive), of_edges(vlr_temp, vlr_region)
     ld, ld_vlr = ld * (share / 4), ld_vlr * (share / 16)
     return {"ld": ld, "ld_vlr": ld_vlr, "kd": kd}
 
 
 def _of_edges(student, teacher, temp):
     """:func:`ld_rows` of the four edges of each position (R, 4 * bins), or (N, 4 * bins, P), their sum."""
-    return ld_rows(_edges(student), _edges(teacher), temp, axis=2).sum(axis=1)
-
-
-def _edges(x):
-    return x.reshape([x.shape[0], 4, -1, *x.shape[2:]])
+    return ld_rows(edges(student), edges(teacher), temp, axis=2).sum(axis=1)
 
 
 class LDLoss(nn.Layer):
@@ -179,94 +175,14 @@ class LDLoss(nn.Layer):
         factors = dict(self.weights)
         if self.kd_per_class:
             factors["kd"] *= student[0][0].shape[1] / COCO_CLASSES
-        if kernels.on_cpu(student[0][0]):
-            levels = zip(*student, *teacher, *(paddle.split(x, counts, axis=1) for x in (assigned, region)))
-            terms = [self._terms((s, e), (t, d), a, paddle.ones_like(a), r) for s, e, t, d, a, r in levels]
-        else:
-            for side in zip(student, teacher):
-                check_levels("ld", *side)
-            most = max(boxes.shape[1], 1) * sum(min(self.topk, count) for count in counts)
-            terms = [self._at_once(student, teacher, assigned, region, counts, most)]
+        most = max(boxes.shape[1], 1) * sum(min(self.topk, count) for count in counts)
+        options = self.temps | {"batch_average": self.batch_average}
+        terms = terms_of_levels(ld_terms, student, teacher, assigned, region, counts, most, **options)
         by_name = zip(factors.items(), zip(*(each.values() for each in terms)))
         return {name: functools.reduce(paddle.add, values) * factor for (name, factor), values in by_name}
-
-    def _terms(self, *inputs):
-        return ld_terms(*inputs, **self.temps, batch_average=self.batch_average)
-
-    def _at_once(self, student, teacher, positive, region, counts, most):
-        """The sums over the levels of :func:`ld_terms`, for a device that wants few operations, of all levels as one.
-
-        A map of all levels is a copy, and the largest that there are here: it is let go as soon as it has been used.
-
-        Args:
-            student, teacher: as for `forward`.
-            positive, region: (N, A).
-            counts: positions of each level.
-            most: how many positions of an image can be positive, whatever the data.
-        """
-        (s_cls, s_box), (t_cls, t_box) = student, teacher
-        classes = _as_one(s_cls)
-        score = F.sigmoid(classes.detach().max(axis=1))
-        weights, index = _where_positive(positive * _by_level(positive, counts), most)
-        log_t = log_shares(_at(_as_one(t_cls).detach(), index), self.temps["kd_temp"], 1)
-        kd = _dot(kl_rows_of_logs(_at(classes, index), log_t, self.temps["kd_temp"], 1), weights)
-        kd, bins = kd * (self.temps["kd_temp"] ** 2 / classes.shape[1]), s_box[0].shape[1] // 4
-        del classes, log_t
-        temps, weights = [self.temps["ld_temp"], self.temps["vlr_temp"]], [score * positive, region]
-        rows = [self._edge_rows(s_box, t_box, temp) for temp in dict.fromkeys(temps)]
-        share = 1 / (bins * (positive.shape[0] if self.batch_average else 1))
-        sums = [_dot(r, w) * (temp**2 * share / n) for r, w, temp, n in zip((*rows, *rows), weights, temps, (4, 16))]
-        return {"ld": sums[0], "ld_vlr": sums[1], "kd": kd}
-
-    @staticmethod
-    def _edge_rows(student, teacher, temp):
-        """The divergences of the four edges at all positions, their sum (N, A)."""
-        log_t = log_shares(_edges(_as_one(teacher).detach()), temp, 2)
-        return kl_rows_of_logs(_edges(_as_one(student)), log_t, temp, 2).sum(axis=1)
-
-
-def _as_one(levels):
-    """Maps (N, C, H, W) of all levels as one of (N, C, A)."""
-    return paddle.concat([up(x).flatten(2) for x in levels], axis=2)
-
-
-def _dot(values, weights):
-    return (values * weights).sum()
-
-
-def _where_positive(weights, most):
-    """What counts of ``weights`` (N, A), none of them below 0: (N, K), and the positions; all of them, and None, if
-    ``most``, which cannot be more in an image, are not fewer. Nothing is waited for."""
-    return paddle.topk(weights, most, axis=1, sorted=False) if most < weights.shape[1] else (weights, None)
-
-
-def _at(x, index):
-    """``x`` (N, C, A) at the positions ``index`` (N, K); its graph does not hold ``x``."""
-    if index is None:
-        return x
-    index = index.unsqueeze(1) + _rows(*x.shape, str(x.place))
-    return paddle.gather(x.flatten(), index.flatten()).reshape(index.shape)
-
-
-@functools.lru_cache(maxsize=64)
-def _rows(batch, channels, positions, place):
-    """(N, C, 1): where each row of a map (N, C, A) begins."""
-    return (paddle.arange(batch * channels) * positions).reshape([batch, channels, 1])
-
-
-def _by_level(positive, counts):
-    """The weights (A,) by which a sum over the positives of all levels is the sum of the means of each level."""
-    members = _members(tuple(counts), str(positive.place))
-    return paddle.matmul(members, 1 / paddle.matmul(positive.sum(axis=0), members).clip(min=1.0))
 
 
 # Constants are made once a size, on the device where they are needed.
 @functools.lru_cache(maxsize=64)
 def _anchors(sizes, strides, scale, cell_offset, place):
     return square_anchors(sizes, strides, scale, cell_offset)
-
-
-@functools.lru_cache(maxsize=64)
-def _members(counts, place):
-    """(A, levels): 1 where a position is of a level."""
-    return paddle.concat([paddle.eye(len(counts))[i : i + 1].expand([n, -1]) for i, n in enumerate(counts)])

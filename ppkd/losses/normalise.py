@@ -6,9 +6,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle.autograd import PyLayer
 
-from . import kernels
 from .common import full_precision, safe_sqrt, up
-from .kernels import channel_sums, map_of, minus, times
+from .kernels import channel_sums, for_each_image, map_of, minus, times
 
 
 @full_precision
@@ -29,9 +28,8 @@ def batch_standardise(x, eps=1e-5):
     x = up(x)
     # Any shift will do: that by one of the values makes a constant channel zero without rounding, which would
     # otherwise be blown up by dividing it by a deviation of its own size.
-    shift = x[:1, :, :1, :1].detach()
-    if kernels.on_cpu(x):  # not two axes to spread at once: see `kernels.of_one_shape`
-        shift = shift.expand([x.shape[0], -1, 1, 1])
+    # For each image: not two axes to spread at once, see `kernels.of_one_shape`.
+    shift = for_each_image(x[:1, :, :1, :1].detach(), x)
     unused = _running(x.shape[1], x.dtype, str(x.place))
     return F.batch_norm(x - shift, *unused, training=True, epsilon=eps)
 

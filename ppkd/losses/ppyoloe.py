@@ -12,9 +12,9 @@ from .boxes import expected, giou_loss
 from .common import COCO_CLASSES, as_float, check_same_shape, frozen, full_precision, up
 from .focal import quality_focal
 from .kernels import numbers
-from .kl import log_and_softmax
 from .ld import ld_rows
 from .ranks import averaged
+from .softmax_kernels import log_and_softmax
 
 _EPS = 1e-10
 # Where nothing is assigned, the positions at which the teacher's best class has this score count as objects.
