@@ -244,7 +244,7 @@ def label(
 
     Args:
         data: folder of the labelled data set, on whose validation set the teacher is measured.
-        teacher: ``CONFIG=WEIGHTS``.
+        teacher: ``CONFIG=WEIGHTS``, or ``FILE.onnx`` with `opt` saying how its detections lie.
         images: the photographs: a folder, a list, or a COCO file.
         output: the annotation file to write.
         least_ap: the AP that the teacher has to have, 0 to 1.

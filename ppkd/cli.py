@@ -206,7 +206,8 @@ def label_parser():
         formatter_class=_Help,
     )
     parser.add_argument("data", metavar="DATA", help="folder of the labelled data set, in COCO's format")
-    parser.add_argument("--teacher", required=True, metavar="NAME_OR_FILE=WEIGHTS", help="its config and weights")
+    parser.add_argument("--teacher", required=True, metavar="NAME_OR_FILE=WEIGHTS",
+                        help="its config and weights, or FILE.onnx")
     parser.add_argument("--images", required=True, metavar="FOLDER",
                         help="the photographs: a folder, a .txt list of paths, or a COCO .json file")  # fmt: skip
     parser.add_argument("--output", required=True, metavar="FILE.json", help="the annotation file to write")

@@ -25,14 +25,14 @@ def build_terms(spec, student, sender, alone=True, beside=NOTHING):
     Raises:
         UserError: sources that do not exist, fit or pair, or a loss that asks for what the student has not.
     """
-    pairs = match_levels(spec, student, sender.detector, sender.scale)
+    kind = LOSSES.get(spec.loss["name"])
+    pairs = match_levels(spec, student, sender.detector, sender.scale, getattr(kind, "takes_boxes", False))
     for ours, theirs in ((o, t) for students, teachers in pairs for o, t in zip(students, teachers)):
         if theirs.source.startswith(_IN_CELLS) and ours.stride != theirs.stride:
             raise UserError(
                 f"{spec.name}: {theirs.source} is counted in cells, and the student's are of {ours.stride} pixels, "
                 f"the teacher's of {theirs.stride}: boxes need equal ones (with input_scale: 2 or 0.5 they pair)"
             )
-    kind = LOSSES.get(spec.loss["name"])
     together = getattr(kind, "all_levels", False)
     constants = {name: getattr(student, name, None) for name in Context.STATIC if name != "strides"}
     least, classes = getattr(kind, "least_classes", 1), constants["num_classes"]

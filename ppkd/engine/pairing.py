@@ -7,8 +7,11 @@ from functools import partial
 from ppkd.errors import UserError
 from ppkd.terminal.log import logger
 
+# Numbers of a box that a detector has found: class, score, four corners.
+_OF_A_BOX = 6
 
-def match_levels(spec, student, teacher, scale=1.0):
+
+def match_levels(spec, student, teacher, scale=1.0, boxes=False):
     """Pair the levels of a spec's sources of the student with the teacher's.
 
     Levels of equal stride (or grid) pair; those of the student that have no partner are left out. Where no stride is
@@ -20,6 +23,7 @@ def match_levels(spec, student, teacher, scale=1.0):
         student, teacher: `detectors.Detector`.
         scale: how many times as large as the student's the teacher's images are: its strides, in pixels of the
             student's images, are smaller by as much.
+        boxes: the teacher's side are boxes, which go with all levels of the student's.
 
     Returns:
         List of ``(student, teacher)``, each a tuple of one `detectors.Level` a source; sources that name single
@@ -30,6 +34,8 @@ def match_levels(spec, student, teacher, scale=1.0):
     """
     ours = [group[: spec.max_levels] for group in map(student.levels, sources(spec.student))]
     theirs = [[_seen(level, scale) for level in teacher.levels(source)] for source in sources(spec.teacher)]
+    if boxes:
+        return _with_boxes(spec, list(zip(*ours)), theirs, scale)
     for side, names, groups in (("student", spec.student, ours), ("teacher", spec.teacher, theirs)):
         if len({len(levels) for levels in groups}) > 1:
             counts = ", ".join(f"{name} {len(levels)}" for name, levels in zip(sources(names), groups))
@@ -55,6 +61,17 @@ def match_levels(spec, student, teacher, scale=1.0):
     strides = ", ".join(f"{ours[0].stride:g} with {theirs[0].stride:g}" for ours, theirs in pairs)
     logger().info("%s: no stride in common, so the teacher's maps are resized: %s", spec.name, strides)
     return pairs
+
+
+def _with_boxes(spec, ours, theirs, scale):
+    if [(level.place, level.channels) for level in theirs[0]] != [(None, _OF_A_BOX)] or len(theirs) > 1:
+        raise UserError(
+            f"{spec.name}: loss {spec.loss['name']} takes boxes: teacher: found, of a detector given as ONNX with "
+            "detections"
+        )
+    if scale != 1:
+        raise UserError(f"{spec.name}: boxes are in the student's pixels: give detections.size in place of input_scale")
+    return [(levels, (theirs[0][0],)) for levels in ours]
 
 
 def _by_depth(spec, ours, theirs):

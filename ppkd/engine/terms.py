@@ -93,7 +93,8 @@ class Term(nn.Layer):
             self.connect_student.append(build_connector(spec.student_connector, ours, connect.channels, where, sides))
         elif spec.student_connector != "none" or spec.teacher_connector != "none":
             raise UserError(f"{spec.name}: connectors are for a term of one source a side; write one term a source")
-        if getattr(LOSSES.get(spec.loss["name"]), "projects", False):
+        kind = LOSSES.get(spec.loss["name"])
+        if getattr(kind, "projects", False) or getattr(kind, "takes_boxes", False):
             return
         connected = [side[-1].channels for side in (self.connect_student, self.connect_teacher) if len(side)]
         _check_channels(spec, pair, connected)
@@ -215,7 +216,7 @@ def _up(values):
 
 
 def _match(student, teacher):
-    return match_size(student, teacher) if len(student.shape) == 4 else teacher
+    return match_size(student, teacher) if len(student.shape) == 4 == len(teacher.shape) else teacher
 
 
 def _check_channels(spec, pair, connected):

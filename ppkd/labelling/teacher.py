@@ -6,14 +6,21 @@ from dataclasses import dataclass
 from ppkd.bridge.class_names import difference
 from ppkd.bridge.coco_reading import read_tidied
 from ppkd.bridge.datasets import files_of, open_dataset, tell_categories
-from ppkd.bridge.workspace import scope
+from ppkd.bridge.workspace import build_detector, scope
 from ppkd.course import data as data_sets
 from ppkd.errors import UserError
 from ppkd.files.class_names import KEY, given_names, names_beside
 from ppkd.files.locate import find_weights
 from ppkd.files.yaml_io import flow
-from ppkd.recipe.recipe import load_recipe
+from ppkd.models.onnx.layouts import OUTPUTS
+from ppkd.recipe.foreign import DETECTIONS, OF_ONNX, ONNX, foreign_config, teach_names
+from ppkd.recipe.recipe import load_recipe, parse_overrides
 from ppkd.terminal.log import logger
+
+# Whose data sets and settings a detector without a config of ppdet's is measured with.
+_RUN = "ppyoloe_plus_tiny_custom"
+_OF_RUN = ("TrainDataset", "EvalDataset", "TestDataset", "metric", "use_gpu", "worker_num", "max_bad_images",
+           "allow_outside")  # fmt: skip
 
 
 @dataclass
@@ -48,14 +55,16 @@ def open_teacher(data, teacher, options=(), gpu=False):
 
     Args:
         data: folder of the labelled data set.
-        teacher: ``CONFIG=WEIGHTS``.
-        options: ``key=value`` for its config.
+        teacher: ``CONFIG=WEIGHTS``, or ``FILE.onnx``.
+        options: ``key=value`` for its config; of an ONNX file also the keys that stand beside ``onnx``.
         gpu: whether there is one.
 
     Raises:
         UserError: no weights, no data set in COCO's format, or classes of other names or in another order.
     """
     name, _, weights = teacher.partition("=")
+    if name.endswith(".onnx") and not weights:
+        weights = name
     if not weights:
         raise UserError(f"--teacher {teacher}: give its weights as well: --teacher {name or 'CONFIG'}=WEIGHTS")
     weights = os.path.abspath(find_weights(weights, "--teacher"))
@@ -67,7 +76,9 @@ def open_teacher(data, teacher, options=(), gpu=False):
             f"ppkd data import {data} --output FOLDER makes such a folder of other formats"
         )
     keys = data_sets.opened(data, data).keys | {"metric": "COCO", "num_classes": "auto", "use_gpu": gpu}
-    recipe = load_recipe(name, None, [*(f"{key}={flow(value)}" for key, value in keys.items()), *options])
+    pairs = [f"{key}={flow(value)}" for key, value in keys.items()]
+    onnx = name.endswith(".onnx")
+    recipe = load_recipe(_RUN if onnx else name, None, [*pairs, *(_of_run(options) if onnx else options)])
     config, sets = recipe.student, {}
     for section in ("TrainDataset", "EvalDataset"):
         with scope(config):
@@ -76,11 +87,37 @@ def open_teacher(data, teacher, options=(), gpu=False):
         raise UserError(f"{data}: {told}")
     trained, validated = sets.values()
     categories = read_tidied(trained.get_anno()).content["categories"]
-    found = Teacher(
-        recipe.name, config, weights, categories, files_of(trained), files_of(validated), trained.get_anno()
-    )
-    _check_names(found)
+    if onnx:
+        config = _foreign(weights, options, config, [str(each["name"]) for each in categories])
+    name = os.path.basename(weights) if onnx else recipe.name
+    found = Teacher(name, config, weights, categories, files_of(trained), files_of(validated), trained.get_anno())
+    if onnx:
+        logger().info("--teacher: %s", build_detector(config).notice)
+    else:
+        _check_names(found)
     return found
+
+
+def _of_run(options):
+    """Those of the options that are no keys of an ONNX file."""
+    return [pair for pair in options if pair.partition("=")[0].split(".")[0].strip() not in OF_ONNX]
+
+
+def _foreign(file, options, run, names):
+    """The config of a detector given as ONNX, with the data sets of a run."""
+    kept = _of_run(options)
+    entry = {ONNX: file, **parse_overrides([pair for pair in options if pair not in kept])}
+    if DETECTIONS not in entry:
+        raise UserError(
+            f"--teacher {file}: how do detections lie in its outputs? -o {DETECTIONS}.layout={'|'.join(OUTPUTS)} and "
+            "what goes with it says so"
+        )
+    if any(pair.partition("=")[0].strip() == "imgsz" for pair in kept):
+        raise UserError(f"--imgsz: the size of images for an ONNX file is -o {DETECTIONS}.size=[HEIGHT,WIDTH]")
+    config = foreign_config(entry, "--teacher")
+    config |= {key: run[key] for key in _OF_RUN if key in run}
+    teach_names(config, names)
+    return config
 
 
 def _check_names(teacher):

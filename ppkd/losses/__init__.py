@@ -18,6 +18,7 @@ from .detr_match import DETRMatchLoss
 from .dist import DISTLoss
 from .dkd import DenseDKDLoss, DKDLoss
 from .fgd import FGDLoss
+from .found_boxes import FoundBoxesLoss
 from .kl import KLLoss
 from .l2 import L2Loss, MimicLoss
 from .ld import LDLoss
@@ -42,6 +43,7 @@ LOSSES = {
     "dist": DISTLoss,
     "dkd": DenseDKDLoss,
     "fgd": FGDLoss,
+    "found_boxes": FoundBoxesLoss,
     "kl": KLLoss,
     "l2": L2Loss,
     "ld": LDLoss,
@@ -69,6 +71,7 @@ __all__ = [
     "DKDLoss",
     "DenseDKDLoss",
     "FGDLoss",
+    "FoundBoxesLoss",
     "KLLoss",
     "L2Loss",
     "LDLoss",

@@ -72,7 +72,9 @@ def _term(name, keys, method, where, hint):
     _know(keys)
     student = _sources(keys["student"], f"{where}.student")
     teacher = _sources(keys.get("teacher", keys["student"]), f"{where}.teacher")
-    if len(sources(student)) != len(sources(teacher)):
+    loss = clone(check_loss(keys["loss"], f"{where}.loss"))
+    boxes = getattr(LOSSES.get(loss["name"]), "takes_boxes", False)  # the same for all that is compared with them
+    if len(sources(student)) != len(sources(teacher)) and not boxes:
         raise UserError(
             f"{where}: as many sources of the teacher as of the student are needed, found {student} and {teacher}"
         )
@@ -84,7 +86,7 @@ def _term(name, keys, method, where, hint):
         name,
         student=student,
         teacher=teacher,
-        loss=clone(check_loss(keys["loss"], f"{where}.loss")),
+        loss=loss,
         weight=_number(keys.get("weight", 1.0), f"{where}.weight"),
         magnitude=_target(keys, where),
         schedule=schedule_of({**method.options, **keys}, method.epochs, where),

@@ -4,9 +4,10 @@ import os
 import re
 from dataclasses import dataclass
 
+from ppkd.bridge.class_names import names_of_training
 from ppkd.errors import UserError, nearest
 from ppkd.files.yaml_io import Tagged, clone, merge, path_of_base, read_with_bases
-from ppkd.recipe.foreign import KINDS, OF_ONNX, ONNX, detects, foreign_config
+from ppkd.recipe.foreign import DETECTOR, KINDS, OF_ONNX, ONNX, detects, foreign_config, teach_names
 from ppkd.recipe.keys import RUN_KEYS, check_top_level, is_number
 from ppkd.recipe.plan import TEACHER
 from ppkd.recipe.settings import settle, take
@@ -147,7 +148,8 @@ def _named(name, entry, student, path, found):
     own = {k: v for k, v in entry.items() if k not in _OWN}
     _check_keys(own, config, where)
     # A detector's file names the weights that its training began with, which are no trained detector's.
-    config["pretrain_weights"] = None if detects(config) else config["pretrain_weights"]
+    if "config" in entry:
+        config["pretrain_weights"] = None
     numbers = {key: positive(entry.get(key, 1.0), f"{where}.{key}") for key in ("weight", "input_scale")}
     return _spec(config, own, own, student, path, **numbers)
 
@@ -190,6 +192,8 @@ def _spec(config, values, own, student, path, **more):
     settle(config, take(config, path))
     if detects(config) and own.get("num_classes", "auto") == "auto":
         config["num_classes"] = student.get("num_classes", 80)
+    if config["architecture"] == DETECTOR and config[DETECTOR].get("classes") is None:
+        teach_names(config, names_of_training(student))
     weights = config.get("pretrain_weights")
     return TeacherSpec(config, None if weights is None else str(weights), path, **more)
 

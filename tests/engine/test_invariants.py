@@ -150,7 +150,7 @@ def test_every_loss_and_every_connector_is_in_one_of_the_pairs(recipe):
             for given in (spec.student_connector, spec.teacher_connector):
                 connectors |= {link["name"] for link in check_connectors(given, "x")}
     # Sets of predictions are for detectors of another kind: tests/detectors/test_detr.py.
-    assert (losses | {"detr_match", "shared_queries"}, connectors) == (set(LOSSES), set(CONNECTORS))
+    assert (losses | {"detr_match", "shared_queries", "found_boxes"}, connectors) == (set(LOSSES), set(CONNECTORS))
 
 
 # 1. Teacher equal to student: every feature term is 0 and its gradient too.

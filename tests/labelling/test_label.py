@@ -24,6 +24,7 @@ from ppkd.reporting.provenance import section
 from ppkd.study.samples import match
 from tests.conftest import CONFIGS
 from tests.labelling.conftest import TEACHER
+from tests.models.onnx_file import detector
 
 
 @pytest.fixture(scope="module")
@@ -197,3 +198,30 @@ def test_the_report_says_which_runs_learned_from_made_labels(labelled, sets, tmp
     found = section(SimpleNamespace(runs=[run(made.file), run("truth.json"), run("gone.json")], subjects=[]))
     rows = next(block.rows for block in found.blocks if getattr(block, "caption", "").startswith("Training labels"))
     assert [row[0] for row in rows] == [made.file] and "found by a teacher" in rows[0][1]
+
+
+def test_a_detector_given_as_onnx_labels_too(sets, tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    # The same on every image, in shares of it: what reaches the threshold is a label.
+    boxes, scores, labels = [[0.25, 0.25, 0.5, 1.0], [0.0, 0.0, 0.5, 0.5]], [0.9, 0.3], [1, 0]
+    (tmp_path / "x.onnx").write_bytes(detector(boxes, scores, labels, (1, 3, 64, 64)))
+    keys = {"detections.layout": "split", "detections.unit": "fraction", "detections.names": ["Disc", "Square", "x"]}
+    given = {"least_ap": 0.0, "threshold": "0.5"}
+    made = ppkd.label(sets / "labelled", "x.onnx", sets / "photos", "labels.json", opt=keys, **given)
+    content = json.loads((tmp_path / "labels.json").read_text())
+    names = {each["id"]: each["name"] for each in content["categories"]}
+    assert made.counts["labelled"] == made.counts["boxes"] == len(content["images"]) == 10
+    sizes = {each["id"]: (each["width"], each["height"]) for each in content["images"]}
+    for each in content["annotations"]:
+        width, height = sizes[each["image_id"]]
+        assert names[each["category_id"]] == "square" and each["score"] == pytest.approx(0.9, abs=1e-3)
+        assert each["bbox"] == pytest.approx([0.25 * width, 0.25 * height, 0.25 * width, 0.75 * height], abs=0.05)
+    told = content["info"]["ppkd_label"]["teacher"]
+    assert told["weights"] == "x.onnx" and told["sha256"] == sha256(str(tmp_path / "x.onnx"))
+    nameless = {"detections.layout": "split"}
+    for opt, error in ({}, "how do detections lie in its outputs"), (nameless, "neither the file nor detections.names"):
+        with pytest.raises(UserError, match=error):
+            ppkd.label(sets / "labelled", "x.onnx", sets / "photos", "more.json", opt=opt, **given)
+    with pytest.raises(UserError, match="detections.size"):
+        ppkd.label(sets / "labelled", "x.onnx", sets / "photos", "more.json", opt=keys, imgsz=96, **given)

@@ -2,5 +2,5 @@
 
 
 def register():
-    """Make the model known to ppdet; to be called when ppdet has been imported."""
-    from ppkd.models.onnx import teacher  # noqa: F401
+    """Make the models known to ppdet; to be called when ppdet has been imported."""
+    from ppkd.models.onnx import detector, teacher  # noqa: F401

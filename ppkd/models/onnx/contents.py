@@ -77,6 +77,33 @@ def _check(data):
         raise UserError(f"it has operators that are none of ONNX's: {', '.join(strange[:4])}{more}")
 
 
+def image_size(path):
+    """Height and width of the images that a file takes, None for any; None for a file that does not say it."""
+    try:
+        with open_file(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            for given in _inner(data, [(0, len(data))], 7, 11):
+                # A value's type, which is a tensor's, its shape, and of each side a number if it is fixed.
+                sides = [
+                    [value for field, wire, value in _fields(data, *side) if field == 1 and wire == _VARINT]
+                    for side in _inner(data, [given], 2, 1, 2, 1)
+                ]
+                if len(sides) == 4:
+                    return tuple(side[-1] if side and 0 < side[-1] < _NO_DIMENSION else None for side in sides[2:])
+    except (UserError, OSError, ValueError):  # who opens it says what is wrong
+        pass
+    return None
+
+
+def _inner(data, messages, *path):
+    """Where the messages at a path of fields lie."""
+    for number in path:
+        messages = [
+            value for place in messages for field, wire, value in _fields(data, *place)
+            if field == number and wire == _BYTES
+        ]  # fmt: skip
+    return messages
+
+
 def _check_size(name, dims, length):
     """Refuse a tensor of more elements than its bytes can hold, which are two a byte at most."""
     count = 1

@@ -14,16 +14,18 @@ class ONNXTeacher(nn.Layer):
 
     Attributes:
         session: the `session.Session`.
+        notice: what a run tells of it.
         out0, out1, ...: hand on the outputs, in the session's order, when they are recorded.
 
     Args:
         file: path of the ONNX file.
         memory: gigabytes that it may take (see `process.Process`).
+        bgr: whether its images are blue, green, red.
     """
 
-    def __init__(self, file, memory=MEMORY):
+    def __init__(self, file, memory=MEMORY, bgr=False):
         super().__init__()
-        self.session = Session(file, "teacher.onnx", memory)
+        self.session, self._bgr = Session(file, "teacher.onnx", memory), bgr
         self.notice = (
             f"ONNX Runtime ({self.session.provider}), in a process of its own that can take {memory:g} GB of memory "
             "at most (memory: GB)"
@@ -36,6 +38,13 @@ class ONNXTeacher(nn.Layer):
         """The most bytes that its process has taken so far, and that it can take."""
         return self.session.peak, int(self.session.memory * 2**30)
 
+    def fitted(self, image):
+        """Images (N, 3, H, W) in the size and the order of colours that the file takes, float32."""
+        fixed = [ours if theirs is None else theirs for ours, theirs in zip(image.shape[2:], self.session.size)]
+        if fixed != list(image.shape[2:]):
+            image = F.interpolate(image, size=fixed, mode="bilinear", align_corners=False)
+        return (image.flip(1) if self._bgr else image).astype("float32")
+
     def forward(self, batch, wanted):
         """Run the file.
 
@@ -43,12 +52,8 @@ class ONNXTeacher(nn.Layer):
             batch: with ``image`` (N, 3, H, W), and ``im_shape`` and ``scale_factor`` if the file asks for them.
             wanted: names of the layers above whose output is recorded.
         """
-        image, size = batch["image"], self.session.size
-        fixed = [ours if theirs is None else theirs for ours, theirs in zip(image.shape[2:], size)]
-        if fixed != list(image.shape[2:]):
-            image = F.interpolate(image, size=fixed, mode="bilinear", align_corners=False)
         beside = {name: batch[name].numpy() for name in ("im_shape", "scale_factor") if name in batch}
         numbers = sorted(int(name[3:]) for name in wanted)
         names = [self.session.outputs[i] for i in numbers]
-        for i, value in zip(numbers, self.session.maps(image.astype("float32").numpy(), names, beside)):
+        for i, value in zip(numbers, self.session.maps(self.fitted(batch["image"]).numpy(), names, beside)):
             getattr(self, f"out{i}")(paddle.to_tensor(value.astype("float32")))
