@@ -44,6 +44,7 @@ STUDENTS = {
     "slim/distill/retinanet_resnet101_coco_distill.yml": "retinanet/retinanet_r50_fpn_2x_coco.yml",
     "slim/distill/retinanet_resnet101_coco_distill_cwd.yml": "retinanet/retinanet_r50_fpn_2x_coco.yml",
     "slim/distill/ppyoloe_plus_s_from_rtdetr_r50vd.yml": "ppyoloe/ppyoloe_plus_crn_s_80e_coco.yml",
+    "slim/distill/rtdetr_r18vd_dinov3.yml": "rtdetr/rtdetr_r18vd_6x_coco.yml",
     "slim/distill/rtdetr_r50vd_distill_r18vd.yml": "rtdetr/rtdetr_r18vd_6x_coco.yml",
     "slim/distill/rtdetr_r101vd_distill_r50vd.yml": "rtdetr/rtdetr_r50vd_6x_coco.yml",
     "slim/distill/rtmdet_s_distill_tiny.yml": "rtmdet/rtmdet_tiny_300e_coco.yml",
