@@ -48,8 +48,10 @@ def read_yaml(path):
             content = yaml.load(file, Loader=Loader)
     except FileNotFoundError:
         raise UserError(f"{path}: no such config file{_siblings(path)}") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: cannot be read: it is not in UTF-8, save it so: {error}") from None
     except (yaml.YAMLError, RecursionError) as error:
         raise UserError(f"{path}{line_of(error)}: broken YAML: {reason_of(error)}{_of_a_source(path, error)}") from None
     if content is None:

@@ -102,8 +102,10 @@ def read_text(path):
     try:
         with open_file(path, encoding="utf-8-sig") as file:
             return file.read()
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: cannot be read: it is not in UTF-8, save it so: {error}") from None
 
 
 def read_json(path):

@@ -84,10 +84,11 @@ def test_a_file_that_is_no_mapping_is_refused(write, content, what):
         read_yaml(write("odd.yml", content))
 
 
-def test_a_file_that_is_no_text_is_refused(tmp_path):
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00a\x80", "a: gr\xf6\xdfe".encode("latin-1"), "a: 1".encode("utf-16")])
+def test_a_file_that_is_no_text_is_refused(content, tmp_path):
     path = tmp_path / "binary.yml"
-    path.write_bytes(b"\xff\xfe\x00a\x80")
-    with pytest.raises(UserError, match=r"binary\.yml: cannot be read"):
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"binary\.yml: cannot be read: it is not in UTF-8, save it so"):
         read_yaml(str(path))
 
 

@@ -188,3 +188,12 @@ def test_names_of_files_that_are_no_text_stay_where_they_are(tmp_path):
     listed = [json.loads(path.read_text())["images"] for path in (tmp_path / "out" / "annotations").glob("*.json")]
     names = [image["file_name"] for images in listed for image in images]
     assert "images/\udcff.jpg" in names and all((tmp_path / "in" / name).is_file() for name in names)
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_lists_in_another_encoding_are_refused_with_the_right_one(encoding, tmp_path):
+    yolo(tmp_path / "in")
+    (tmp_path / "in" / "data.yaml").unlink()
+    (tmp_path / "in" / "classes.txt").write_bytes("größe\np\n".encode(encoding))
+    with pytest.raises(UserError, match="classes.txt: cannot be read: it is not in UTF-8, save it so"):
+        made(tmp_path)
