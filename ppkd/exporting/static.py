@@ -106,11 +106,18 @@ def _images_at_a_time(model, config):
     """The number of images that a graph has to be made for; None where that is any, or the config says one.
 
     Deformable attention multiplies the size of the batch, and Paddle 3 makes no graph of a product with an unknown one.
+
+    Raises:
+        UserError: Deformable DETR or DINO on Paddle 3, which lose sight of the size of the batch wherever it is given.
     """
-    shape = _given_shape(config) or [3]
-    fixed = len(shape) == 4 and (shape[0] or -1) > 0
     deformable = any(hasattr(layer, "ms_deformable_attn_core") for layer in model.sublayers())
-    if fixed or not deformable or int(paddle.__version__.split(".")[0]) < 3:
+    if not deformable or int(paddle.__version__.split(".")[0]) < 3:
+        return None
+    kind = type(getattr(model, "transformer", None)).__name__
+    if kind in ("DeformableTransformer", "DINOTransformer"):
+        raise UserError(f"Paddle {paddle.__version__} makes no graph of {kind}: export it with Paddle 2.6.2")
+    shape = _given_shape(config) or [3]
+    if len(shape) == 4 and (shape[0] or -1) > 0:
         return None
     logger().warning(
         "exported for one image at a time: Paddle 3 makes no graph of deformable attention for any number of images; "
