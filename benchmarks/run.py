@@ -28,6 +28,7 @@ MODULES = {
         "step_ppyoloe_l_to_m", "step_gfl_ld", "step_gfl_cwd", "step_retinanet_fgd", "step_yolov3", "step_idle",
         "step_memory", "teacher_forms",
     ),
+    "engine.bank": ("bank_ppyoloe_l_to_m", "bank_demo"),
     "commands.start": ("start",),
     "engine.scaling": (
         "scale_boxes", "scale_resolution", "scale_batch", "scale_levels", "scale_terms", "scale_processes",

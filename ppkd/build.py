@@ -111,6 +111,14 @@ def build_teacher(spec):
         return build_detector(spec.config)
 
 
+def build_teachers(recipe, model):
+    """The teachers of a recipe with their weights, as `build_model` has made them for `model`."""
+    teachers = {name: build_teacher(spec) for name, spec in recipe.teachers.items()}
+    for name, spec in recipe.teachers.items():
+        _load_teacher(name, teachers[name], spec, model)
+    return teachers
+
+
 def _load_teacher(name, teacher, spec, model):
     if spec.weights is None:
         how = f"-o {'' if name == TEACHER else 'distill.teachers.'}{name}.pretrain_weights=PATH"

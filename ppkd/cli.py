@@ -64,6 +64,15 @@ def train_parser():
     return parser
 
 
+def bank_parser():
+    """Arguments of ``ppkd bank``."""
+    parser = _common("Keep what the teacher says of every view of every image, before the run (distill.bank).")
+    parser.add_argument("--slim_config", required=True, help="the teacher's and method's file")
+    parser.add_argument("--shard", type=_part, default=(0, 1), metavar="I/N", help="the I-th of N parts, one a process")
+    parser.add_argument("--amp", action="store_true", help="as the run will be: in mixed precision")
+    return parser
+
+
 def explain_parser():
     """Arguments of ``ppkd explain``."""
     parser = _common("Print what a slim file comes to: its terms, who set which key, and the levels that they pair.")
@@ -275,6 +284,7 @@ COMMANDS = {
     "distill": (distill_parser, "distill", "from a folder of images to a taught student: all that follows, in one"),
     "init": (init_parser, "init", "write the files of student, teacher and method for a data set"),
     "train": (train_parser, "train", "train a detector, or distil a teacher into it"),
+    "bank": (bank_parser, "bank", "keep what a teacher says of the training images, so that it is asked once"),
     "eval": (eval_parser, "evaluate", "evaluate a detector"),
     "infer": (infer_parser, "infer", "detect objects in images and draw them"),
     "export": (export_parser, "export", "write a detector for Paddle Inference, and as ONNX"),
@@ -314,6 +324,13 @@ def _positive(text):
     if value < 1:
         raise argparse.ArgumentTypeError("has to be at least 1")
     return value
+
+
+def _part(text):
+    number, _, count = text.partition("/")
+    if not 1 <= int(number) <= int(count):
+        raise argparse.ArgumentTypeError("has to be a part such as 1/2")
+    return int(number) - 1, int(count)
 
 
 def _share(text):

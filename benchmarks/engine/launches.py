@@ -45,7 +45,7 @@ class Parts:
 
     def teacher(self):
         """The teacher's forward, as far as it is needed."""
-        self._model._run_teachers(dict(self._batch), self._model.active_terms(), None)
+        self._model.asked.run(dict(self._batch), [term for term, _ in self._model.active_terms()], None)
 
     def whole(self):
         """Forward and backward of the distilled student."""

@@ -106,7 +106,7 @@ class Steps:
 
     def teacher(self, model):
         """The needed part of the teacher's forward, as a function without arguments."""
-        ((_, detector),) = model._teachers
+        ((_, detector),) = model.asked
         parts = {path.split(".")[0] for term in model.terms for tap in term.taps(1) for path in tap.paths}
 
         def run():
@@ -242,7 +242,7 @@ def _teacher_and_maps(name, size):
     ppkd.build.load_teacher = load
     (teacher,) = model.teachers.values()
     weights = sum(x.size * 4 for x in [*teacher.parameters(), *teacher.buffers()])
-    recorded, _ = model._run_teachers(dict(steps.batch), model.active_terms(), None)
+    recorded, _ = model.asked.run(dict(steps.batch), [term for term, _ in model.active_terms()], None)
     (recorder,) = recorded.values()
     taps = {tap for term in model.terms for tap in term.taps(1)}
     maps = sum(recorder.take(tap).size * 4 for tap in taps)

@@ -71,7 +71,7 @@ def counted(name):
         recipe = recipes.reduced(name, folder, folder, more=["teacher.pretrain_weights=WEIGHTS"])
         recipe.student["pretrain_weights"] = None
         model = ppkd.build.build_model(recipe)
-    ((_, detector),) = model._teachers
+    ((_, detector),) = model.asked
     batch, taps = example_batch(size), {tap for term in model.terms for tap in term.taps(1)}
     parts = {path.split(".")[0] for tap in taps for path in tap.paths}
     with paddle.no_grad(), Recorder(detector.model, [path for tap in taps for path in tap.paths]) as recorder:

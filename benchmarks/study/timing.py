@@ -7,7 +7,12 @@ import paddle
 
 
 def interleaved(sides, repeats=9, warmup=2):
-    """Median seconds of each side.
+    """Median seconds of each side: name -> seconds; see `samples`."""
+    return {name: statistics.median(values) for name, values in samples(sides, repeats, warmup).items()}
+
+
+def samples(sides, repeats=9, warmup=2):
+    """Seconds of each side, round by round.
 
     On the CPU these are seconds that the process computes (all its threads), so that other work on the machine does
     not count; with one thread on an idle machine that is the time that passes. On a GPU they come from device events.
@@ -18,7 +23,7 @@ def interleaved(sides, repeats=9, warmup=2):
         warmup: rounds before them.
 
     Returns:
-        Name -> seconds.
+        Name -> list of seconds.
     """
     clock = _device_seconds if on_gpu() else _process_seconds
     found = {name: [] for name in sides}
@@ -27,7 +32,7 @@ def interleaved(sides, repeats=9, warmup=2):
             seconds = clock(side)
             if number >= warmup:
                 found[name].append(seconds)
-    return {name: statistics.median(values) for name, values in found.items()}
+    return found
 
 
 def on_gpu():

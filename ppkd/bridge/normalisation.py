@@ -11,6 +11,9 @@ import paddle
 
 from ppkd.bridge.ground_truth import FRAME
 
+# The readers that say what a teacher is used to, the first that there is.
+OF_TEACHERS = ("TrainReader", "EvalReader", "TestReader")
+
 
 @dataclass(frozen=True)
 class Normalisation:
@@ -86,7 +89,7 @@ def translation(student, teacher):
         teacher: the teacher's config; its TrainReader, or else EvalReader or TestReader, says what it is used to.
     """
     ours = Normalisation.of(student, ("TrainReader",))
-    theirs = Normalisation.of(teacher, ("TrainReader", "EvalReader", "TestReader"))
+    theirs = Normalisation.of(teacher, OF_TEACHERS)
     return None if ours is None or theirs is None or ours == theirs else Translation(ours, theirs)
 
 

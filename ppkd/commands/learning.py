@@ -45,6 +45,24 @@ def train(args):
     return _tell_end(args, trainer, results)
 
 
+def bank(args):
+    """``ppkd bank``: fill the bank of a run before it."""
+    recipe = load_recipe(args.config, args.slim_config, args.opt)
+    _check_reader(args.config, recipe)
+    start_device(recipe.student)
+    from ppkd.terminal.progress import follow
+    from ppkd.training.banking import fill_bank
+
+    folder, filled, there = fill_bank(recipe, args.shard, args.amp, follow)
+    logger().info("%s: %d batches of views filled, %d were there", folder, filled, there)
+
+
+def _check_reader(config, recipe):
+    for key in ("epoch", "TrainReader"):
+        if recipe.student.get(key) is None:
+            raise UserError(f"{config}: no `{key}`, which training needs (is a _BASE_ missing?)")
+
+
 def _tell_end(args, trainer, results):
     """The end line: what came of it, where it lies, and what is next."""
     best = trainer.standing.best

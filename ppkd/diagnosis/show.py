@@ -193,7 +193,11 @@ def _of_teachers(cost):
     if not seconds:
         return ""
     share = min(seconds / step, 1)
-    less = "; `every: k` on its terms or an input_scale below 1 would make it less" if share > _DEAR else ""
+    less, kept = "", cost.get("bank_bytes")
+    if share > _DEAR:
+        less = "; `every: k` on its terms or an input_scale below 1 would make it less"
+        if kept:
+            less += f", and a bank would ask it once a view: distill.bank.views=8 takes {8 * kept / 1e9:.2g} GB"
     return f"\nthe teacher takes {seconds:.2f} s of a step, {share:.0%}{less}"
 
 

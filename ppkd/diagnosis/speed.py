@@ -9,6 +9,7 @@ import paddle
 from paddle.utils import unique_name
 
 from ppkd.bridge.workspace import create, scope
+from ppkd.engine.bank import kept
 from ppkd.training.learning_rate import learning_rate
 from ppkd.training.meters import memory_used
 
@@ -26,7 +27,8 @@ def measure_speed(subject, loader, batches, findings):
 
     Returns:
         Plain values: seconds a step and memory of ``plain`` and ``distilled`` steps, and ``run_seconds`` of each;
-        ``teacher_seconds``, those of the teachers in the last distilled step.
+        ``teacher_seconds``, those of the teachers in the last distilled step; ``bank_bytes``, what a bank would take of
+        the disk for a view of every image, or None where there can be none.
     """
     model, config = subject.model, subject.recipe.student
     batches, loading = batches
@@ -49,6 +51,7 @@ def measure_speed(subject, loader, batches, findings):
     found |= {
         "teacher_seconds": model.teacher_seconds,
         "teacher_processes": _processes(model),
+        "bank_bytes": _bytes_of_a_view(model, batches, getattr(loader, "images", 0)),
         "loading_seconds": loading,
         "batches_per_epoch": len(loader),
         "epochs": epochs,
@@ -69,6 +72,14 @@ def _processes(model):
     """Of teachers that run in processes of their own: name -> gigabytes that they have taken, and can take at most."""
     found = {name: getattr(teacher, "process_memory", None) for name, teacher in model.teachers.items()}
     return {name: {"peak_gb": both[0] / 1e9, "most_gb": both[1] / 1e9} for name, both in found.items() if both}
+
+
+def _bytes_of_a_view(model, batches, images):
+    if model.bound or not images or not model.asked or not batches or "image" not in batches[0]:
+        return None
+    with paddle.no_grad():
+        arrays = kept(model.banked, *model.asked.run(dict(batches[0]), model.banked, model.asked.assigner))
+        return sum(array.nbytes for array in arrays.values()) * images // int(batches[0]["image"].shape[0])
 
 
 def largest_batch(batch, held, peak, total):

@@ -203,6 +203,11 @@ class Chain(nn.Layer):
         self.channels = links[-1].channels
         self._asked = [OF_FORWARD & parameters(link.forward).keys() for link in links]
 
+    @property
+    def asks(self):
+        """Whether what comes out depends on more than what comes in."""
+        return any(self._asked)
+
     def forward(self, x, like, age=0):
         """Connect `x`; `like` is the other side's tensor, `age` the batches since the term began."""
         moment = Moment(like, age)

@@ -1,18 +1,20 @@
 """DistillModel: a plain student, frozen teachers beside it, and the terms between them."""
 
 import math
-import time
 
 import paddle
 from paddle import nn
 
 from ppkd.bridge.unlabelled import KEY
 from ppkd.detectors import detector_for
+from ppkd.detectors.base import Detector
 from ppkd.detectors.context import Clock, Context
 from ppkd.detectors.recorders import recording
+from ppkd.engine.bank import VIEW
 from ppkd.engine.beside import count_of, joined, takes
 from ppkd.engine.distillation import Distillation
 from ppkd.engine.pseudo_boxes import TeacherBoxes
+from ppkd.engine.teachers import Teachers
 from ppkd.engine.terms import Sender
 from ppkd.engine.weighing import added
 from ppkd.errors import UserError, nearest
@@ -45,10 +47,10 @@ class DistillModel(nn.Layer):
         batch, batches: the batch of this epoch, from 0, and how many an epoch has; set by who trains, read by what is
             done every so many batches. Left alone, every batch is the first.
         timed: whether the next step measures `teacher_seconds`, for which a GPU has to be waited for.
-        teacher_seconds: time of all teachers in the last step that was measured, or None if none ran.
+        asked: the `teachers.Teachers`, with the bank of what they said, if there is one.
         watched: whether the next step measures every term's gradient beside the detection loss's (see `entering`); at
             the beginning of some epochs, since ``stop: auto`` and ``magnitude: ... every epoch`` go by it.
-        hand_over, parting: the plan's.
+        hand_over, parting, bank_spec: the plan's.
         alpha: factor on the whole loss; 1 if no term of the plan ever has a weight.
 
     Raises:
@@ -60,31 +62,31 @@ class DistillModel(nn.Layer):
         self.student = student
         self.views = dict(views or {})
         self.epoch, self.batch, self.batches = 0, 0, 1
-        self.timed, self.teacher_seconds = False, None
+        self.timed = False
         self.watched, self._pulls = False, {}
         self.alpha = plan.alpha if any(spec.weight for spec in plan.terms) else 1.0
-        self.hand_over, self.parting = plan.hand_over, plan.parting
-        # A plain tuple hides the teachers from nn.Layer; a dict of layers would too, a Layer attribute would not.
-        self._teachers = tuple((name, detector_for(freeze(model))) for name, model in teachers.items())
+        self.hand_over, self.parting, self.bank_spec = plan.hand_over, plan.parting, plan.bank
+        # What is no layer hides the teachers from nn.Layer.
+        self.asked, self._beside = Teachers(teachers, self.views), beside
         # Neither is an adapter a layer: it holds the student without owning it.
         self._student = detector_for(student)
-        self._assigner = self._find_assigner(plan.assigner, specs or {})
+        self._assigner = self.asked.assigner = self._find_assigner(plan.assigner, specs or {})
         self.distillation = Distillation(plan, self._student, self._senders(specs or {}), beside)
         if plan.pseudo_boxes:
-            self.distillation.boxes = TeacherBoxes(plan.pseudo_boxes, self._student, dict(self._teachers), beside)
+            self.distillation.boxes = TeacherBoxes(plan.pseudo_boxes, self._student, dict(self.asked), beside)
         if plan.assigner != "student" and not any("assignment" in term.needs for term in self.terms):
             logger().warning("assigner: %s changes nothing: no term asks for the targets of predictions", plan.assigner)
 
     def _senders(self, specs):
         factors = {name: (spec.weight, spec.input_scale) for name, spec in specs.items()}
-        return [Sender(name, detector, *factors.get(name, ())) for name, detector in self._teachers]
+        return [Sender(name, detector, *factors.get(name, ())) for name, detector in self.asked]
 
     def _find_assigner(self, wanted, specs):
         """The name of the teacher that assigns the student's targets, or None."""
         if wanted == "student":
             return None
-        detectors = dict(self._teachers)
-        name = wanted if wanted in detectors or wanted != TEACHER else self._teachers[0][0]
+        detectors = dict(self.asked)
+        name = wanted if wanted in detectors or wanted != TEACHER else next(iter(detectors))
         if name not in detectors:
             raise UserError(f"assigner: there is no teacher {name!r}{nearest(name, detectors)}; {', '.join(detectors)}")
         if not (self._student.assigns and detectors[name].assigns):
@@ -109,7 +111,12 @@ class DistillModel(nn.Layer):
     @property
     def teachers(self):
         """Teachers by name, as ppdet models."""
-        return {name: detector.model for name, detector in self._teachers}
+        return {name: detector.model for name, detector in self.asked}
+
+    @property
+    def teacher_seconds(self):
+        """Time of all teachers in the last step that was measured, or None if none ran."""
+        return self.asked.seconds
 
     def compute_teachers(self, block):
         """Let teachers compute inside of blocks of their own, such as `precision.Precision.of_teachers` makes them.
@@ -117,8 +124,7 @@ class DistillModel(nn.Layer):
         Args:
             block: function without arguments to a context manager.
         """
-        for _, detector in self._teachers:
-            detector.block = block
+        self.asked.compute(block)
 
     def train(self):
         """Put student and terms into train mode; teachers stay in eval mode whatever happens."""
@@ -135,11 +141,29 @@ class DistillModel(nn.Layer):
         self.epoch = epoch
         self.distillation.enter(epoch)
         over = self.boxes is None or self.boxes.over(epoch)
-        if not self._teachers or not over or not all(self.distillation.over(term, epoch) for term in self.terms):
+        if not self.asked or not over or not all(self.distillation.over(term, epoch) for term in self.terms):
             return False
-        self._teachers = ()
+        self.asked.let_go()
         self.distillation.let_go()
         return True
+
+    @property
+    def bound(self):
+        """Why the teachers have to be there in every step, whatever a bank has; empty if they need not be."""
+        held = {type(x).__name__ for term in self.terms for x in term.sublayers() if hasattr(x, "let_go")}
+        found = [f"connector {name} works with layers of the teacher's own" for name in sorted(held)]
+        if type(self._student).prepared is not Detector.prepared:
+            found.append(f"{type(self.student).__name__} draws a size of its images in every step")
+        return found + (["images without labels stand beside the batches"] if self._beside else [])
+
+    @property
+    def banked(self):
+        """The terms whose inputs a bank keeps: all that ever have a weight."""
+        return [term for term in self.terms if not term.over(-1)]
+
+    def fill(self, batch):
+        """Ask the teachers about a view, and keep in the bank what they say."""
+        self.asked.taught(batch, [], None, batch.pop(VIEW), self.banked)
 
     def turned(self, epoch):
         """Names of the lines whose strength changes by much as `epoch`, which was entered, begins."""
@@ -208,13 +232,13 @@ class DistillModel(nn.Layer):
             weighted as it enters that sum.
         """
         active = self.active_terms() if self.training else []
-        self.teacher_seconds = None
-        beside = batch.pop(KEY, None)
+        self.asked.begin(self.timed)
+        beside, view = batch.pop(KEY, None), batch.pop(VIEW, None)
         boxed = self.training and self._boxes_on()
         if not active and not boxed:
             return self.student(batch)
         clock = self._now
-        losses, compared, recorder = self._compared(batch, _taking(active, LABELLED), clock)
+        losses, compared, recorder = self._compared(batch, _taking(active, LABELLED), clock, view=view)
         both, more = compared, {}
         there = _taking(active, UNLABELLED, boxed)
         if beside and "image" in beside and (there or boxed):
@@ -232,7 +256,7 @@ class DistillModel(nn.Layer):
         if not boxed:
             return self._compared(batch, active, clock, labels=False)[1], {}
         name = self.boxes.teacher
-        teacher, view = dict(self._teachers)[name], self.views.get(name)
+        teacher, view = dict(self.asked)[name], self.views.get(name)
         batch, block, factor = self.boxes.boxed(batch, teacher, view, self._student)
         with block:
             losses, found, _ = self._compared(batch, active, clock)
@@ -242,10 +266,10 @@ class DistillModel(nn.Layer):
     def broken_sources(self, batch):
         """Which of the teachers' sources are not finite for a batch: names such as ``teacher neck[0] (fgd.s8)``."""
         active = self.active_terms()
-        if not active or "image" not in batch:
+        if not active or "image" not in batch or not self.asked:  # in a bank everything is finite
             return []
         with self._student.prepared(dict(batch)) as prepared:
-            recorded, _ = self._run_teachers(dict(prepared), active, None)
+            recorded, _ = self.asked.run(dict(prepared), [term for term, _ in active], None)
         return [
             f"{term.teacher} {level.source} ({term.label})"
             for term, _ in active
@@ -254,17 +278,18 @@ class DistillModel(nn.Layer):
             if not bool(paddle.isfinite(recorded[term.teacher].take(level.tap)).all())
         ]
 
-    def _compared(self, batch, active, clock, labels=True):
+    def _compared(self, batch, active, clock, labels=True, view=None):
         """The student's own losses on a batch, the active terms with what they come to, and what was recorded of it."""
         with self._student.prepared(batch) as batch:
-            return self._compared_as_prepared(batch, active, clock, labels)
+            return self._compared_as_prepared(batch, active, clock, labels, view)
 
-    def _compared_as_prepared(self, batch, active, clock, labels):
+    def _compared_as_prepared(self, batch, active, clock, labels, view):
         # Models write into the batch dict that they get; the teacher has to see what the student saw.
         for_teacher = dict(batch)
         assigned = labels and any("assignment" in term.needs for term, _ in active)
         by_teacher = self._assigner if assigned and self._assigns_now(batch) else None
-        recorded, given = self._run_teachers(for_teacher, active, by_teacher)
+        terms = [term for term, _ in active]
+        taught, given = self.asked.taught(for_teacher, terms, by_teacher, view, self.banked)
         taps = [tap for term, _ in active for tap in term.taps(0)]
         with (
             recording(self.student, taps, self._student.assigners if assigned else ()) as student,
@@ -273,8 +298,8 @@ class DistillModel(nn.Layer):
             losses = dict(self.student(batch))
         targets = (self._student.assigned(student) or given) if assigned else None
         context = Context(for_teacher, targets, clock, labels)
-        compared = [(term, weight, term.compare(student, recorded[term.teacher], context)) for term, weight in active]
-        recorded.clear()  # the graph holds what it needs of the teachers' maps
+        compared = [(term, weight, term.compare(student, taught[term.label], context)) for term, weight in active]
+        taught.clear()  # the graph holds what it needs of the teachers' maps
         return losses, compared, student
 
     @full_precision
@@ -304,42 +329,7 @@ class DistillModel(nn.Layer):
     def _assigns_now(self, batch):
         return self._assigner is not None and self._student.assigns_by_prediction(batch)
 
-    def _run_teachers(self, batch, active, assigner):
-        """What each teacher's sources gave, by its name, and the targets that the predictions of one call for."""
-        begin = self._clock()
-        recorded, given = {}, None
-        for name, detector in self._teachers:
-            taps = [tap for term, _ in active if term.teacher == name for tap in term.taps(1)]
-            taps += detector.outputs() if name == assigner else []
-            if not taps:
-                continue
-            view = self.views.get(name)
-            parts = {path.split(".")[0] for tap in taps for path in tap.paths}
-            with paddle.no_grad(), detector.block(), recording(detector.model, taps) as recorder:
-                detector.run(view(batch) if view else batch, parts)
-            recorded[name] = recorder
-            if name == assigner:
-                with paddle.no_grad():
-                    given = detector.assign(recorder, batch)
-        if self.timed:
-            self.teacher_seconds = (self.teacher_seconds or 0.0) + self._clock() - begin
-        return recorded, given
-
-    def _clock(self):
-        if self.timed and paddle.get_device().startswith("gpu"):
-            paddle.device.synchronize()
-        return time.perf_counter()
-
 
 def _taking(active, kind, boxed=True):
     """Those of the active terms that compare images of a kind, which have boxes or not."""
     return [(term, weight) for term, weight in active if takes(term.on, kind) and (boxed or not term.needs_labels)]
-
-
-def freeze(model):
-    """Put a model into eval mode and exclude every parameter of it from training; returns it."""
-    model.eval()
-    for parameter in model.parameters():
-        parameter.stop_gradient = True
-        parameter.trainable = False
-    return model

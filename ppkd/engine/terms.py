@@ -145,49 +145,82 @@ class Term(nn.Layer):
         """Take the term's inputs from what was recorded, and compare them.
 
         Args:
-            student, teacher: `recorders.Recorder` of either side after the step.
+            student: its `recorders.Recorder` after the step.
+            teacher: what `of_teacher` or `from_kept` gives.
             context: `Context` of the batch.
 
         Returns:
             As `forward`.
         """
-        return self(*self.take(student, teacher), context)
+        tensors, ahead = teacher
+        return self(self._taken(student, 0), tensors, context, ahead)
 
     def take(self, student, teacher):
         """The student's and the teacher's tensors as `forward` takes them, from the `recorders.Recorder` of each."""
-        ours, theirs = (
-            [[recorder.take(level.tap) for level in pair[side]] for pair in self.pairs]
-            for side, recorder in enumerate((student, teacher))
-        )
-        # A teacher may compute in a lower type than the connectors, which are the student's.
-        return [ours, _up(theirs)]
+        return [self._taken(student, 0), self.of_teacher(teacher)[0]]
 
-    def connected(self, student, teacher, age):
+    def of_teacher(self, recorder):
+        """The teacher's tensors for `compare`, from its `recorders.Recorder`."""
+        # A teacher may compute in a lower type than the connectors, which are the student's.
+        return _up(self._taken(recorder, 1)), False
+
+    def _taken(self, recorder, side):
+        return [[recorder.take(level.tap) for level in pair[side]] for pair in self.pairs]
+
+    @property
+    def _ahead(self):
+        """Whether the teacher's tensors can be connected before the student's are there, once for all."""
+        links = [*self.connect_student, *self.connect_teacher]
+        learned = any(len(chain.state_dict()) for chain in self.connect_teacher)
+        return self.spec.teacher_connector != "none" and not learned and not any(chain.asks for chain in links)
+
+    @property
+    def keeps(self):
+        """Names of the teacher's tensors that a bank keeps for the term: the same for terms that take the same."""
+        end = f" {self.spec.teacher_connector}" if self._ahead else ""
+        return [f"{self.teacher} {level.source}{end}" for _, levels in self.pairs for level in levels]
+
+    def to_keep(self, recorder):
+        """The teacher's tensors by the names of `keeps`: connected where that can be done once for all."""
+        tensors, _ = self.of_teacher(recorder)
+        if self._ahead:
+            tensors = [[connect(x, x)] for connect, (x,) in zip(self.connect_teacher, tensors)]
+        return dict(zip(self.keeps, (x for each in tensors for x in each)))
+
+    def from_kept(self, found):
+        """The teacher's tensors for `compare`, of those that `to_keep` gave."""
+        names = iter(self.keeps)
+        return [[found[next(names)] for _ in levels] for _, levels in self.pairs], self._ahead
+
+    def connected(self, student, teacher, age, ahead=False):
         """What the loss gets of each side: the tensors after their connectors, in the sizes in which they are compared.
 
         Args:
             student: list (pairs) of lists (sources) of the student's tensors.
             teacher: the teacher's, without gradient.
             age: see `connectors.Chain`.
+            ahead: whether the teacher's are connected already.
         """
         if len(self.connect_student):
             recorded = [(s, t) for (s,), (t,) in zip(student, teacher)]
             student = [[connect(*pair, age)] for connect, pair in zip(self.connect_student, recorded)]
-            teacher = [[connect(t, s, age)] for connect, (s, t) in zip(self.connect_teacher, recorded)]
+            if not ahead:
+                teacher = [[connect(t, s, age)] for connect, (s, t) in zip(self.connect_teacher, recorded)]
         teacher = [[_match(s, t) for s, t in zip(*sides)] for sides in zip(student, teacher)]
         return [self._arrange(side) for side in (student, teacher)]
 
-    def forward(self, student, teacher, context):
+    def forward(self, student, teacher, context, ahead=False):
         """Compare the tensors of the term's pairs.
 
         Args:
             student, teacher: as for `connected`.
             context: `Context` of the batch.
+            ahead: as for `connected`.
 
         Returns:
             Dict from the part's name (``""`` for a loss of one part) to a scalar, before `weight`.
         """
-        inputs = self.connected(student, teacher, self.age(context.clock))
+        inputs = self.connected(student, teacher, self.age(context.clock), ahead)
         return self._compared(*inputs, context.pick(self._from_batch))
 
     @full_precision

@@ -184,6 +184,8 @@ def plan_block(plan):
     if plan.pseudo_boxes is not None:
         block[PSEUDO_BOXES] = plan.pseudo_boxes.keys | schedule_keys(plan.pseudo_boxes.schedule)
     block |= plan.parting.keys
+    if plan.bank is not None:
+        block["bank"] = plan.bank.keys
     if plan.hand_over is not None:
         block |= {"hand_over": plan.hand_over.text, "hand_over_warmup": plan.hand_over.warmup}
     return block

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from ppkd.errors import UserError
 from ppkd.files.yaml_io import clone, merge
+from ppkd.recipe.bank import KEY as BANK_KEY
 from ppkd.recipe.hand_over import KEYS as HAND_OVER_KEYS
 from ppkd.recipe.parting import KEYS as PARTING_KEYS
 from ppkd.recipe.plan import SCHEDULE_KEYS
@@ -12,7 +13,7 @@ from ppkd.recipe.pseudo_boxes import NAME as PSEUDO_BOXES
 # What a recipe's method is called that has none but its own terms.
 TERMS = "terms"
 ENGINE_OPTIONS = (
-    "inherit", "numerics", "upstream_merge", "terms", "teachers", "plugins", *SCHEDULE_KEYS, *HAND_OVER_KEYS,
+    "inherit", "numerics", "upstream_merge", "terms", "teachers", "plugins", BANK_KEY, *SCHEDULE_KEYS, *HAND_OVER_KEYS,
     *PARTING_KEYS, PSEUDO_BOXES,
 )  # fmt: skip
 # Methods whose parameters stand in a class of ppdet's that is no loss: in PaddleDetection's files the student's head.

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from ppkd.errors import UserError
+from ppkd.recipe.bank import BankSpec, bank_of
 from ppkd.recipe.hand_over import HandOver, hand_over_of
 from ppkd.recipe.parting import Parting, parting_of
 from ppkd.recipe.pseudo_boxes import PseudoBoxes, own_keys, pseudo_boxes_of
@@ -69,6 +70,7 @@ class Plan:
         hand_over: what training forgets when terms begin or end, or None.
         parting: what the distillation's gradient and the detection loss's have each for itself.
         pseudo_boxes: which detections of a teacher are boxes for images without labels, or None.
+        bank: what is kept of what the teachers say, or None.
     """
 
     terms: list
@@ -79,11 +81,12 @@ class Plan:
     hand_over: HandOver | None = None
     parting: Parting = Parting()
     pseudo_boxes: PseudoBoxes | None = None
+    bank: BankSpec | None = None
 
     @classmethod
     def of(cls, terms, method, inherit=False, **more):
         """Apply the ``distill:`` options that every method has: `schedule_of`'s, `hand_over_of`'s,
-        `parting_of`'s, `pseudo_boxes_of`'s and ``inherit``.
+        `parting_of`'s, `pseudo_boxes_of`'s, `bank_of`'s and ``inherit``.
 
         Args:
             terms: list of `TermSpec`.
@@ -99,13 +102,13 @@ class Plan:
             )
         where = f"{method.file}: distill"
         schedule, hand_over = schedule_of(method.options, method.epochs, where), hand_over_of(method.options, where)
-        parting = parting_of(method.options, where)
+        more |= {"parting": parting_of(method.options, where), "bank": bank_of(method.options, where)}
         for term in terms:
             term.schedule = schedule
         source = wanted if isinstance(wanted, str) else None
         parts = ("neck", "head") if wanted else ()
         more["pseudo_boxes"] = _pseudo_boxes(method, where)
-        return cls(terms, parts, inherit_from=source, hand_over=hand_over, parting=parting, **more)
+        return cls(terms, parts, inherit_from=source, hand_over=hand_over, **more)
 
 
 def _pseudo_boxes(method, where):

@@ -16,6 +16,14 @@ def has_gpu():
     return bool(paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0)
 
 
+def empty_cache():
+    """Give back what Paddle holds of a GPU's memory and does not use."""
+    import paddle
+
+    if paddle.get_device().startswith("gpu"):
+        paddle.device.cuda.empty_cache()
+
+
 def start_device(config):
     """Choose the device and, under ``paddle.distributed.launch``, join the other processes.
 

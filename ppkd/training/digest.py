@@ -34,6 +34,8 @@ def digest(recipe, ranks):
         method = recipe.method
         # Teachers are there already, and of a plugin its content counts, not where it lies.
         options = {k: v for k, v in method.options.items() if k not in ("teachers", "plugins")}
+        if isinstance(options.get("bank"), dict):  # where it lies changes nothing
+            options["bank"] = {k: v for k, v in options["bank"].items() if k not in ("folder", "on_failure")}
         parts["distill."] = {"slim_method": method.name, "levels": method.levels, **method.params, **options}
         files = method.options.get("plugins") or ()
         parts["distill.plugins."] = {os.path.basename(path): fingerprint(path) for path in files}

@@ -1,9 +1,11 @@
 """Feeds ppdet's readers so that a batch depends on seed, epoch and index only."""
 
+import contextlib
 import itertools
 import os
 import random
 import threading
+from functools import partial
 
 import numpy as np
 import paddle
@@ -16,11 +18,14 @@ from ppkd.bridge.compat import yolox_sizes
 from ppkd.bridge.datasets import files_of
 from ppkd.bridge.ground_truth import keep_ground_truth
 from ppkd.bridge.images import BadImage
+from ppkd.engine.bank import VIEW, view_of
 from ppkd.errors import UserError
+from ppkd.files.records import digest_of
 from ppkd.terminal.log import logger
 
 _SEED_KEY = "ppkd_seed"
 _BESIDE = 0x0B5E55
+_MIXING = ("Mixup", "Cutmix", "Mosaic")
 _SHARED_MEMORY = "/dev/shm"
 
 
@@ -46,6 +51,11 @@ class TrainLoader:
 
     Attributes:
         files: paths of the images.
+        views: how many views of each image there are, or None for one an epoch. Epoch E then has the batches of view
+            ``E % views``, and an order of its own; each bears its `bank.VIEW`.
+        images: how many there are.
+        pixels: of a batch's images on the mean, where the reader draws their size; else None.
+        stage: number of the reader within a run, by which views of two are told apart.
 
     Raises:
         UserError: fewer images than one batch has; too many of them missing. The same from `epoch` for unreadable ones.
@@ -56,8 +66,10 @@ class TrainLoader:
         dataset.set_transform(Checked(reader._sample_transforms))
         dataset.set_kwargs(**reader.kwargs)
         self._dataset, self._bad, self.files = dataset, bad or BadImages(), files_of(dataset)
+        self.views, self.stage, self.pixels = None, 0, _mean_pixels(reader._batch_transforms.transforms_cls)
         missing = getattr(dataset, "missing_images", [])
-        self._images = len(dataset.roidbs) + len(missing)
+        self.images = len(dataset.roidbs)
+        self._images = self.images + len(missing)
         self._bad.add([(file, "missing") for file in missing], self._images)
         self._seeded = _Seeded(dataset, seed)
         self._sampler = Order(
@@ -80,11 +92,28 @@ class TrainLoader:
     def __len__(self):
         return len(self._sampler)
 
-    def epoch(self, number, begin=0):
-        """Iterate over the batches of epoch `number` (from 0), from batch `begin` on; those before are not read."""
+    def mixes(self, number):
+        """Names of the transforms that put several images into one in epoch `number`: these have no views."""
+        last = {name: getattr(self._dataset, f"{name.lower()}_epoch", -1) for name in _MIXING}
+        return [name for name, end in last.items() if end == 0 or number < end]
+
+    def names(self, number):
+        """The names of the views in epoch `number`, one a batch, in their order; between epochs, and with `views`."""
+        self._sampler.go_to(number, views=self.views)
+        seeds = partial(_sample_seed, self._seeded.seed, number % self.views)
+        return [_name(self.stage, map(seeds, batch)) for batch in self._sampler]
+
+    def epoch(self, number, begin=0, only=None):
+        """Iterate over the batches of epoch `number` (from 0), from batch `begin` on; those before are not read.
+
+        Args:
+            number, begin: see above.
+            only: numbers of the batches that are wanted, or None for all.
+        """
+        views = None if self.views is None or self.mixes(number) else self.views
         self._dataset.set_epoch(number)
-        self._seeded.epoch = number
-        self._sampler.go_to(number, begin)
+        self._seeded.epoch, self._seeded.stage = (number, None) if views is None else (number % views, self.stage)
+        self._sampler.go_to(number, begin, views, only)
         batches = iter(self._loader)
         try:
             for batch in batches:
@@ -104,6 +133,13 @@ class TrainLoader:
     def _count_bad(self, batch):
         if bad := told(batch):
             self._bad.add(bad, self._images)
+
+
+def _mean_pixels(transforms):
+    sizes = next((step.target_size for step in transforms if getattr(step, "random_size", False)), None)
+    if not isinstance(sizes, (list, tuple)) or not sizes:
+        return None
+    return float(np.mean([np.prod(size) if np.ndim(size) else size * size for size in sizes]))
 
 
 def _shared_memory_is_enough():
@@ -148,15 +184,30 @@ class Order(DistributedBatchSampler):
 
     def __init__(self, dataset, seed, **options):
         super().__init__(dataset, **options)
-        self._seed, self._begin = seed, 0
+        self._seed, self._begin, self._only, self._anew = seed, 0, None, None
 
-    def go_to(self, epoch, begin=0):
-        """Iterate over the batches of `epoch` next, from batch `begin` on."""
-        self.set_epoch(_number(self._seed, epoch) if self._seed else epoch)  # what Paddle seeds its generator with
-        self._begin = begin
+    def go_to(self, epoch, begin=0, views=None, only=None):
+        """Iterate over the batches of `epoch` next, from batch `begin` on.
+
+        Args:
+            epoch, begin: see above.
+            views: if given, epochs that are so far apart have the same batches, each time in another order: what is in
+                a batch says what size it gets, and how its images are padded.
+            only: numbers of the batches that are wanted, or None for all.
+        """
+        place = epoch if views is None else epoch % views
+        self.set_epoch(_number(self._seed, place) if self._seed else place)  # what Paddle seeds its generator with
+        self._begin, self._only = begin, only
+        again = views is not None and self.shuffle and epoch >= views
+        self._anew = _number(self._seed, epoch, views) if again else None
 
     def __iter__(self):
-        return itertools.islice(super().__iter__(), self._begin, None)
+        batches = super().__iter__()
+        if self._anew is not None:
+            batches = list(batches)
+            batches = [batches[i] for i in np.random.RandomState(self._anew).permutation(len(batches))]
+        batches = itertools.islice(batches, self._begin, None)
+        return (batch for i, batch in enumerate(batches, self._begin) if self._only is None or i in self._only)
 
 
 # Without workers Paddle reads in a thread, one a stream, and the generators that are seeded here are the process's. So
@@ -175,7 +226,7 @@ os.register_at_fork(after_in_child=_draw_anew)  # a worker may be made while a t
 class _Seeded(Dataset):
     def __init__(self, dataset, seed):
         super().__init__()
-        self._dataset, self._seed, self.epoch = dataset, seed, 0
+        self._dataset, self.seed, self.epoch, self.stage = dataset, seed, 0, None
 
     def __len__(self):
         return len(self._dataset)
@@ -185,7 +236,7 @@ class _Seeded(Dataset):
             return self._drawn(index)
 
     def _drawn(self, index):
-        seed = int(np.random.SeedSequence([self._seed, self.epoch, index]).generate_state(1)[0])
+        seed = _sample_seed(self.seed, self.epoch, index)
         _seed_augmentation(seed)
         try:
             sample = self._dataset[index]
@@ -229,12 +280,35 @@ class _SeededCollate:
             ) from error
         if alone:
             batch[STAND_IN] = np.zeros([1], "float32")
+        elif batch and self._images.stage is not None:
+            batch[VIEW] = view_of(bytes.fromhex(_name(self._images.stage, seeds)), batch)
         return marked(batch, bad)
+
+
+def _sample_seed(seed, epoch, index):
+    return _number(seed, epoch, index)
+
+
+def _name(stage, seeds):
+    """The name of a view of the images with these seeds."""
+    return digest_of(np.array([stage, *seeds], "<u8").tobytes()).hex()
 
 
 def _seed_augmentation(seed):
     random.seed(seed)
     np.random.seed(seed % 2**32)
+
+
+@contextlib.contextmanager
+def undisturbed():
+    """A block that may draw random numbers in the midst of training: nothing that is drawn after it is another."""
+    with _drawing:
+        states = random.getstate(), np.random.get_state(), paddle.get_rng_state()
+        try:
+            yield
+        finally:
+            for put, state in zip((random.setstate, np.random.set_state, paddle.set_rng_state), states):
+                put(state)
 
 
 def seed_everything(seed):

@@ -89,9 +89,12 @@ class Precision:
             # Without its `save_dtype`, by which `state_dict` would give copies: an average would hold on to nothing.
             paddle.amp.decorate(models=student, optimizers=optimizer, level="O2", dtype=self.dtype, master_weight=True)
             self._student, self._optimizer = student, optimizer
-        if self._teachers_low():
-            for teacher in teachers:
-                paddle.amp.decorate(models=teacher, level="O2", dtype=self._teachers_low())
+        self.prepare_teachers(teachers)
+
+    def prepare_teachers(self, teachers):
+        """Give teachers weights in the lower type, if that is what they are to have; changed in place."""
+        for teacher in teachers if self._teachers_low() else ():
+            paddle.amp.decorate(models=teacher, level="O2", dtype=self._teachers_low())
 
     def _teachers_low(self):
         """The type of the teachers' weights if it is a lower one, or None."""

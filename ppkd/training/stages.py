@@ -24,6 +24,7 @@ class Stages:
     Attributes:
         bad: `bad_images.BadImages`, those of all stages.
         unlabelled: `unlabelled.Unlabelled`, or None.
+        views: of each image (see `loader.TrainLoader`), or None.
 
     Raises:
         UserError: a stage with an unknown key, no epoch, epochs out of order, or another batch size.
@@ -33,7 +34,7 @@ class Stages:
         self._config, self._seed = config, seed
         self._stages = _checked(config)
         self._open, self._loader, self._beside = None, None, None
-        self.bad = BadImages(config)
+        self.bad, self.views = BadImages(config), None
         self.unlabelled = Unlabelled(config, seed, boxed) if config.get(UNLABELLED) else None
 
     @classmethod
@@ -54,7 +55,12 @@ class Stages:
         if current != self._open:
             self._loader = self._beside = None  # its data set goes before the next comes
             (self._loader, self._beside), self._open = self._make(current), current
+        self._loader.views, self._loader.stage = self.views, current
         return self._loader
+
+    def rest(self, epoch, epochs):
+        """The epochs from `epoch` on that have the same reader, of a run of `epochs`."""
+        return range(epoch, min([stage["epoch"] for stage in self._stages if stage["epoch"] > epoch] + [epochs]))
 
     def batches(self, epoch, begin=0, beside=True):
         """Iterate over the batches of an epoch, from batch `begin` on.

@@ -25,8 +25,10 @@ from ppkd.terminal.log import logger
 from ppkd.terminal.progress import follow
 from ppkd.training import checkpoint
 from ppkd.training.averaging import Averaging
+from ppkd.training.banking import banking_of
 from ppkd.training.batch_size import BatchSize, count
 from ppkd.training.contents import PREFIX, contents
+from ppkd.training.device import empty_cache
 from ppkd.training.digest import digest
 from ppkd.training.learning_rate import learning_rate
 from ppkd.training.loader import seed_everything, seed_step
@@ -148,6 +150,7 @@ class Trainer:
             self._parts[UNLABELLED] = self._stages.unlabelled
         if state is not None:
             self.restore(state)
+        self._banking = banking_of(recipe, self.distill, self._stages, self.precision, self.epoch)
         # What was recorded after the step that the run goes on from will be recorded anew.
         self._log = RunLog(self.output_dir, recipe, self.rank == 0, vdl_dir, self.names, trackers)
         self._log.rewind(self.step if state is not None else -1)
@@ -204,6 +207,9 @@ class Trainer:
                 whole = self.batch == 0 and self.epoch % int(self.config.get("snapshot_epoch") or 1) == 0
                 if finished or whole:
                     results = self._snapshot("model_final" if finished else str(self.epoch - 1))
+                if self._banking.stops and not finished:
+                    self._save(checkpoint.LAST)
+                    raise UserError(f"{self._banking.stops}; all else is saved: go on with --resume auto")
                 if self._stop.signal is not None and not finished:
                     self._save(checkpoint.LAST)
                     raise Stopped(self._stop.signal, os.path.join(self.output_dir, checkpoint.LAST))
@@ -225,8 +231,8 @@ class Trainer:
         self.model.train()
         if self.distill is not None and self.distill.enter(self.epoch):
             logger().info("epoch %d: distillation is over, the teacher is let go", self.epoch + 1)
-            if paddle.get_device().startswith("gpu"):
-                paddle.device.cuda.empty_cache()
+            empty_cache()
+        self._banking.enter(self.epoch)
         meters.start()
         at = self.standing
         if at.batch == 0 and (restarted := self._restart.begin_epoch()):
@@ -259,7 +265,7 @@ class Trainer:
             self._tell(meters.so_far(), epochs)
         if self._snapshot_steps and self.step % self._snapshot_steps == 0:
             self._save(checkpoint.LAST)
-        return self._reached_max() or self._stop.signal is not None
+        return self._reached_max() or self._stop.signal is not None or bool(self._banking.stops)
 
     def _train_batch(self, batch):
         return self._step.train(batch)

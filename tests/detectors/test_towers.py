@@ -10,7 +10,7 @@ from ppkd.detectors import _ADAPTERS, detector_for
 from ppkd.detectors.base import Detector
 from ppkd.detectors.recorders import Recorder
 from ppkd.detectors.towers import SUPPORTED
-from ppkd.engine.model import freeze
+from ppkd.engine.teachers import freeze
 from ppkd.errors import UserError
 from tests.conftest import enliven, training_batch
 from tests.detectors.test_recorders import hooks_on

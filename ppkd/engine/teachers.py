@@ -1,0 +1,115 @@
+"""The teachers of a run as they are asked: run as far as their sources need, or read from a bank."""
+
+import contextlib
+import time
+from functools import partial
+
+import paddle
+
+from ppkd.detectors import detector_for
+from ppkd.detectors.recorders import recording
+from ppkd.terminal.log import logger
+
+
+class Teachers:
+    """Frozen teachers by name, in eval mode; iterates over pairs of a name and a `detectors.Detector`.
+
+    Args:
+        models: name -> ppdet model; frozen and put into eval mode here.
+        views: name of a teacher -> what turns the student's batch into one that it knows.
+
+    Attributes:
+        bank: `bank.Bank`, or None.
+        assigner: name of the teacher whose targets the bank keeps, or None.
+        recall: function to the models by name, with their weights, if `let_go` may be followed by another question.
+        seconds: time of all teachers since `begin`, or None if none ran or it is not measured.
+    """
+
+    def __init__(self, models, views):
+        self._views, self._block, self._timed, self.seconds = views, contextlib.nullcontext, False, None
+        self.bank, self.recall, self.assigner = None, None, None
+        self._seat(models)
+
+    def _seat(self, models):
+        self._seated = tuple((name, detector_for(freeze(model))) for name, model in models.items())
+        self.compute(self._block)
+
+    def __iter__(self):
+        return iter(self._seated)
+
+    def __len__(self):
+        return len(self._seated)
+
+    def compute(self, block):
+        """Let them compute inside of blocks that a function without arguments makes."""
+        self._block = block
+        for _, detector in self:
+            detector.block = block
+
+    def let_go(self):
+        """Hold them no more; with a `recall` they come back when they have to be asked."""
+        self._seated = ()
+
+    def begin(self, timed):
+        """A step begins, whose time is measured or not."""
+        self._timed, self.seconds = timed, None
+
+    def taught(self, batch, terms, assigner, view=None, every=()):
+        """What terms take of their teachers.
+
+        Args:
+            batch: as the student gets it.
+            terms: those of the step.
+            assigner: name of the teacher whose predictions call for targets, or None.
+            view: the batch's `bank.VIEW`, or None.
+            every: all terms whose inputs the bank keeps.
+
+        Returns:
+            ``(label -> what `terms.Term.compare` takes, those targets or None)``.
+        """
+        if self.bank is not None and view is not None:
+            with paddle.no_grad():
+                return self.bank.taught(view, terms, every, partial(self._asked, batch), assigner is not None)
+        recorded, given = self.run(batch, terms, assigner)
+        return {term.label: term.of_teacher(recorded[term.teacher]) for term in terms}, given
+
+    def _asked(self, batch, terms):
+        if not self._seated:
+            logger().info("bank: a view is missing, the teacher comes back")
+            self._seat(self.recall())
+        return self.run(batch, terms, self.assigner)
+
+    def run(self, batch, terms, assigner):
+        """What each teacher's sources gave, by its name, and the targets that the predictions of one call for."""
+        begin = self._clock()
+        recorded, given = {}, None
+        for name, detector in self:
+            taps = [tap for term in terms if term.teacher == name for tap in term.taps(1)]
+            taps += detector.outputs() if name == assigner else []
+            if not taps:
+                continue
+            view = self._views.get(name)
+            parts = {path.split(".")[0] for tap in taps for path in tap.paths}
+            with paddle.no_grad(), detector.block(), recording(detector.model, taps) as recorder:
+                detector.run(view(batch) if view else batch, parts)
+            recorded[name] = recorder
+            if name == assigner:
+                with paddle.no_grad():
+                    given = detector.assign(recorder, batch)
+        if self._timed:
+            self.seconds = (self.seconds or 0.0) + self._clock() - begin
+        return recorded, given
+
+    def _clock(self):
+        if self._timed and paddle.get_device().startswith("gpu"):
+            paddle.device.synchronize()
+        return time.perf_counter()
+
+
+def freeze(model):
+    """Put a model into eval mode and exclude every parameter of it from training; returns it."""
+    model.eval()
+    for parameter in model.parameters():
+        parameter.stop_gradient = True
+        parameter.trainable = False
+    return model

@@ -1,0 +1,79 @@
+"""Records: arrays by name in one sealed file, which is read whole as it was written, or not at all.
+
+A file is a digest, a stamp, and the arrays as a safetensors file has them. The digest is of all that follows it, keyed
+with the seal of the collection that the record is of: a cut file, a flipped bit and a record of another collection all
+fail by it.
+"""
+
+import contextlib
+import hashlib
+import json
+import mmap
+import os
+
+import numpy as np
+from safetensors.numpy import save
+
+from ppkd.files.regular import open_file
+from ppkd.files.write import replacing
+
+_DIGEST, STAMP = 32, 16
+_HEAD = _DIGEST + STAMP
+_TYPES = {
+    "BOOL": "?", "U8": "u1", "U16": "<u2", "I32": "<i4", "I64": "<i8", "F16": "<f2", "F32": "<f4", "F64": "<f8",
+}  # fmt: skip
+
+
+def digest_of(*parts, size=STAMP):
+    """A digest of byte strings (and all that has a buffer), `size` bytes."""
+    digest = hashlib.blake2b(digest_size=size)
+    for part in parts:
+        digest.update(part)
+    return digest.digest()
+
+
+def write_record(path, arrays, seal, stamp):
+    """Write a record; the file is there whole or as it was.
+
+    Args:
+        path: in a folder that is there.
+        arrays: by name.
+        seal: bytes, at most 64, of the collection.
+        stamp: `STAMP` bytes that say what the record is of.
+
+    Raises:
+        UserError: the disk is full, or the folder not writable.
+    """
+    content = stamp + save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        file.write(_seal(content, seal))
+        file.write(content)
+
+
+def read_record(path, seal):
+    """Read what `write_record` wrote; arrays lie in the mapped file.
+
+    Returns:
+        ``(stamp, arrays by name)``, or None if there is no such file, or none that is whole and of this collection.
+    """
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError), open_file(path, "rb") as file:
+        if os.fstat(file.fileno()).st_size <= _HEAD:
+            return None
+        content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        if content[:_DIGEST] == _seal(content[_DIGEST:], seal):
+            return bytes(content[_DIGEST:_HEAD]), _arrays(content[_HEAD:])
+    return None
+
+
+def _seal(content, seal):
+    return hashlib.blake2b(content, digest_size=_DIGEST, key=seal).digest()
+
+
+def _arrays(content):
+    begin = 8 + int.from_bytes(content[:8], "little")
+    header, data = json.loads(bytes(content[8:begin])), content[begin:]
+    return {
+        name: np.frombuffer(data[slice(*entry["data_offsets"])], _TYPES[entry["dtype"]]).reshape(entry["shape"])
+        for name, entry in header.items()
+        if name != "__metadata__"
+    }

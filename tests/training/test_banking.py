@@ -1,0 +1,250 @@
+"""Runs with a bank: the same to the bit however it is filled; the teacher goes, and comes back when it has to."""
+
+import errno
+import gc
+import os
+import pathlib
+import shutil
+import weakref
+from types import SimpleNamespace
+
+import pytest
+
+from ppkd.detectors.base import Detector
+from ppkd.engine.bank import VIEW, Bank
+from ppkd.engine.channel_matching import Match
+from ppkd.engine.connectors import TeacherHead
+from ppkd.engine.model import DistillModel
+from ppkd.errors import UserError
+from ppkd.files import records
+from ppkd.recipe.recipe import load_recipe
+from ppkd.terminal.log import logger
+from ppkd.training import banking
+from ppkd.training.banking import fill_bank
+from ppkd.training.trainer import Trainer
+from tests.conftest import CONFIGS
+from tests.helpers_training import FOUR, QUICK, count_calls, differing, fit
+
+# Two views in three epochs of three batches.
+_GIVEN = (FOUR, "epoch=3", "snapshot_epoch=100", "log_iter=100", "distill.bank.views=2", "TrainReader.shuffle=true")
+
+
+def banked(recipe, folder, *more, family=QUICK, method="fgd"):
+    """The recipe with a bank in a folder."""
+    return recipe(family, method, overrides=[*_GIVEN, f"distill.bank.folder={folder}", *more])
+
+
+def files(folder):
+    """The records in a folder."""
+    return sorted(pathlib.Path(folder).glob("*.view"))
+
+
+def contents(folder):
+    """What is in a folder."""
+    return {path.name: path.read_bytes() for path in pathlib.Path(folder).iterdir()}
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory, shapes, teacher_weights):
+    """A bank that a run has filled, and the state that the run has ended in."""
+    folder = tmp_path_factory.mktemp("filled")
+    given = [f"dataset_dir={shapes}", f"save_dir={folder}", f"teacher.pretrain_weights={teacher_weights[QUICK]}"]
+    given += [*_GIVEN, f"distill.bank.folder={folder}/bank"]
+    trainer = fit(load_recipe(str(CONFIGS / f"{QUICK}_tiny.yml"), str(CONFIGS / f"{QUICK}_fgd.yml"), given))
+    assert len(files(folder / "bank")) == 6
+    return folder / "bank", trainer.state()
+
+
+@pytest.fixture
+def bank(filled, tmp_path):
+    """A copy of the filled bank."""
+    return pathlib.Path(shutil.copytree(filled[0], tmp_path / "bank"))
+
+
+def other_than(trainer, filled):
+    """What differs from the state of the run that filled its bank; a run that was cut short has written more often."""
+    return set(differing(trainer.state(), filled[1])) - {"/ema/epoch"}
+
+
+def test_a_full_bank_gives_the_run_that_filled_it_without_the_teacher(recipe, filled, bank):
+    with Trainer.open(banked(recipe, bank)) as trainer:
+        assert trainer.distill.teachers == {}
+        trainer.run()
+    assert not other_than(trainer, filled) and contents(bank) == contents(filled[0])
+
+
+def test_resumed_while_it_is_filled_is_uninterrupted(recipe, filled, tmp_path):
+    for options in ({"max_steps": 1}, {"max_steps": 5, "resume": "auto"}, {"resume": "auto"}):
+        trainer = fit(banked(recipe, tmp_path / "own"), **options)
+    assert not other_than(trainer, filled) and contents(tmp_path / "own") == contents(filled[0])
+
+
+def test_several_processes_fill_beforehand_what_the_run_would(recipe, filled, tmp_path):
+    loaded = banked(recipe, tmp_path / "own")
+    # The second takes part while the first one is at it; the third finds nothing to do, but for what is damaged.
+    assert fill_bank(loaded, (0, 2), False, None)[1:] == (4, 0)
+    assert fill_bank(loaded, (1, 2), False, lambda batches, text, total: batches)[1:] == (2, 0)
+    files(tmp_path / "own")[3].write_bytes(b"cut")
+    assert fill_bank(loaded, (0, 1), False, None)[1:] == (1, 5)
+    assert contents(tmp_path / "own") == contents(filled[0])
+
+
+def test_the_teacher_is_held_by_nothing_comes_back_for_a_damaged_view_and_goes_again(recipe, filled, bank, monkeypatch):
+    path = files(bank)[2]
+    path.write_bytes(path.read_bytes()[:-100] + bytes(100))
+    with monkeypatch.context() as patch:
+        patch.setattr(banking, "_weights", lambda model, calls=[]: calls.append(1) or str(len(calls)))
+        patch.setattr(Bank, "open", lambda self: None)
+        with pytest.raises(UserError, match="teacher: its weights are others than when the run began"):
+            fit(banked(recipe, bank))
+    came = []
+    with Trainer.open(banked(recipe, bank)) as trainer:
+        former = trainer.distill.asked.recall
+
+        def recall():
+            teachers = former()
+            came.append(weakref.ref(teachers["teacher"]))
+            return teachers
+
+        trainer.distill.asked.recall = recall
+        trainer.run()
+    gc.collect()
+    assert [held() for held in came] == [None]
+    assert not other_than(trainer, filled) and contents(bank) == contents(filled[0])
+
+
+def _full(monkeypatch, after):
+    """No space left after so many records."""
+    former, count = records.replacing, []
+
+    def replacing(path, note=""):
+        count.append(path)
+        if len(count) > after:
+            raise UserError(f"{path}: cannot be written: {os.strerror(errno.ENOSPC)}{note}")
+        return former(path, note)
+
+    monkeypatch.setattr(records, "replacing", replacing)
+
+
+def test_no_space_left_stops_the_run_with_all_saved(recipe, filled, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        _full(patch, 4)
+        with pytest.raises(UserError, match=r"own/\w+.view: cannot be written: No space left .*--resume auto"):
+            fit(banked(recipe, tmp_path / "own"))
+    assert len(files(tmp_path / "own")) == 4
+    trainer = fit(banked(recipe, tmp_path / "own"), resume="auto")
+    assert not other_than(trainer, filled)
+
+
+def test_no_space_left_lets_the_teacher_go_on_if_the_key_says_so(recipe, filled, tmp_path, monkeypatch):
+    _full(monkeypatch, 2)
+    with Trainer.open(banked(recipe, tmp_path / "own", "distill.bank.on_failure=live")) as trainer:
+        calls = count_calls(trainer.distill.teachers["teacher"].backbone)
+        trainer.run()
+    assert not other_than(trainer, filled) and len(files(tmp_path / "own")) == 2
+    assert len(calls) == 3 + 3 + 1  # in the last epoch two are read
+
+
+def test_what_it_takes_is_told_and_what_cannot_fit_refused_before(recipe, bank, tmp_path, monkeypatch, caplog):
+    loaded, (stage, *_) = banked(recipe, tmp_path / "own"), files(bank)
+    space = shutil._ntuple_diskusage(1 << 40, 0, (1 << 28) + 4 * stage.stat().st_size)
+    monkeypatch.setattr(banking.shutil, "disk_usage", lambda folder: space)
+    with pytest.raises(UserError, match="6 batches of views take about .*views: 1 would fit; on_failure: live"):
+        fit(loaded)
+    assert not files(tmp_path / "own")
+    size = stage.stat().st_size
+    monkeypatch.setattr(logger(), "propagate", True)
+    files(bank)[0].unlink()
+    fit(banked(recipe, bank), max_steps=1)  # there is room for what is missing
+    told = next(line for line in caplog.messages if line.startswith("bank: 2 views of 12 images, 5 of 6 batches there"))
+    assert abs(float(told.split("(")[1].split(" kB an image and view")[0]) * 4000 / size - 1) < 0.1
+
+
+def test_who_the_bank_is_of_goes_by_teacher_reader_and_terms(recipe, bank):
+    with Trainer.open(banked(recipe, bank)) as trainer:
+        made = trainer._banking
+        made._model.asked._seat(made._recall())
+        first = made._of()
+
+        def differs():
+            other = made._of()
+            return sorted(key for key in first.keys() | other.keys() if first.get(key) != other.get(key))
+
+        assert differs() == []
+        student, spec = made._recipe.student, made._recipe.teachers["teacher"]
+        student["seed"] = 5
+        assert differs() == ["seed"]
+        student["seed"], student["LearningRate"] = 0, {"base_lr": 3}
+        student["TrainReader"]["batch_size"] = 2
+        assert differs() == ["TrainReader.batch_size"]
+        student["TrainReader"]["batch_size"], spec.input_scale = 4, 2.0
+        assert differs() == ["teacher.input_scale"]
+        spec.input_scale, spec.config["TrainReader"] = 1.0, {"batch_transforms": [{"NormalizeImage": {}}]}
+        assert differs() == ["images of teacher"]
+        del spec.config["TrainReader"]
+        weight = next(iter(made._model.teachers["teacher"].parameters()))
+        weight.set_value(weight + 1)
+        assert differs() == ["weights of teacher"]
+
+
+def test_what_mixes_images_keeps_the_live_teacher_by_name(recipe, bank, caplog, monkeypatch):
+    monkeypatch.setattr(logger(), "propagate", True)
+    with Trainer.open(banked(recipe, bank)) as trainer:
+        loader = trainer.loader
+        for kind in ("Mosaic", "Mixup", "Cutmix"):
+            setattr(loader._dataset, f"{kind.lower()}_epoch", 2)
+            assert [trainer._banking.taught(epoch) for epoch in range(4)] == [False, False, True, True]
+            assert f"from epoch 1 on the live teacher stays: {kind} makes one image of several" in caplog.text
+            setattr(loader._dataset, f"{kind.lower()}_epoch", -1)
+        loader._dataset.mosaic_epoch = 2
+        assert VIEW in next(loader.epoch(2))
+
+
+def test_what_needs_the_teacher_in_every_step_keeps_it_by_name(recipe, tmp_path):
+    loaded = banked(recipe, tmp_path / "own", family="yolox", method="PKD")
+    with pytest.raises(UserError, match="keeps the live teacher: YOLOX draws a size of its images in every step"):
+        fill_bank(loaded, (0, 1), False, None)
+    with Trainer.open(loaded) as trainer:
+        assert trainer.distill.asked.bank is None and trainer._stages.views is None
+    assert not (tmp_path / "own").exists()
+
+
+@pytest.mark.parametrize("kind", [TeacherHead, Match])
+def test_connectors_with_layers_of_the_teachers_and_images_without_labels_do_so_too(kind):
+    term = SimpleNamespace(sublayers=lambda: [kind.__new__(kind)])
+    model = SimpleNamespace(terms=[term, term], _student=Detector.__new__(Detector), student=None, _beside=True)
+    assert DistillModel.bound.fget(model) == [
+        f"connector {kind.__name__} works with layers of the teacher's own",
+        "images without labels stand beside the batches",
+    ]
+
+
+def test_an_epoch_has_the_batches_of_its_view_in_an_order_of_its_own(recipe, bank):
+    with Trainer.open(banked(recipe, bank)) as trainer:
+        loader = trainer.loader
+        names = [loader.names(epoch) for epoch in range(8)]
+        seen = [[bytes(batch[VIEW].numpy()[:16]).hex() for batch in loader.epoch(epoch)] for epoch in (0, 2, 3)]
+        loader.views = None
+        plain = [batch["image"].numpy().tobytes() for batch in loader.epoch(1)]
+        loader.views = 2
+        assert [batch["image"].numpy().tobytes() for batch in loader.epoch(1)] == plain
+        assert [VIEW in batch for batch in loader.epoch(5, only={0, 2})] == [True, True]
+    assert seen == [names[0], names[2], names[3]]
+    assert all(sorted(names[epoch]) == sorted(names[epoch % 2]) for epoch in range(8))
+    assert len({tuple(names[epoch]) for epoch in (0, 2, 4, 6)}) > 1 and not set(names[0]) & set(names[1])
+
+
+# Heads, a teacher's side that is connected before it is kept, and targets that the teacher assigns.
+@pytest.mark.parametrize("family, method", [("yolov3", "yolov3"), (QUICK, "ppyoloe")])
+def test_other_methods_read_what_was_kept(family, method, recipe, tmp_path):
+    given = ["epoch=1", "distill.bank.views=1", "PPYOLOEHead.static_assigner_epoch=0"][: 3 if family == QUICK else 2]
+    states = []
+    for _ in range(2):
+        with Trainer.open(banked(recipe, tmp_path / "own", *given, family=family, method=method)) as trainer:
+            there = bool(trainer.distill.teachers)
+            trainer.run()
+        states.append(trainer.state())
+    assert not there and not differing(*states) and len(files(tmp_path / "own")) == 3
+    arrays = records.read_record(files(tmp_path / "own")[0], trainer._banking.bank._seal)[1]
+    assert any(name.startswith("assigned ") for name in arrays) == (family == QUICK)
+    assert any(name.endswith("] standardise") for name in arrays) == (family != "yolov3")
