@@ -152,12 +152,13 @@ def test_what_it_takes_is_told_and_what_cannot_fit_refused_before(recipe, bank, 
     with pytest.raises(UserError, match="6 batches of views take about .*views: 1 would fit; on_failure: live"):
         fit(loaded)
     assert not files(tmp_path / "own")
-    size = stage.stat().st_size
+    sizes = [path.stat().st_size for path in files(bank)]
     monkeypatch.setattr(logger(), "propagate", True)
     files(bank)[0].unlink()
     fit(banked(recipe, bank), max_steps=1)  # there is room for what is missing
     told = next(line for line in caplog.messages if line.startswith("bank: 2 views of 12 images, 5 of 6 batches there"))
-    assert abs(float(told.split("(")[1].split(" kB an image and view")[0]) * 4000 / size - 1) < 0.1
+    # Images are of several sizes, and what is told is the mean of all that they may have.
+    assert min(sizes) < float(told.split("(")[1].split(" kB an image and view")[0]) * 4000 < max(sizes)
 
 
 def test_who_the_bank_is_of_goes_by_teacher_reader_and_terms(recipe, bank):
@@ -172,16 +173,19 @@ def test_who_the_bank_is_of_goes_by_teacher_reader_and_terms(recipe, bank):
 
         assert differs() == []
         student, spec = made._recipe.student, made._recipe.teachers["teacher"]
-        student["seed"] = 5
+        student["seed"], seed = 5, student.get("seed")
         assert differs() == ["seed"]
-        student["seed"], student["LearningRate"] = 0, {"base_lr": 3}
+        student["LearningRate"] = {"base_lr": 3}
+        del student["seed"]
+        student |= {} if seed is None else {"seed": seed}
         student["TrainReader"]["batch_size"] = 2
         assert differs() == ["TrainReader.batch_size"]
         student["TrainReader"]["batch_size"], spec.input_scale = 4, 2.0
         assert differs() == ["teacher.input_scale"]
-        spec.input_scale, spec.config["TrainReader"] = 1.0, {"batch_transforms": [{"NormalizeImage": {}}]}
+        spec.input_scale, config = 1.0, dict(spec.config)
+        spec.config["TrainReader"] = {"batch_transforms": [{"NormalizeImage": {"mean": [0.1, 0.2, 0.3]}}]}
         assert differs() == ["images of teacher"]
-        del spec.config["TrainReader"]
+        spec.config = config
         weight = next(iter(made._model.teachers["teacher"].parameters()))
         weight.set_value(weight + 1)
         assert differs() == ["weights of teacher"]
