@@ -9,8 +9,8 @@ import zlib
 
 from benchmarks.engine.scaling import SLIM, STUDENT, WEIGHTS
 from benchmarks.engine.steps import STEPS, opened
-from benchmarks.rows import Row
-from benchmarks.timing import samples
+from benchmarks.reporting.rows import Row
+from benchmarks.study.timing import samples
 
 
 class Pair:

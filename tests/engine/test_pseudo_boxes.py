@@ -207,13 +207,13 @@ def test_the_targets_are_those_of_the_families_own_readers(family, built):
     yolox_sizes.GENERATOR.seed(0)
     paddle.seed(0)
     own = float(model.student(dict(batch))["loss"])
-    boxed, *_ = model.boxes.boxed(bare, dict(model._teachers)["teacher"], None, model._student)
+    boxed, *_ = model.boxes.boxed(bare, dict(model.asked)["teacher"], None, model._student)
     yolox_sizes.GENERATOR.seed(0)
     paddle.seed(0)
     assert float(model.student(boxed)["loss"]) == pytest.approx(own, rel=1e-4)
     nothing = [[] for _ in found]
     model.teachers["teacher"].get_pred = lambda: as_ppdet_has_it(nothing)
-    boxed, *_ = model.boxes.boxed(bare, dict(model._teachers)["teacher"], None, model._student)
+    boxed, *_ = model.boxes.boxed(bare, dict(model.asked)["teacher"], None, model._student)
     assert np.isfinite(float(model.student(boxed)["loss"]))
 
 
