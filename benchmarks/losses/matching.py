@@ -11,6 +11,9 @@ share of it.
 import argparse
 import time
 
+import ppkd  # noqa: F401  # before paddle
+
+# isort: split
 import paddle
 
 from ppkd.losses.detr_match import DETRMatchLoss, assign, match_cost
