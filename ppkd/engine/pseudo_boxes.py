@@ -12,9 +12,12 @@ from ppkd.bridge.strong_view import STRONG
 from ppkd.engine.soft_scores import assigners, counted_by_score
 from ppkd.errors import UserError, nearest
 from ppkd.recipe.pseudo_boxes import NAME
+from ppkd.terminal.log import logger
 
 # No score reaches it.
 _NEVER = 2.0
+# So many images without any box are no chance.
+_MANY = 64
 # Sides of a box in pixels of the network input, below which it is nothing that could be learned.
 _LEAST_SIDE = 1.0
 
@@ -65,7 +68,7 @@ class TeacherBoxes(nn.Layer):
         given = spec.threshold if isinstance(spec.threshold, float) else _NEVER
         self.register_buffer("least", paddle.full([classes], given, "float32"))
         self.register_buffer("counted", paddle.zeros([3], "int64"))
-        self.targets = None
+        self.targets, self._told = None, False
 
     def begin(self, targets, names, thresholds=None):
         """Take what is known only where training begins.
@@ -100,7 +103,13 @@ class TeacherBoxes(nn.Layer):
 
     def counts(self):
         """On this rank so far: images with a box of the teacher's, and its boxes."""
-        _, images, boxes = self.counted.tolist()
+        seen, images, boxes = self.counted.tolist()
+        if seen >= _MANY and not boxes and not self._told:
+            self._told = True
+            logger().warning(
+                "images without labels: in %d of them %s found nothing that reaches the threshold of its class: lower "
+                "distill.%s.threshold, or take other images", seen, self.teacher, NAME,
+            )  # fmt: skip
         return {"boxed_images": images, "teacher_boxes": boxes}
 
     def factor(self, epoch):

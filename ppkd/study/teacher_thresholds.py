@@ -2,8 +2,9 @@
 
 from paddle import distributed as dist
 
-from ppkd.bridge.class_names import names_of_training
+from ppkd.bridge.class_names import difference, names_of_training
 from ppkd.errors import UserError, nearest
+from ppkd.files.class_names import names_beside
 from ppkd.recipe.plan import TEACHER
 from ppkd.recipe.pseudo_boxes import NAME
 from ppkd.study.coco_matches import Matches, read_coco
@@ -28,24 +29,23 @@ def thresholds_of(recipe, boxes):
         Class -> least score, None for a class that the teacher never finds rightly.
 
     Raises:
-        UserError: no validation set in COCO's format; a teacher that finds nothing rightly.
+        UserError: no validation set in COCO's format; a teacher that finds nothing rightly, or whose weights are of
+            other classes.
     """
-    if boxes is None or isinstance(boxes.threshold, float) or dist.get_rank():
+    if boxes is None or dist.get_rank():
         return {}
     names, name = names_of_training(recipe.student), boxes.teacher or next(iter(recipe.teachers), TEACHER)
-    given = boxes.threshold or {}
-    if names and all(each in given for each in names):
+    if name not in recipe.teachers:
+        raise UserError(f"distill.{NAME}.from: there is no teacher {name!r}{nearest(name, recipe.teachers)}")
+    spec, given = recipe.teachers[name], boxes.threshold or {}
+    _check(spec, name, names)
+    if isinstance(given, float) or (names and all(each in given for each in names)):
         return {}
     if names is None or recipe.student.get("metric") != "COCO" or not recipe.student.get("EvalDataset"):
         raise UserError(
             f"{_WHERE}: it is found on a validation set in COCO's format (metric: COCO, EvalDataset), which there is "
             "not; give a score, as in threshold: 0.5"
         )
-    if name not in recipe.teachers:
-        raise UserError(f"distill.{NAME}.from: there is no teacher {name!r}{nearest(name, recipe.teachers)}")
-    spec = recipe.teachers[name]
-    if not spec.detects or not spec.weights:
-        raise UserError(f"distill.{NAME}.from: {name} {'has no weights' if spec.detects else 'detects nothing'}")
     found = detect(config_of(recipe, spec), spec.weights, recipe.output_dir, f"teacher ({name})")
     matches = Matches(read_coco(found.annotations), found.results, found.images, found.kind)
     made = find(curves_by_name(matches, found.annotations, names), {k: v for k, v in given.items() if k in names})
@@ -59,3 +59,13 @@ def thresholds_of(recipe, boxes):
         f1 = "" if threshold.f1 is None else f", F1 {threshold.f1:.2f}"
         logger().info("images without labels: %s: %s (%s%s)", each, score, threshold.source, f1)
     return {each: threshold.score for each, threshold in made.items()}
+
+
+def _check(spec, name, names):
+    if not spec.detects or not spec.weights:
+        raise UserError(f"distill.{NAME}.from: {name} {'has no weights' if spec.detects else 'detects nothing'}")
+    if "://" in str(spec.weights):
+        return
+    theirs, file = names_beside(str(spec.weights).split("#")[0])
+    if other := difference(names, "the training set", theirs, file):
+        raise UserError(f"distill.{NAME}.from: {other}. Boxes of these would be wrong; terms do without {NAME}")

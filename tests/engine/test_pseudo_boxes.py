@@ -19,6 +19,7 @@ from ppkd.methods import plan
 from ppkd.methods.block import plan_block
 from ppkd.recipe.method import MethodSpec
 from ppkd.recipe.recipe import load_recipe
+from ppkd.terminal.log import logger
 from tests.conftest import CONFIGS, enliven, training_batch
 from tests.helpers_training import FOUR, differing, settle
 
@@ -301,3 +302,16 @@ def test_elsewhere_the_objectness_or_the_whole_loss_does(family, built):
     assert losses[2] == pytest.approx(losses[0], rel=1e-5)
     share = losses[1] / losses[0]
     assert share == pytest.approx(0.6, rel=1e-5) if family == "gfl" else share != pytest.approx(1, rel=1e-3)
+
+
+def test_a_teacher_that_never_reaches_a_threshold_is_told_once(built, caplog, monkeypatch):
+    monkeypatch.setattr(logger(), "propagate", True)
+    model, *_ = built(BOXES)
+    warned = lambda: [r for r in caplog.records if "reaches the threshold" in r.getMessage()]  # noqa: E731
+    counts = []
+    with caplog.at_level("WARNING"):
+        for seen, boxes in ((63, 0), (64, 1), (64, 0), (90, 0)):
+            paddle.assign(paddle.to_tensor([seen, boxes, boxes], "int64"), model.boxes.counted)
+            model.boxes.counts()
+            counts.append(len(warned()))
+    assert counts[:2] == [0, 0] and counts[2] == counts[3] > 0
