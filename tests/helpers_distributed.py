@@ -17,16 +17,18 @@ from tests.helpers_ranks import main
 from tests.helpers_training import settle
 
 
-def train(config, slim, overrides, empty_rank=None, settled=False):
+def train(config, slim, overrides, empty_rank=None, settled=False, of_first=None):
     """Train a recipe to its end; what this rank has then.
 
     Args:
         empty_rank: rank that gets images without a box, from its second step on.
+        of_first: the thresholds of a teacher's boxes, which the first rank alone is told.
         settled: whether norm layers stay in eval mode, so that no image depends on the others of its batch.
     """
     loaded = load_recipe(config, slim, overrides)
     images, beside, fired, original = [], [], [], recorders._record
-    with Trainer.open(loaded) as trainer:
+    thresholds = of_first if int(os.environ.get("PADDLE_TRAINER_ID", 0)) == 0 else {}
+    with Trainer.open(loaded, thresholds=thresholds) as trainer:
         if settled:
             settle(trainer.student)
             trainer.model.train = lambda: None

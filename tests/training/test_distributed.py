@@ -31,8 +31,10 @@ EQUAL = ["TrainReader.shuffle=false", _ONE_SIZE, "OptimizerBuilder.clip_grad_by_
 RUNS["equal"] = ("yolov3", "fgd", [*EQUAL, "TrainReader.batch_size=2"], {"settled": True})
 IN_PARTS = [*EQUAL, "TrainReader.batch_size=1", "accumulate=2"]
 ACCUMULATED = {"accumulated": ("yolov3", "fgd", IN_PARTS, {"settled": True})}
-# Images without labels beside the others: of this data set's validation images one on a rank.
-BESIDE = {"beside": (QUICK, "cwd", ["unlabelled={images: PHOTOS, ratio: 0.3}"], {})}
+# Images without labels beside the others, of this data set's validation images one on a rank, with a teacher's boxes.
+_BOXES = "distill.pseudo_boxes={threshold: {disc: 0, triangle: 0, star: 0, ring: 0, cross: 0}}"
+_PHOTOS = "unlabelled={images: PHOTOS, ratio: 0.3}"
+BESIDE = {"beside": (QUICK, "cwd", [_PHOTOS, _BOXES], {"of_first": {"square": 0.125}})}
 # Terms of its own, one of them brought to a share of the loss.
 RUNS["terms"] = ("ppyoloe", "maps", [], {"empty_rank": 1})
 # Convolutions that three levels share, and losses divided by a sum over all ranks.
@@ -83,6 +85,10 @@ def test_4_learnable_tensors_are_synchronised_across_ranks(name, finished):
 def test_images_without_labels_are_shared_among_ranks_and_move_both_alike(finished):
     first, second = finished["beside"]
     assert differing(first["after"], second["after"]) == [] and differing(first["before"], first["after"])
+    boxes = [rank["buffers"] for rank in finished["beside"]]
+    least, counted = ([each[f"boxes.{name}"] for each in boxes] for name in ("least", "counted"))
+    assert least[0].tolist() == least[1].tolist() and least[1].tolist()[:2] == [0, 0.125], "the first rank's count"
+    assert all(int(each[2]) > 0 for each in counted) and counted[0].tolist() != [0, 0, 0]
     assert first["beside"] and not set(first["beside"]) & set(second["beside"]), "both ranks saw the same images"
 
 
