@@ -51,6 +51,7 @@ ELSEWHERE = {
     "doctor": "tests/diagnosis/test_command.py::test_errors_end_the_command_with_one",
     "distill": "tests/e2e/test_distill.py::"
         "test_one_command_killed_in_the_middle_ends_with_a_taught_student_and_a_report",
+    "bank": "tests/training/test_banking.py::test_several_processes_fill_beforehand_what_the_run_would",
     "init": "tests/course/test_course.py::test_each_part_is_a_command_that_the_parsers_and_the_files_take",
     "explain": "tests/test_explain.py::test_the_command_prints_it_or_writes_it",
     "label": "tests/labelling/test_label.py::test_the_labels_are_right_where_the_teacher_is",
@@ -137,7 +138,7 @@ def stands_in(word):
 
 
 def names_a_file(word):
-    if re.search(r"[{}\[\]*]|^-|: ", word):
+    if re.search(r"[{}\[\]*]|^-|: |^\d+/\d+$", word):
         return False
     return "/" in word or re.search(r"\.(yml|py|json|pdparams|jpg)$", word)
 
