@@ -11,7 +11,7 @@ from ppkd.terminal.log import duration
 _NO_LOSS = (
     "kind", "epoch", "step", "seconds_per_step", "data_seconds", "images_per_second", "seconds_left", "memory_gb",
     "memory_held_gb", "teacher_seconds", "student_seconds", "skipped_steps", "bad_images",
-    "unlabelled_images", "bad_unlabelled_images",
+    "unlabelled_images", "bad_unlabelled_images", "boxed_images", "teacher_boxes",
 )  # fmt: skip
 # Seconds after which a line is due whatever `log_iter` says, so that nobody takes a slow run for one that hangs.
 _SILENCE = 20
