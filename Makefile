@@ -1,12 +1,12 @@
 # make install | test | demo        the first of Python 3.11, 3.13, 3.12 on this machine, and the Paddle that goes with it
-#                                    PYTHON=python3.11 takes another Python, PADDLE=3.3.1 another Paddle: each
-#                                    combination has an environment of its own
+#                                    PADDLE=3.3.1 takes another Paddle, of Paddle 3 with the newest Python that there is;
+#                                    PYTHON=python3.11 another Python: each combination has an environment of its own
 # make test-host PPDET=path          the tests against a clone of PaddleDetection
 # make support                       tries every detector on both versions and writes docs/support.md
 # make docs                          builds the documentation as a site, without a warning, into site/
 PYENV := $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions
 ifndef PYTHON
-PYTHON := $(shell for v in 3.11 3.13 3.12; do for p in python$$v $(PYENV)/$$v*/bin/python$$v; do \
+PYTHON := $(shell for v in $(if $(filter 3.%,$(PADDLE)),3.13 3.12 3.11,3.11 3.13 3.12); do for p in python$$v $(PYENV)/$$v*/bin/python$$v; do \
 	$$p -c "" 2>/dev/null && echo $$p && exit; done; done)
 endif
 MINOR := $(shell $(PYTHON) -c "import sys; print('%d%d' % sys.version_info[:2])" 2>/dev/null)
