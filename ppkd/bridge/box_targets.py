@@ -7,7 +7,7 @@ from ppkd.bridge.ground_truth import CONSUMERS, FRAME, Keep
 from ppkd.errors import UserError
 
 # Of the steps that begin with Gt2 those that make their targets of boxes and classes alone.
-_MADE_OF_BOXES = frozenset({"Gt2YoloTarget", "Gt2FCOSTarget", "Gt2GFLTarget", "Gt2TTFTarget", "Gt2CenterNetTarget"})
+_MADE_OF_BOXES = frozenset({"Gt2YoloTarget", "Gt2FCOSTarget", "Gt2GFLTarget", "Gt2TTFTarget"})
 # These ask for masks or angles, which a teacher's boxes do not have.
 _OF_MORE = frozenset({"Poly2Mask", "PadRGT"})
 # It makes no more of boxes than they are, and of images that were padded before another mask.
