@@ -8,7 +8,7 @@ import pytest
 
 from ppkd.bridge.compat.sparse_sizes import sizes_of
 from ppkd.bridge.workspace import import_ppdet
-from tests.helpers_hosts import cured
+from tests.helpers_hosts import defect
 
 
 def test_upstream_asks_for_them():
@@ -21,9 +21,8 @@ def test_upstream_asks_for_them():
         backbone = neck = staticmethod(lambda x: x)
         head = staticmethod(lambda x, sizes: sizes)
 
-    if cured("let_sparse_rcnn_know_its_images"):
-        with pytest.raises(KeyError, match="img_whwh"):
-            unwrap(SparseRCNN._forward)(Bare())
+    with defect("let_sparse_rcnn_know_its_images", KeyError, "img_whwh"):
+        unwrap(SparseRCNN._forward)(Bare())
 
 
 @pytest.mark.parametrize("height, width, factor", [(64, 96, (2.0, 1.5)), (32, 32, (0.25, 0.5))])
