@@ -33,7 +33,7 @@ DETECTORS = {
     "picodet_v2": "PicoDet, released head", "tood": "TOOD", "ppyoloe": "PP-YOLOE",
     "yolov3": "YOLOv3", "yolox": "YOLOX", "faster_rcnn": "Faster R-CNN", "mask_rcnn": "Mask R-CNN",
     "cascade_rcnn": "Cascade R-CNN", "solov2": "SOLOv2", "rtmdet": "RTMDet",
-    "reppoints": "RepPoints", "solo": "SOLO", "ppyolo": "PP-YOLO", "yolof": "YOLOF", "centernet": "CenterNet",
+    "reppoints": "RepPoints", "solo": "SOLO", "yolof": "YOLOF", "centernet": "CenterNet",
     "ttfnet": "TTFNet", "ssd": "SSD", "sparse_rcnn": "Sparse R-CNN",
 }  # fmt: skip
 TASKS = ("train", "distil", "eval", "infer", "export")

@@ -3,7 +3,6 @@
 import paddle
 
 from ppkd.bridge.compat.looks import NOT_NEEDED, says
-from ppkd.bridge.compat.wrapping import wrap
 
 
 def let_sparse_rcnn_know_its_images():
@@ -18,16 +17,14 @@ def let_sparse_rcnn_know_its_images():
 
     if not says(SparseRCNN._forward, r'self\.inputs\["img_whwh"\]'):
         return NOT_NEEDED
-    wrap(SparseRCNN, "_forward", _knowing)
+    # Not by `wrapping.wrap`: what makes a graph looks through `__wrapped__`, and knows no closures.
+    SparseRCNN.upstreams_forward, SparseRCNN._forward = SparseRCNN._forward, _with_sizes
 
 
-def _knowing(forward):
-    def with_sizes(self):
-        if "img_whwh" not in self.inputs:
-            self.inputs = {**self.inputs, **sizes_of(self.inputs)}
-        return forward(self)
-
-    return with_sizes
+def _with_sizes(self):
+    if "img_whwh" not in self.inputs:
+        self.inputs = {**self.inputs, **sizes_of(self.inputs)}
+    return self.upstreams_forward()
 
 
 def sizes_of(inputs):
