@@ -8,7 +8,7 @@ import paddle
 from paddle import nn
 
 from .boxes import cell_points, giou_loss
-from .common import as_float, frozen, full_precision, up
+from .common import frozen, full_precision, up
 from .focal import quality_focal
 from .ranks import averaged
 
@@ -64,19 +64,21 @@ class FoundBoxesLoss(nn.Layer):
         found = frozen(teacher[0])
         _check(student, found)
         classes, edges = map(_rows, student)
-        count, size = classes.shape[1:]
-        weight = (as_float(assignment.scores).sum(axis=-1) * assignment.positive).flatten()
+        kind, (count, size) = classes.dtype, classes.shape[1:]
+        found = found.astype(kind)
+        weight = (assignment.scores.astype(kind).sum(axis=-1) * assignment.positive.astype(kind)).flatten()
         divisor = averaged(weight.sum()).clip(min=_EPS)
         places = paddle.nonzero(assignment.positive.flatten()).flatten()
         nothing = (classes.sum() + edges.sum()) * 0.0
         if not places.shape[0]:
             return {"giou": nothing, "cls": nothing}
         labels = paddle.gather(assignment.labels.flatten(), places).astype("int64")
-        truth = paddle.gather(as_float(assignment.boxes).reshape([-1, 4]), places)
+        truth = paddle.gather(assignment.boxes.astype(kind).reshape([-1, 4]), places)
         best, overlap = _nearest(truth, labels, paddle.gather(found, places // count))
         score = best[:, 1]
-        weight = paddle.gather(weight, places) * as_float(overlap >= self.least_iou) / divisor
-        points, stride = (paddle.gather(x, places % count) for x in _cells(student[0], strides, cell_offset))
+        weight = paddle.gather(weight, places) * (overlap >= self.least_iou).astype(kind) / divisor
+        cells = (x.astype(kind) for x in _cells(student[0], strides, cell_offset))
+        points, stride = (paddle.gather(x, places % count) for x in cells)
         wanted = paddle.concat([points - best[:, 2:4], best[:, 4:] - points], axis=1) / stride
         giou = giou_loss(paddle.gather(edges.reshape([-1, 4]), places), wanted)
         logits = paddle.gather(classes.flatten(), places * size + labels)
@@ -97,7 +99,7 @@ def _nearest(truth, labels, found):
     high = paddle.minimum(truth[:, 2:].unsqueeze(1), found[:, :, 4:])
     both = _area(low, high)
     union = _area(truth[:, :2], truth[:, 2:]).unsqueeze(1) + _area(found[:, :, 2:4], found[:, :, 4:]) - both
-    same = as_float(found[:, :, 0].astype("int64") == labels.unsqueeze(1))
+    same = (found[:, :, 0].astype("int64") == labels.unsqueeze(1)).astype(found.dtype)
     overlap = both / union.clip(min=_EPS) * same
     number = overlap.argmax(axis=1)
     flat = number + paddle.arange(found.shape[0]) * found.shape[1]

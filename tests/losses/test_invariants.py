@@ -24,6 +24,7 @@ from ppkd.losses import (
     DISTLoss,
     DKDLoss,
     FGDLoss,
+    FoundBoxesLoss,
     KLLoss,
     L2Loss,
     LDLoss,
@@ -49,6 +50,7 @@ MAP = (2, CHANNELS, HEIGHT, WIDTH)
 ROWS = (6, CHANNELS)
 CLASSES, BINS = 3, 3
 HEAD = (2, CLASSES + 4 * BINS, HEIGHT, WIDTH)
+TARGET = [4.0, 6.0, 30.0, 25.0]
 ANCHORS = 2
 ANCHOR_CLASSES = (2, ANCHORS * CLASSES, HEIGHT, WIDTH)
 ANCHOR_HEAD = (2, ANCHORS * (CLASSES + 4), HEIGHT, WIDTH)
@@ -76,6 +78,7 @@ BUILD = {
     "detr_match kl": (lambda: DETRMatchLoss("kl", top=None), (2, CLASSES + 4, HEIGHT, WIDTH)),
     "shared_queries": (SharedQueriesLoss, (2, CLASSES + 4, HEIGHT, WIDTH)),
     "shared_queries qfl": (lambda: SharedQueriesLoss(cls="qfl"), (2, CLASSES + 4, HEIGHT, WIDTH)),
+    "found_boxes": (FoundBoxesLoss, (2, CLASSES + 4, HEIGHT, WIDTH)),
     "dist": (DISTLoss, ROWS),
     "dist map": (DISTLoss, MAP),
     "dkd": (lambda: DKDLoss(tau=4.0), ROWS),
@@ -101,7 +104,7 @@ GENERATES = ("mgd", "mgd channel", "score_l2")
 # random distances many are no box at all, and there two that are equal do not overlap.
 NOT_ZERO_AT_EQUALITY = (
     "yolov3", "ppyoloe", "ppyoloe as paddledet", "crosskd_giou", "detr_match", "detr_match kl", "shared_queries",
-    "shared_queries qfl",
+    "shared_queries qfl", "found_boxes",
 )  # fmt: skip
 # Those that read no value back from the device and pick no rows by a mask.
 NO_SYNC = (
@@ -150,7 +153,18 @@ _INPUTS = {
 }
 
 
+def _found(x):
+    """A teacher's boxes (N, 3, 6), one a class, near the one of `_assignment`; the map says where and how sure."""
+    means = up(x).mean(axis=[2, 3])[:, :6].unsqueeze(1)
+    kinds = paddle.arange(CLASSES).astype(means.dtype).reshape([1, CLASSES, 1]).tile([x.shape[0], 1, 1])
+    corners = paddle.to_tensor(TARGET, dtype=means.dtype) + means[:, :, 2:].tile([1, CLASSES, 1])
+    return paddle.concat([kinds, F.sigmoid(means[:, :, :1] + kinds), corners], axis=2)
+
+
 def _call(loss, student, teacher, **context):
+    if isinstance(loss, FoundBoxesLoss):
+        classes, edges = _head_levels(student)
+        return loss((classes, [F.softplus(up(edge)) for edge in edges]), [_found(teacher)] * 2, **context)
     inputs = _INPUTS.get(type(loss), lambda x: x)
     return loss(inputs(student), inputs(teacher), **context)
 
@@ -160,8 +174,9 @@ def _assignment(batch):
     place = np.arange(HEIGHT * WIDTH)
     labels = np.where(place % 3 == 0, place % CLASSES, CLASSES)
     scores = np.eye(CLASSES + 1, dtype="float32")[labels][:, :CLASSES] * (0.2 + place[:, None] % 5 / 7)
-    labels, scores = (np.stack([x] * batch) for x in (labels, scores.astype("float32")))
-    return Assignment(paddle.to_tensor(labels), None, paddle.to_tensor(scores), None, background=CLASSES)
+    boxes = np.tile(np.array(TARGET, "float32"), (HEIGHT * WIDTH, 1))
+    labels, boxes, scores = (paddle.to_tensor(np.stack([x] * batch)) for x in (labels, boxes, scores.astype("float32")))
+    return Assignment(labels, boxes, scores, None, background=CLASSES)
 
 
 def _context(loss, batch, boxes=2):
@@ -377,7 +392,8 @@ def test_a_dead_map_gives_a_finite_gradient(name):
     assert np.isfinite(gradient).all()
 
 
-@pytest.mark.parametrize("name", [name for name in BUILD if name != "score_l2"])  # which does not compare classes
+# score_l2 does not compare classes, and found_boxes no maps.
+@pytest.mark.parametrize("name", [name for name in BUILD if name not in ("score_l2", "found_boxes")])
 def test_unequal_shapes_are_refused_with_both(name):
     loss, student, teacher = _built(name)
     with pytest.raises(ValueError, match=r"student \[.*\] and teacher \[.*\] must have the same shape") as refused:
