@@ -150,7 +150,7 @@ def _counted(model):
     counts = {}
     with Recorder(model, norms) as recorder:
         yield counts
-    for name, (x,) in recorder.inputs.items():
+    for name, ((x,),) in recorder.inputs.items():
         counts[name] = x.shape[0] * x.shape[2] * x.shape[3]
 
 
