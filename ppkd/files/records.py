@@ -15,7 +15,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from ppkd.files.regular import open_file
-from ppkd.files.write import replacing
+from ppkd.files.write import write_bytes
 
 _DIGEST, STAMP = 32, 16
 _HEAD = _DIGEST + STAMP
@@ -36,7 +36,7 @@ def write_record(path, arrays, seal, stamp):
     """Write a record; the file is there whole or as it was.
 
     Args:
-        path: in a folder that is there.
+        path: its folder is made if there is none.
         arrays: by name.
         seal: bytes, at most 64, of the collection.
         stamp: `STAMP` bytes that say what the record is of.
@@ -45,9 +45,7 @@ def write_record(path, arrays, seal, stamp):
         UserError: the disk is full, or the folder not writable.
     """
     content = stamp + save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        file.write(_seal(content, seal))
-        file.write(content)
+    write_bytes(path, _seal(content, seal) + content)
 
 
 def read_record(path, seal):

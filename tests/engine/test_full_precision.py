@@ -60,7 +60,7 @@ def test_weights_magnitudes_and_the_sum_are_in_float32(recipe):
             model.distillation.set_state_dict(before)
             with in_float16(*operators):
                 losses = {"loss": paddle.full([], 2049.0).astype(own)}
-                results.append(model._added(losses, list(compared), list(compared), None, Clock()))
+                results.append(model._added(losses, list(compared), list(compared), {}, None, Clock()))
         first, second = ({name: float(x) for name, x in found.items()} for found in results)
         assert first == second and first["loss"] > 65504
         assert all(x.dtype == paddle.float32 for x in results[1].values())
