@@ -115,15 +115,15 @@ def test_the_teacher_is_held_by_nothing_comes_back_for_a_damaged_view_and_goes_a
 
 def _full(monkeypatch, after):
     """No space left after so many records."""
-    former, count = records.replacing, []
+    former, count = records.write_bytes, []
 
-    def replacing(path, note=""):
+    def write_bytes(path, data):
         count.append(path)
         if len(count) > after:
-            raise UserError(f"{path}: cannot be written: {os.strerror(errno.ENOSPC)}{note}")
-        return former(path, note)
+            raise UserError(f"{path}: cannot be written: {os.strerror(errno.ENOSPC)}")
+        former(path, data)
 
-    monkeypatch.setattr(records, "replacing", replacing)
+    monkeypatch.setattr(records, "write_bytes", write_bytes)
 
 
 def test_no_space_left_stops_the_run_with_all_saved(recipe, filled, tmp_path, monkeypatch):
