@@ -33,6 +33,11 @@ class Queries:
     place: object = None
     position: object = None
 
+    @property
+    def count(self):
+        """Q."""
+        return next(x.shape[1] for x in vars(self).values() if x is not None)
+
     def map(self, function, names=("content", "place", "position")):
         """The same with `function` of each of the named tensors that are there."""
         values = {name: getattr(self, name) for name in names}
@@ -57,11 +62,12 @@ class Asked:
 
     Attributes:
         form: of the queries: two decoders can be asked the same if theirs are of one form.
+        fields: what its `Queries` have.
         taps: what has to be recorded of a forward, by `recorders.Recorder`, for everything here.
         decoding: what of it `decode` needs.
     """
 
-    form, taps, decoding = None, (), ()
+    form, fields, taps, decoding = None, (), (), ()
 
     def __init__(self, transformer, head):
         self.transformer, self.head = transformer, head
@@ -95,7 +101,7 @@ class Asked:
 class AskedByBoxes(Asked):
     """RT-DETR, RT-DETRv2, Mask-RT-DETR and DINO: content, learned or taken from the encoder, and a box."""
 
-    form = "boxes"
+    form, fields = "boxes", ("content", "place")
     taps = (Tap(_DECODER, argument=2), Tap("transformer.enc_output"))
     decoding = taps[:1]
 
@@ -145,7 +151,7 @@ class AskedByPoints(Asked):
     Its decoder takes no mask, so all queries see each other.
     """
 
-    form = "points and embeddings"
+    form, fields = "points and embeddings", ("content", "place", "position")
     taps = (Tap(_DECODER, argument=2), Tap("transformer", item=2))
     decoding = taps
 
@@ -174,7 +180,7 @@ class AskedByPoints(Asked):
 class AskedByEmbeddings(Asked):
     """DETR: a learned embedding."""
 
-    form = "embeddings"
+    form, fields = "embeddings", ("position",)
     taps = (Tap(_DECODER, argument=1), Tap("transformer", item=1), Tap("transformer.position_embedding"))
     decoding = taps
 

@@ -3,7 +3,7 @@
 import paddle
 from paddle import nn
 
-from ppkd.detectors.queries import apart
+from ppkd.detectors.queries import Queries, apart
 from ppkd.engine.beside import NOTHING
 from ppkd.engine.terms import Term
 from ppkd.errors import UserError
@@ -46,31 +46,56 @@ class SharedQueriesTerm(Term):
         """See `Term.taps`; of the student what its decoder is given."""
         return [*self._teacher.asked.taps, *super().taps(1)] if side else list(self._student.asked.decoding)
 
+    def compare(self, student, teacher, context):
+        """See `Term.compare`."""
+        (theirs, queries), _ = teacher
+        return self(self._redecoded(self._student, student, self._narrowed(queries), 0), theirs, context)
+
     def take(self, student, teacher):
         """What either decoder makes of the same queries, at the layers that are compared."""
+        theirs, queries = self.of_teacher(teacher)[0]
+        return [self._redecoded(self._student, student, self._narrowed(queries), 0), theirs]
+
+    def of_teacher(self, recorder):
+        """What the teacher makes of queries, and these, for `compare`."""
         with paddle.no_grad(), self._teacher.block():
-            queries, mask = self._queries(teacher)
-            theirs = self._teacher.redecode(teacher, queries, mask)
-        ours = self._student.redecode(student, self._narrowed(queries), mask)
-        return [
-            [[made[level.source] for level in pair[side]] for pair in self.pairs]
-            for side, made in enumerate((ours, theirs))
-        ]
+            queries = self._queries(recorder)
+            return (self._redecoded(self._teacher, recorder, queries, 1), queries), False
+
+    @property
+    def keeps(self):
+        """See `Term.keeps`: what the teacher makes of queries, and these."""
+        begin = f"{self.teacher} {self.label} {self.loss.general} {self.loss.specific}"
+        layers = [level.source for _, levels in self.pairs for level in levels]
+        return [f"{begin} {name}" for name in (*layers, *self._student.asked.fields)]
+
+    def to_keep(self, recorder):
+        """See `Term.to_keep`."""
+        (theirs, queries), _ = self.of_teacher(recorder)
+        tensors = [x for each in theirs for x in each] + [getattr(queries, k) for k in self._student.asked.fields]
+        return dict(zip(self.keeps, tensors))
+
+    def from_kept(self, found):
+        """See `Term.from_kept`."""
+        names = iter(self.keeps)
+        theirs = [[found[next(names)] for _ in levels] for _, levels in self.pairs]
+        return (theirs, Queries(**{field: found[next(names)] for field in self._student.asked.fields})), False
+
+    def _redecoded(self, detector, recorder, queries, side):
+        made = detector.redecode(recorder, queries, apart([queries.count - self.loss.general, self.loss.general]))
+        return [[made[level.source] for level in pair[side]] for pair in self.pairs]
 
     def _queries(self, recorder):
-        asked, counts = self._teacher.asked, []
-        found = None
+        """The best of the teacher's own, and behind them those that are drawn."""
+        asked, found = self._teacher.asked, None
         if self.loss.specific != 0:
-            found = asked.own(recorder)
             scores = recorder.take(self.pairs[-1][1][0].tap)
             count = scores.shape[1] if self.loss.specific is None else min(self.loss.specific, scores.shape[1])
-            found = found.best(best(scores, count))
-            counts.append(count)
+            found = asked.own(recorder).best(best(scores, count))
         if self.loss.general:
             drawn = asked.drawn(recorder, self.loss.general)
             found = found.beside(drawn) if found else drawn
-            counts.append(self.loss.general)
-        return found.map(lambda x: x.astype("float32")), apart(counts)
+        return found.map(lambda x: x.astype("float32"))
 
     def _narrowed(self, queries):
         for name, layer in self.narrow.items() if hasattr(self, "narrow") else ():

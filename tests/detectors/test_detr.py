@@ -182,8 +182,20 @@ def test_shared_queries_of_an_equal_teacher_are_zero(kind, shapes):
     (term,) = model.terms
     assert not list(term.parameters())
     recorders = [_asked(each, training_batch(loaded))[1] for each in (student, teacher)]
-    found = term.compare(*recorders, Context({}))
+    found = term.compare(recorders[0], term.of_teacher(recorders[1]), Context({}))
     assert found.keys() == {"cls", "l1", "giou"} and all(abs(float(value)) < 1e-5 for value in found.values()), found
+
+
+def test_a_bank_keeps_shared_queries_with_what_the_teacher_makes_of_them(pair):
+    _, student, teacher, batch, _ = pair
+    (term,) = DistillModel(student, {TEACHER: teacher}, Plan([SHARED])).terms
+    kept = term.to_keep(_asked(teacher, batch)[1])
+    assert list(kept) == term.keeps and len(set(term.keeps)) == len(kept)
+    (theirs, queries), _ = term.from_kept(kept)
+    again = term._redecoded(term._teacher, _asked(teacher, batch)[1], queries, 1)
+    for kept_layer, layer in zip(theirs, again):
+        for x, y in zip(kept_layer, layer):
+            np.testing.assert_allclose(x.numpy(), y.numpy(), atol=2e-5)
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [("detr", "dino"), ("dino", "deformable_detr")])
