@@ -88,15 +88,17 @@ class Run:
         return [*command, "-r", "auto", "-o", *options]
 
     def _data_options(self, annotations):
-        data, folder = self._data, os.path.join(os.path.abspath(self._args.data), self._data["folder"])
-        train = data["train"]
-        if "every" in data:
-            train = thinned(os.path.join(folder, train), data["every"], os.path.abspath(self._args.work))
+        data = self._data
         return [
-            f"dataset_dir={folder}",
+            f"dataset_dir={os.path.join(os.path.abspath(self._args.data), data['folder'])}",
             f"train_images={data.get('images', 'images')}", f"val_images={data.get('images', 'images')}",
-            f"train_annotations={train}", f"val_annotations={annotations}",
+            f"train_annotations={self._thinned() or data['train']}", f"val_annotations={annotations}",
         ]  # fmt: skip
+
+    def _thinned(self):
+        """Path of the file with some of the training images, of a set that has not all of them; else None."""
+        every, name = self._data.get("every"), os.path.basename(self._data["train"])
+        return every and os.path.join(os.path.abspath(self._args.work), f"every_{every}_{name}")
 
     def train(self, steps=None):
         """Train, and put what it gave into the results, in place of what an earlier try gave.
@@ -111,6 +113,9 @@ class Run:
             SystemExit: it was ended by a signal.
         """
         os.makedirs(self.folder, exist_ok=True)
+        if thin := self._thinned():
+            whole = os.path.join(self._args.data, self._data["folder"], self._data["train"])
+            write_text(thin, thinned(whole, self._data["every"]))
         with open(os.path.join(self.folder, "lock"), "w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -176,16 +181,14 @@ class Run:
         results.write(self._args.results, {**found, "test": scores})
 
 
-def thinned(path, every, folder):
-    """A file in `folder` with every `every`-th image of the annotations at `path`, and its boxes; its path."""
+def thinned(path, every):
+    """The text of an annotation file with every `every`-th image of the one at `path`, and its boxes."""
     with open(path, encoding="utf-8") as file:
         data = json.load(file)
     images = data["images"][::every]
     kept = {image["id"] for image in images}
     boxes = [box for box in data["annotations"] if box["image_id"] in kept]
-    name = os.path.join(folder, f"every_{every}_{os.path.basename(path)}")
-    write_text(name, json.dumps({**data, "images": images, "annotations": boxes}))
-    return name
+    return json.dumps({**data, "images": images, "annotations": boxes})
 
 
 def one_thread():

@@ -214,7 +214,6 @@ def test_a_set_may_have_every_third_image_of_the_training_split_alone(tmp_path):
     data = {"images": [{"id": i} for i in (5, 7, 9, 11)], "categories": [{"id": 1, "name": "a"}],
             "annotations": [{"id": i, "image_id": i} for i in (5, 7, 11)]}  # fmt: skip
     (tmp_path / "train.json").write_text(json.dumps(data))
-    with open(training.thinned(str(tmp_path / "train.json"), 3, str(tmp_path)), encoding="utf-8") as file:
-        kept = json.load(file)
+    kept = json.loads(training.thinned(str(tmp_path / "train.json"), 3))
     assert [image["id"] for image in kept["images"]] == [5, 11]
     assert [box["id"] for box in kept["annotations"]] == [5, 11] and kept["categories"] == data["categories"]
