@@ -68,7 +68,6 @@ def cures():
         neck_scales,
         pillow_textsize,
         repvgg_alpha,
-        sparse_sizes,
         type_promotion,
         yolox_sizes,
         zero_dim,
@@ -93,7 +92,6 @@ def cures():
         type_promotion.let_assigners_take_int32_labels,  # before the last one, whose patch then wraps this one
         neck_scales.give_each_neck_its_own_scales,
         centernet_classes.count_classes_of_centernet,
-        sparse_sizes.let_sparse_rcnn_know_its_images,
         empty_batch.encode_no_boxes,
         empty_batch.learn_from_background_alone,
         empty_batch.make_fcos_targets_of_no_boxes,
