@@ -4,10 +4,10 @@
     python tools/support_table.py [NAME ...]
 
 For each detector, with the small configs of the tests and a generated data set: train, distil (FGD on the neck, CWD on
-neck and logits), evaluate, infer, and export (Paddle Inference has to give what the detector gives). Every detector is
-a process of its own. The results of this Paddle version replace its part of docs/support.json; the other versions'
-stay, and the table is made of all of them. `make support` runs both supported versions. The exit code is 1 if anything
-failed.
+neck and logits, where they are known; the loss of sets of predictions where those are what it has), evaluate, infer,
+and export (Paddle Inference has to give what the detector gives). Every detector is a process of its own. The results
+of this Paddle version replace its part of docs/support.json; the other versions' stay, and the table is made of all of
+them. `make support` runs both supported versions. The exit code is 1 if anything failed.
 """
 
 # ruff: noqa: E402
@@ -33,7 +33,8 @@ DETECTORS = {
     "picodet_v2": "PicoDet, released head", "tood": "TOOD", "ppyoloe": "PP-YOLOE",
     "yolov3": "YOLOv3", "yolox": "YOLOX", "faster_rcnn": "Faster R-CNN", "mask_rcnn": "Mask R-CNN",
     "cascade_rcnn": "Cascade R-CNN", "solov2": "SOLOv2", "rtmdet": "RTMDet",
-    "reppoints": "RepPoints", "solo": "SOLO",
+    "reppoints": "RepPoints", "solo": "SOLO", "yolof": "YOLOF", "centernet": "CenterNet", "detr": "DETR",
+    "deformable_detr": "Deformable DETR", "dino": "DINO",
 }  # fmt: skip
 TASKS = ("train", "distil", "eval", "infer", "export")
 CONFIGS = os.path.join(ROOT, "tests", "configs")
@@ -129,21 +130,28 @@ class Run:
 
         detector = detector_for(build_student(load_recipe(self.config, None, self.options)))
         logits = [source for source in ("head.cls", "head.objectness") if detector.offers(source)]
-        assert logits, "no logits to distil"
-        self._distil("FGD", {"distill_loss": "FGDFeatureLoss", "FGDFeatureLoss": {"temp": 0.5}})
-        self._distil("CWD", {"distill_loss": "CWDFeatureLoss", "CWDFeatureLoss": {"places": ["neck", *logits]}})
+        sets = [f"decoder.{name}[*]" for name in ("cls", "box") if detector.offers(f"decoder.{name}")]
+        self._distil("FGD", {"slim_method": "FGD", "distill_loss": "FGDFeatureLoss", "FGDFeatureLoss": {"temp": 0.5}})
+        if sets:
+            return self._distil_terms({"student": sets, "loss": "detr_match"})
+        losses = {"distill_loss": "CWDFeatureLoss", "CWDFeatureLoss": {"places": ["neck", *logits]}}
+        return self._distil("CWD", {"slim_method": "CWD", **losses})
 
-    def _distil(self, method, section):
-        slim = os.path.join(self.folder, f"{method}.yml")
+    def _distil_terms(self, term):
+        self._distil("terms", {"distill": {"terms": {"distilled": term}}})
+
+    def _distil(self, name, section):
+        slim = os.path.join(self.folder, f"{name}.yml")
         teacher = f"{self.folder}/{self.name}_wide/model_final.pdparams"
-        content = {"_BASE_": [os.path.join(CONFIGS, f"{self.name}_wide.yml")], "slim": "Distill", "slim_method": method}
+        content = {"_BASE_": [os.path.join(CONFIGS, f"{self.name}_wide.yml")], "slim": "Distill"}
         with open(slim, "w", encoding="utf-8") as file:
             file.write(dump({**content, **section}))
         options = ["epoch=1", f"teacher.pretrain_weights={teacher}", *self.options, f"save_dir={self.folder}/distilled"]
         commands.train(cli.train_parser().parse_args(["-c", self.config, "--slim_config", slim, "-o", *options]))
         log = os.path.join(self.folder, "distilled", f"{self.name}_tiny", "metrics.jsonl")
         with open(log, encoding="utf-8") as file:
-            terms = {key for key in json.loads(file.readlines()[-1]) if key.startswith(method.lower())}
+            logged = json.loads(file.readlines()[-1])
+        terms = [key for key in logged if key.startswith((name.lower(), "distilled"))]
         assert terms, "no distillation term was logged"
 
     def eval(self):
@@ -210,8 +218,9 @@ def page(results):
         "# What works",
         "",
         "Made by `make support` (`python tools/support_table.py` on each Paddle); not to be edited by hand. Each cell "
-        "is a run of the tools on a small model: train; distil with FGD on the neck and CWD on neck and logits; "
-        "evaluate; infer; export, where Paddle Inference has to give what the detector gives within 1e-4.",
+        "is a run of the tools on a small model: train; distil with FGD on the neck and CWD on neck and logits (of "
+        "DETR and its kin `detr_match` on the sets of predictions); evaluate; infer; export, where Paddle Inference "
+        "has to give what the detector gives within 1e-4.",
         "",
         f"| detector | Paddle | {' | '.join(TASKS)} |",
         f"| --- | --- |{' --- |' * len(TASKS)}",

@@ -39,7 +39,8 @@ def score(truth, detections, kind="bbox", images=None):
     if not detections or not present:
         return Scores(by_class=dict.fromkeys(present, 0.0))
     with contextlib.redirect_stdout(io.StringIO()):
-        results = truth.loadRes(detections)
+        # Copies: pycocotools adds a box to a mask's, an array that it does not take when it is asked again.
+        results = truth.loadRes([dict(found) for found in detections])
         by_class, agnostic = (_precision(truth, results, kind, images, present, use) for use in (True, False))
     return Scores(
         _mean(by_class),

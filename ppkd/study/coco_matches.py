@@ -156,7 +156,8 @@ class _ClassMatches:
 
 def _loaded(coco, results):
     if results:
-        return coco.loadRes(results)
+        # Copies: pycocotools adds a box to a mask's, an array that it does not take when it is asked again.
+        return coco.loadRes([dict(found) for found in results])
     none = COCO()  # loadRes cannot take an empty list
     none.dataset = {"images": coco.dataset["images"], "categories": coco.dataset["categories"], "annotations": []}
     none.createIndex()

@@ -1,10 +1,13 @@
 """The doctor's figures on a sample, against ones worked out by hand."""
 
 import contextlib
+import copy
 import io
 import json
 
+import numpy as np
 import pytest
+from pycocotools.mask import encode
 
 from ppkd.diagnosis.classes import names_in
 from ppkd.diagnosis.scores import found_as, renamed, renaming, score
@@ -92,3 +95,15 @@ def test_class_names_stand_in_the_order_of_the_file(tmp_path):
 def test_published_coco_is_known_by_its_files_name():
     names, _ = names_in({"num_classes": 80, "TrainDataset": {"anno_path": "annotations/instances_train2017.json"}})
     assert len(names) == 80 and names[0] == "person" and names[79] == "toothbrush"
+
+
+def test_detections_are_left_as_they_are(truth):
+    masks = [{key: x for key, x in each.items() if key != "bbox"} for each in found(1, 2)]
+    for each, box in zip(masks, found(1, 2)):
+        left, top, width, height = box["bbox"]
+        mask = np.zeros((100, 300), "uint8", order="F")
+        mask[top : top + height, left : left + width] = 1
+        each["segmentation"] = encode(mask)
+    before = copy.deepcopy(masks)
+    assert [score(truth, masks, "bbox") for _ in range(2)][1].ap == pytest.approx(1)
+    assert masks == before

@@ -22,12 +22,17 @@ def test_the_page_is_made_of_the_results(tool):
     assert (ROOT / "docs" / "support.md").read_text() == tool.page(RESULTS), "run `make support`"
 
 
+# Refused in one line: Paddle 3 makes no graph of their deformable attention.
+NO = {("3.3.1", "deformable_detr", "export"), ("3.3.1", "dino", "export")}
+
+
 def test_both_versions_have_every_cell_and_all_say_yes(tool):
     assert {version.split(".")[0] for version in RESULTS} == {"2", "3"}
     for version, detectors in RESULTS.items():
         assert list(detectors) == sorted(tool.DETECTORS), version
         for name, cells in detectors.items():
-            assert {task: cells[task]["ok"] for task in tool.TASKS} == dict.fromkeys(tool.TASKS, True), (version, name)
+            wanted = {task: (version, name, task) not in NO for task in tool.TASKS}
+            assert {task: cells[task]["ok"] for task in tool.TASKS} == wanted, (version, name)
 
 
 def test_every_detector_has_a_student_and_a_teacher(tool):
