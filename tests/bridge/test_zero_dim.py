@@ -9,7 +9,6 @@ from ppkd.bridge.workspace import scope
 from ppkd.build import build_student
 from ppkd.training.evaluation import evaluate
 from tests.conftest import training_batch
-from tests.detectors.test_detr import skip_where_the_host_cannot
 from tests.helpers_hosts import cured, defect
 
 MODULES = {
@@ -39,8 +38,6 @@ def use(loaded, how):
 @pytest.mark.parametrize("name", MODULES)
 def test_without_the_patched_concat_numbers_do_not_join(name, recipe, monkeypatch):
     family, how = MODULES[name]
-    if name.startswith("transformers"):
-        skip_where_the_host_cannot(family)
     loaded = recipe(family, distil=False)
     assert use(loaded, how)
     module = importlib.import_module(f"ppdet.modeling.{name}")
