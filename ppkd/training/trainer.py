@@ -36,6 +36,7 @@ from ppkd.training.meters import Meters
 from ppkd.training.numerics import Numerics
 from ppkd.training.of_ranks import OfRanks
 from ppkd.training.optimizing import Moving
+from ppkd.training.parts import Parts
 from ppkd.training.patience import Patience
 from ppkd.training.precision import Precision
 from ppkd.training.restart import Restart
@@ -45,6 +46,7 @@ from ppkd.training.stages import Stages
 from ppkd.training.standing import Standing
 from ppkd.training.step import Step
 from ppkd.training.stopping import Stopped, StopRequest
+from ppkd.training.telling import Telling
 from ppkd.training.update import Update
 from ppkd.training.validation import Validation
 from ppkd.training.weights import Weights
@@ -131,7 +133,7 @@ class Trainer:
         self._of_ranks = OfRanks(self.distillation)
         self._restart = Restart(self.config, self.distill, self._update, self.averaging, self.standing)
         # By their names in a resume file, in the order of restoring: what a rank has of its own goes over "terms".
-        self._parts = {
+        self._parts = Parts({
             "student": Weights(self.student, "student (-c)", self.averaging.own, self.precision.whole),
             "terms": Weights(self.distillation, "method or teacher (--slim_config)"),
             "of_ranks": self._of_ranks,
@@ -145,7 +147,7 @@ class Trainer:
             "numerics": self.numerics,
             "patience": self.patience,
             "bad_images": self._stages.bad,
-        }
+        })  # fmt: skip
         if self._stages.unlabelled:
             self._parts[UNLABELLED] = self._stages.unlabelled
         if state is not None:
@@ -167,6 +169,7 @@ class Trainer:
             self.model, self._update, self.precision, self.averaging, self.numerics, self._restart, self.standing
         )
         self._stop = StopRequest(self.ranks == 1)
+        self._telling = Telling(self._log, self.standing, int(self.config["epoch"]), self._rate, self.rank == 0)
 
     epoch, batch, step = (property(operator.attrgetter(f"standing.{name}")) for name in ("epoch", "batch", "step"))
 
@@ -251,18 +254,18 @@ class Trainer:
                 self._log.add({"kind": "gradients", "epoch": self.epoch, "step": self.step, **found})
             at.advance()
             meters.add(losses, self.distill and self.distill.teacher_seconds, whole)
-            if whole and self._after_step(meters, epochs):
+            if whole and self._after_step(meters):
                 break
         if at.batch == at.batches:
             at.end_epoch()
 
-    def _after_step(self, meters, epochs):
+    def _after_step(self, meters):
         """Log and save where they are due; whether the run is to stop here."""
         ends = self.batch == self.standing.batches
         if meters.due() or ends or self._reached_max():
-            self._report(meters, epochs)
+            self._report(meters)
         elif meters.silent():
-            self._tell(meters.so_far(), epochs)
+            self._telling.tell(meters.so_far())
         if self._snapshot_steps and self.step % self._snapshot_steps == 0:
             self._save(checkpoint.LAST)
         return self._reached_max() or self._stop.signal is not None or bool(self._banking.stops)
@@ -270,25 +273,16 @@ class Trainer:
     def _train_batch(self, batch):
         return self._step.train(batch)
 
-    def _report(self, meters, epochs):
-        record = {"kind": "train", "epoch": self.epoch, "step": self.step}
-        record |= meters.read() | self._update.clipping.read()
+    def _report(self, meters):
         counts = {"skipped_steps": self.numerics.skipped, "bad_images": len(self._stages.bad.found)}
         if beside := self._stages.unlabelled:
             counts |= {"unlabelled_images": beside.seen, "bad_unlabelled_images": len(beside.bad.found)}
             counts |= self.distill.boxes.counts() if self.distill.boxes else {}
-        record |= {name: number for name, number in counts.items() if number}
-        self._log.add(self._tell(record, epochs))
+        self._telling.report(meters.read() | self._update.clipping.read(), counts)
         self.numerics.check()
 
-    def _tell(self, record, epochs):
-        """Log a record, and return it with the learning rate."""
-        record["lr"] = float(self.lr()) * self._restart.factor()
-        if self.rank == 0:
-            where = f"epoch {self.epoch + 1}/{epochs} step {self.standing.steps_of_epoch}/{self.standing.steps}"
-            for line in Meters.lines(record, where):
-                logger().info(line)
-        return record
+    def _rate(self):
+        return float(self.lr()) * self._restart.factor()
 
     def reload(self, epoch, batch):
         """A batch once more."""
@@ -328,19 +322,11 @@ class Trainer:
 
         Random numbers need no state: what is drawn depends on seed, epoch, batch and rank.
         """
-        parts = {name: part.state() for name, part in self._parts.items()}
-        return {"digest": self.digest, "names": self.names, **self.standing.state(), **parts}
+        return {"digest": self.digest, "names": self.names, **self.standing.state(), **self._parts.state()}
 
     def restore(self, state):
-        """Go on as `state` was; a part that it has nothing of, since it is older than the part, gets None."""
-        for name, part in self._parts.items():
-            try:
-                part.restore(state.get(name))
-            except (UserError, OSError):
-                raise
-            except Exception as error:  # a part of another kind than was ever written
-                reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-                raise UserError(f"-r: {name} in the resume file is none of this run's ({reason})") from error
+        """Go on as `state` was."""
+        self._parts.restore(state)
         if state["batch"] > self.standing.batches:
             raise UserError(f"-r: the resume file stands at batch {state['batch']} of {self.standing.batches}")
         self.standing.restore(state)
