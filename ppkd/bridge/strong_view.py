@@ -1,12 +1,11 @@
 """Two views of an image: as the reader makes it, and with other colours, blur or holes, in the same place and size."""
 
-import contextlib
 import copy
-import random
 
 import numpy as np
 
 from ppkd.bridge.ground_truth import CONSUMERS
+from ppkd.bridge.random_state import random_state_kept
 from ppkd.errors import UserError, nearest
 
 # Key of the second view in a batch.
@@ -75,10 +74,10 @@ class _Sample:
 
     def __call__(self, sample):
         image = sample["image"]
-        with _drawing_nothing():
+        with random_state_kept(of_paddle=False):
             other = {"image": np.clip(image, 0, 255).astype("uint8")}
             other = np.clip(self._strong(other)["image"], 0, 255).astype(image.dtype)
-        with _drawing_nothing():
+        with random_state_kept(of_paddle=False):
             made = _copy(sample, other)
             for step in self._rest:
                 made = step(made)
@@ -94,7 +93,7 @@ class _Batch:
 
     def __call__(self, samples):
         made = [_copy(sample, sample.pop(STRONG)) for sample in samples]
-        with _drawing_nothing():
+        with random_state_kept(of_paddle=False):
             for step in self._steps:
                 made = step(made)
         for sample, other in zip(samples, made):
@@ -105,14 +104,3 @@ class _Batch:
 def _copy(sample, image):
     """A sample with another image; steps write into boxes."""
     return {**copy.deepcopy({key: value for key, value in sample.items() if key != "image"}), "image": image}
-
-
-@contextlib.contextmanager
-def _drawing_nothing():
-    """A block whose random numbers are drawn again behind it."""
-    states = random.getstate(), np.random.get_state()
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])

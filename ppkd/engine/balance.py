@@ -2,12 +2,11 @@
 
 import contextlib
 import math
-import random
 from dataclasses import dataclass
 
-import numpy as np
 import paddle
 
+from ppkd.bridge.random_state import random_state_kept
 from ppkd.terminal.table import text_table
 
 DETECTION = "detection"
@@ -139,17 +138,15 @@ def untouched(model):
     modes = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
     kept = [x for x in (*model.parameters(), *model.buffers()) if x.stop_gradient]
     copies = [x.clone() for x in kept]
-    states = random.getstate(), np.random.get_state(), paddle.get_rng_state()
     try:
-        yield
+        with random_state_kept():
+            yield
     finally:
         with paddle.no_grad():
             for tensor, copy in zip(kept, copies):
                 paddle.assign(copy, tensor)
         for layer, training in modes:
             layer.training = training
-        for put, state in zip((random.setstate, np.random.set_state, paddle.set_rng_state), states):
-            put(state)
 
 
 def table(pulls):

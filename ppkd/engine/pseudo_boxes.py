@@ -138,7 +138,8 @@ class TeacherBoxes(nn.Layer):
             ``(batch, block, factor)``: a new dict, a context manager in which the student trains on it, and what its
             loss is multiplied by.
         """
-        found = [self._kept(*each) for each in zip(_detected(detector, batch, view), batch[FRAME].numpy())]
+        least = self.least.numpy()
+        found = [_kept(*each, least) for each in zip(_detected(detector, batch, view), batch[FRAME].numpy())]
         numbers = [len(scores) for _, _, scores in found]
         with paddle.no_grad():
             news = [len(found), sum(map(bool, numbers)), sum(numbers)]
@@ -158,17 +159,17 @@ class TeacherBoxes(nn.Layer):
         given = (batch[BOXES], batch[CLASSES], paddle.to_tensor(scores))
         return batch, counted_by_score([student.model, detector.model], *given), 1.0
 
-    def _kept(self, results, frame):
-        """Of one image's (n, 6) class, score and corners those that count, within the picture, the best first."""
-        classes, scores = results[:, 0].astype("int64"), results[:, 1]
-        boxes = np.clip(results[:, 2:6], 0, np.tile(frame[::-1], 2))
-        least = self.least.numpy()
-        known = (classes >= 0) & (classes < len(least))
-        good = known & (scores >= least[np.where(known, classes, 0)])
-        good &= (boxes[:, 2:] - boxes[:, :2] >= _LEAST_SIDE).all(1)
-        order = np.argsort(-scores, kind="stable")
-        order = order[good[order]]
-        return boxes[order], classes[order], scores[order]
+
+def _kept(results, frame, least):
+    """Of one image's (n, 6) class, score and corners those that count, within the picture, the best first."""
+    classes, scores = results[:, 0].astype("int64"), results[:, 1]
+    boxes = np.clip(results[:, 2:6], 0, np.tile(frame[::-1], 2))
+    known = (classes >= 0) & (classes < len(least))
+    good = known & (scores >= least[np.where(known, classes, 0)])
+    good &= (boxes[:, 2:] - boxes[:, :2] >= _LEAST_SIDE).all(1)
+    order = np.argsort(-scores, kind="stable")
+    order = order[good[order]]
+    return boxes[order], classes[order], scores[order]
 
 
 def _classes(detector):

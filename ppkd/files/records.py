@@ -7,21 +7,17 @@ fail by it.
 
 import contextlib
 import hashlib
-import json
 import mmap
 import os
 
 import numpy as np
-from safetensors.numpy import save
+from safetensors.numpy import load, save
 
 from ppkd.files.regular import open_file
 from ppkd.files.write import write_bytes
 
 _DIGEST, STAMP = 32, 16
 _HEAD = _DIGEST + STAMP
-_TYPES = {
-    "BOOL": "?", "U8": "u1", "U16": "<u2", "I32": "<i4", "I64": "<i8", "F16": "<f2", "F32": "<f4", "F64": "<f8",
-}  # fmt: skip
 
 
 def digest_of(*parts, size=STAMP):
@@ -44,12 +40,12 @@ def write_record(path, arrays, seal, stamp):
     Raises:
         UserError: the disk is full, or the folder not writable.
     """
-    content = stamp + save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    content = stamp + save({name: np.asarray(array, order="C") for name, array in arrays.items()})
     write_bytes(path, _seal(content, seal) + content)
 
 
 def read_record(path, seal):
-    """Read what `write_record` wrote; arrays lie in the mapped file.
+    """Read what `write_record` wrote.
 
     Returns:
         ``(stamp, arrays by name)``, or None if there is no such file, or none that is whole and of this collection.
@@ -59,19 +55,9 @@ def read_record(path, seal):
             return None
         content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         if content[:_DIGEST] == _seal(content[_DIGEST:], seal):
-            return bytes(content[_DIGEST:_HEAD]), _arrays(content[_HEAD:])
+            return bytes(content[_DIGEST:_HEAD]), load(bytes(content[_HEAD:]))
     return None
 
 
 def _seal(content, seal):
     return hashlib.blake2b(content, digest_size=_DIGEST, key=seal).digest()
-
-
-def _arrays(content):
-    begin = 8 + int.from_bytes(content[:8], "little")
-    header, data = json.loads(bytes(content[8:begin])), content[begin:]
-    return {
-        name: np.frombuffer(data[slice(*entry["data_offsets"])], _TYPES[entry["dtype"]]).reshape(entry["shape"])
-        for name, entry in header.items()
-        if name != "__metadata__"
-    }

@@ -18,6 +18,7 @@ from ppkd.bridge.compat import yolox_sizes
 from ppkd.bridge.datasets import files_of
 from ppkd.bridge.ground_truth import keep_ground_truth
 from ppkd.bridge.images import BadImage
+from ppkd.bridge.random_state import random_state_kept
 from ppkd.engine.bank import VIEW, view_of
 from ppkd.errors import UserError
 from ppkd.files.records import digest_of
@@ -302,13 +303,8 @@ def _seed_augmentation(seed):
 @contextlib.contextmanager
 def undisturbed():
     """A block that may draw random numbers in the midst of training: nothing that is drawn after it is another."""
-    with _drawing:
-        states = random.getstate(), np.random.get_state(), paddle.get_rng_state()
-        try:
-            yield
-        finally:
-            for put, state in zip((random.setstate, np.random.set_state, paddle.set_rng_state), states):
-                put(state)
+    with _drawing, random_state_kept():
+        yield
 
 
 def seed_everything(seed):

@@ -16,6 +16,8 @@ ARRAYS = {
     "bits": np.arange(5, dtype="uint16"),
     "labels": np.array([[-1, 3]], "int64"),
     "none": np.zeros([0, 4], "float32"),
+    "a number": np.asarray(3),
+    "turned": np.arange(6, dtype="float16").reshape(2, 3).T,
 }
 
 
