@@ -5,7 +5,7 @@ from paddle.utils import unique_name
 from ppkd.bridge.weights import inherit, load_into, load_teacher
 from ppkd.bridge.workspace import build_detector
 from ppkd.engine.model import DistillModel
-from ppkd.engine.teacher_inputs import view_for
+from ppkd.engine.teacher_inputs import preparation_for
 from ppkd.errors import UserError, nearest
 from ppkd.methods import check_sources, plan
 from ppkd.recipe.plan import TEACHER, UNLABELLED
@@ -69,7 +69,7 @@ def wrap(recipe, steps, student, teachers):
         check_sources(recipe.method, steps, student, teacher)
     try:
         beside = bool(recipe.student.get(UNLABELLED))
-        return DistillModel(student, teachers, steps, _views(recipe), recipe.teachers, beside)
+        return DistillModel(student, teachers, steps, _preparations(recipe), recipe.teachers, beside)
     except UserError as error:
         raise UserError(f"{recipe.method.file}: {error}") from error
 
@@ -94,14 +94,14 @@ def inherit_parts(steps, student, teachers):
     return name, inherit(student, teachers[name], steps.inherit)
 
 
-def _views(recipe):
+def _preparations(recipe):
     found = {}
     for name, spec in recipe.teachers.items():
-        view, notes = view_for(recipe.student, spec)
+        prepare, notes = preparation_for(recipe.student, spec)
         for note in notes:
             logger().info("%s: %s", _called(name), note)
-        if view is not None:
-            found[name] = view
+        if prepare is not None:
+            found[name] = prepare
     return found
 
 

@@ -114,7 +114,7 @@ class Detector:
 
     def _tower(self, source):
         towers = self.towers()
-        if source == "head.ltrb":  # what a view makes of the boxes' own source
+        if source == "head.ltrb":  # what a tap derives from the boxes' own source
             source = next((name for name in ("head.box_dist", "head.box") if name in towers), source)
         if source not in towers:
             has = f"there is one before {', '.join(towers)}" if towers else f"known are those of {', '.join(SUPPORTED)}"

@@ -49,7 +49,7 @@ class DETR(Detector):
             }
         if (neck := getattr(self.model, "neck", None)) is None:
             last = len(self._transformer.input_proj) - 1
-            tokens = Tap("transformer.encoder", view=_last_map, beside=Tap(f"transformer.input_proj.{last}"))
+            tokens = Tap("transformer.encoder", derive=_last_map, beside=Tap(f"transformer.input_proj.{last}"))
             return {
                 "neck": lambda i: Tap(f"transformer.input_proj.{i}") if i <= last else None,
                 "neck.encoder": lambda i: tokens if i == 0 else None,
@@ -59,7 +59,7 @@ class DETR(Detector):
             maps["neck.encoder"] = lambda i: Tap("neck.lateral_convs.0", argument=0) if i == 0 else None
         if hasattr(neck, "mask_feat_head"):  # which returns its maps in a list, and the masks' features
             levels = len(neck.in_channels)
-            maps["neck"] = lambda i: Tap("neck", view=partial(_item, i=i)) if i < levels else None
+            maps["neck"] = lambda i: Tap("neck", derive=partial(_item, i=i)) if i < levels else None
         return maps
 
     def _sets(self, kind):
@@ -147,14 +147,14 @@ def _of_softmax(head):
     return not getattr(head, "use_focal_loss", True)
 
 
-def _per_layer(count, path, item, view, beside=None):
+def _per_layer(count, path, item, derive, beside=None):
     """Alias: the `Tap` of what a module returns for all `count` layers at once, cut down to one."""
-    return lambda k: Tap(path, item=int(item), view=partial(view, k=k), beside=beside) if k < count else None
+    return lambda k: Tap(path, item=int(item), derive=partial(derive, k=k), beside=beside) if k < count else None
 
 
 def _query(count, queries, groups, k):
-    view = partial(_own, queries=queries, groups=groups)
-    return Tap(f"transformer.decoder.layers.{k}", view=view) if k < count else None
+    derive = partial(_own, queries=queries, groups=groups)
+    return Tap(f"transformer.decoder.layers.{k}", derive=derive) if k < count else None
 
 
 def _own(x, queries=None, groups=1):

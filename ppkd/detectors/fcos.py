@@ -40,10 +40,10 @@ class FCOS(Detector):
             "head.centerness": Tower(*before_centerness),
         }
 
-    def _scaled(self, i, view_of=None):
+    def _scaled(self, i, derive_of=None):
         scales = [name for name, _ in self.head.named_children() if name.startswith("p") and name.endswith("_feat")]
         if i < len(scales):
-            return Tap(f"fcos_head.{scales[i]}", view=view_of and view_of(i))
+            return Tap(f"fcos_head.{scales[i]}", derive=derive_of and derive_of(i))
         return None
 
     def _positive(self, i):

@@ -38,7 +38,7 @@ class GFL(_Distributions):
             **super().aliases(),
             "head.cls": lambda i: Tap("head.gfl_head_cls", call=i),
             "head.box_dist": self._scaled,
-            "head.ltrb": partial(self._scaled, view=expected_distances),
+            "head.ltrb": partial(self._scaled, derive=expected_distances),
         }
 
     def towers(self):
@@ -48,10 +48,10 @@ class GFL(_Distributions):
             "head.box_dist": Tower("head.box_tower", boxes, lambda i: [Tap("head.gfl_head_reg", call=i)]),
         }
 
-    def _scaled(self, i, view=None):
+    def _scaled(self, i, derive=None):
         # The convolutions are shared by the levels; what scales their output is not.
         scales = [name for name, _ in self.head.named_children() if name.startswith("p") and name.endswith("_feat")]
-        return Tap(f"head.{scales[i]}", view=view) if i < len(scales) else None
+        return Tap(f"head.{scales[i]}", derive=derive) if i < len(scales) else None
 
     def run_head(self, features, batch):
         # Its own forward would go on to decode boxes in eval mode, on a grid whose size the host has to wait for.
@@ -90,26 +90,26 @@ class PicoDet(_Distributions):
 
     def towers(self):
         feature, released = self.head.conv_feat, type(self.head).__name__ == "PicoHeadV2"
-        view = _ACTIVATIONS.get(feature.act)
+        derive = _ACTIVATIONS.get(feature.act)
         paths = [f"cls_conv_{kind}{{}}.{k}" for k in range(feature.num_convs) for kind in ("dw", "pw")]
-        first = second = tuple(Rung(partial(self._layer, path, view)) for path in paths)
+        first = second = tuple(Rung(partial(self._layer, path, derive)) for path in paths)
         if feature.use_se:
-            second = (*first, Rung(partial(self._layer, "se.{}", view), apply_pooled))
+            second = (*first, Rung(partial(self._layer, "se.{}", derive), apply_pooled))
         elif not feature.share_cls_reg:
             # Each layer of ppdet's box branch begins anew from the class branch's, so that only the last one counts.
-            second = (*first, Rung(partial(self._layer, f"reg_conv_pw{{}}.{feature.num_convs - 1}", view)))
+            second = (*first, Rung(partial(self._layer, f"reg_conv_pw{{}}.{feature.num_convs - 1}", derive)))
         return {
             "head.cls": Tower("head.cls_tower", second if released else first),
             "head.box_dist": Tower("head.box_tower", first if feature.share_cls_reg and not released else second),
         }
 
     @staticmethod
-    def _output(path, view, i):
-        return Tap(f"{path}{i}", view=view)
+    def _output(path, derive, i):
+        return Tap(f"{path}{i}", derive=derive)
 
     @staticmethod
-    def _layer(path, view, i):
-        return Tap(f"head.conv_feat.{path.format(i)}", view=view)
+    def _layer(path, derive, i):
+        return Tap(f"head.conv_feat.{path.format(i)}", derive=derive)
 
     def run_head(self, features, batch):
         # In eval mode the head would go on to decode boxes on the grid of its eval_size.

@@ -43,7 +43,7 @@ class PPYOLOE(Detector):
             **super().aliases(),
             "head.cls": lambda i: Tap(f"yolo_head.pred_cls.{i}"),
             "head.box_dist": lambda i: Tap(f"yolo_head.pred_reg.{i}"),
-            "head.ltrb": lambda i: Tap(f"yolo_head.pred_reg.{i}", view=edges),
+            "head.ltrb": lambda i: Tap(f"yolo_head.pred_reg.{i}", derive=edges),
         }
 
     def towers(self):

@@ -35,7 +35,7 @@ class RCNN(Detector):
 
     def _edges(self, i):
         sizes = anchor_sizes(self.head.anchor_generator, i)
-        return sizes and Tap("rpn_head.rpn_rois_delta", call=i, view=partial(boxes_on_anchors, sizes=sizes))
+        return sizes and Tap("rpn_head.rpn_rois_delta", call=i, derive=partial(boxes_on_anchors, sizes=sizes))
 
     def run_head(self, features, batch):
         for feature in self.head.rpn_feat(features):

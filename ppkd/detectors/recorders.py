@@ -49,8 +49,8 @@ class Recorder:
             UserError: the module was not called often enough, or returned fewer tensors.
         """
         value = self._recorded(tap)
-        if tap.view is not None:
-            value = tap.view(value, *([self.take(tap.beside)] if tap.beside else ()))
+        if tap.derive is not None:
+            value = tap.derive(value, *([self.take(tap.beside)] if tap.beside else ()))
         return value if tap.plus is None else value + self.take(tap.plus)
 
     def _recorded(self, tap):

@@ -34,7 +34,7 @@ def _sum(backbone, i):
 
 def norm_of(model, tap):
     """The batch norm that made the (first) tensor of `tap`, or None."""
-    if tap.view is not None or tap.argument is not None:
+    if tap.derive is not None or tap.argument is not None:
         return None
     module = find_module(model, tap.path)
     if getattr(module, "act", None):

@@ -32,8 +32,8 @@ class RetinaNet(Detector):
 
     def _edges(self, i):
         sizes = anchor_sizes(self.head.anchor_generator, i)
-        view = sizes and partial(boxes_on_anchors, sizes=sizes, weights=tuple(self.head.weights))
-        return view and Tap("head.retina_reg", call=i, view=view)
+        derive = sizes and partial(boxes_on_anchors, sizes=sizes, weights=tuple(self.head.weights))
+        return derive and Tap("head.retina_reg", call=i, derive=derive)
 
 
 def anchor_sizes(generator, level):

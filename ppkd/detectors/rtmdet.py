@@ -28,7 +28,7 @@ class RTMDet(Detector):
             "neck.conv": lambda i: Tap(f"neck.out_layers.{i}.conv"),
             "head.cls": lambda i: Tap(f"head.rtm_cls.{i}"),
             "head.box": lambda i: Tap(f"head.rtm_reg.{i}"),
-            "head.ltrb": lambda i: Tap(f"head.rtm_reg.{i}", view=distances),
+            "head.ltrb": lambda i: Tap(f"head.rtm_reg.{i}", derive=distances),
         }
 
     def towers(self):
@@ -42,7 +42,7 @@ class RTMDet(Detector):
 
 def _layer(branch, k, level):
     # The convolution is called by all levels, in turns with the other layers'; the norm is a level's own.
-    return Tap(f"head.{branch}_norms.{level}.{k}", view=F.silu)
+    return Tap(f"head.{branch}_norms.{level}.{k}", derive=F.silu)
 
 
 def _run(branch, k, model, tap, x):

@@ -8,19 +8,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Tap:
-    """Where a tensor is taken: output `item` of call `call` of the module at `path`, or the part that `view` cuts.
+    """Where a tensor is taken: output `item` of call `call` of the module at `path`, or the part that `derive` cuts.
 
     With `argument` it is the module's positional argument of that number, not its output. With `plus` that tap's
-    tensor is added to it, for a sum that no module returns. With `beside`, `view` is given that tap's tensor too.
+    tensor is added to it, for a sum that no module returns. With `beside`, `derive` is given that tap's tensor too.
 
-    `view` is a module-level function or a `partial` of one, so that a tap can be pickled. `grid` says that the map has
+    `derive` is a module-level function or a `partial` of one, so that a tap can be pickled. `grid` says that the map has
     so many cells whatever the size of the image, and so no stride.
     """
 
     path: str
     call: int = 0
     item: int = 0
-    view: Callable | None = None
+    derive: Callable | None = None
     grid: bool = False
     argument: int | None = None
     plus: Tap | None = None

@@ -29,7 +29,7 @@ def apply_pooled(model, tap, x):
 
 
 def _viewed(tap, value):
-    return value if tap.view is None else tap.view(value)
+    return value if tap.derive is None else tap.derive(value)
 
 
 @dataclass(frozen=True)
@@ -109,5 +109,5 @@ def convolutions(path, feature):
     )
 
 
-def _shared(path, view, level):
-    return Tap(path, call=level, view=view)
+def _shared(path, derive, level):
+    return Tap(path, call=level, derive=derive)

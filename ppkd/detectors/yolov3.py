@@ -31,8 +31,8 @@ class YOLOv3(Detector):
 
     def _tap(self, part, i):
         begin, end = part
-        view = partial(fields, anchors=len(self.head.anchors[0]), begin=begin, end=end, skip=self._skip)
-        return Tap(f"yolo_head.yolo_output.{i}", view=view)
+        derive = partial(fields, anchors=len(self.head.anchors[0]), begin=begin, end=end, skip=self._skip)
+        return Tap(f"yolo_head.yolo_output.{i}", derive=derive)
 
     def _edges(self, i):
         head = self.head
@@ -40,10 +40,10 @@ class YOLOv3(Detector):
             return None
         stride = head.loss.downsample[i]
         sizes = tuple((width / stride, height / stride) for width, height in head.anchors[i])
-        view = partial(
+        derive = partial(
             boxes_in_cells, sizes=sizes, cell_offset=self.cell_offset, scale=head.loss.scale_x_y, skip=self._skip
         )
-        return Tap(f"yolo_head.yolo_output.{i}", view=view)
+        return Tap(f"yolo_head.yolo_output.{i}", derive=derive)
 
     @property
     def _skip(self):

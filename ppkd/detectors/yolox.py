@@ -28,9 +28,9 @@ class YOLOX(Detector):
             **super().aliases(),
             # The last of a branch's three convolutions.
             "head.cls": lambda i: Tap(f"head.conv_cls.{i}.2"),
-            "head.box": lambda i: Tap(f"head.conv_reg.{i}.2", view=partial(channels, begin=0, end=4)),
-            "head.ltrb": lambda i: Tap(f"head.conv_reg.{i}.2", view=boxes_at_points),
-            "head.objectness": lambda i: Tap(f"head.conv_reg.{i}.2", view=partial(channels, begin=4, end=5)),
+            "head.box": lambda i: Tap(f"head.conv_reg.{i}.2", derive=partial(channels, begin=0, end=4)),
+            "head.ltrb": lambda i: Tap(f"head.conv_reg.{i}.2", derive=boxes_at_points),
+            "head.objectness": lambda i: Tap(f"head.conv_reg.{i}.2", derive=partial(channels, begin=4, end=5)),
         }
 
     def towers(self):

@@ -3,7 +3,7 @@
 import dataclasses
 
 from ppkd.diagnosis.findings import ERROR, WARNING
-from ppkd.diagnosis.normalisations import eval_view, other_views
+from ppkd.diagnosis.normalisations import eval_preparation, other_preparations
 from ppkd.diagnosis.sample import Sample
 from ppkd.diagnosis.scores import Scores, found_as, renamed, renaming
 from ppkd.errors import UserError
@@ -60,8 +60,8 @@ def measure_accuracy(subject, count, folder, findings):
 def _measure_teacher(teacher, sample, subject, findings):
     config = subject.recipe.student
     architecture = teacher.spec.config["architecture"]
-    view = eval_view(config, teacher.spec)
-    found = sample.detect(teacher.whole, architecture, teacher.classes, view)
+    prepare = eval_preparation(config, teacher.spec)
+    found = sample.detect(teacher.whole, architecture, teacher.classes, prepare)
     score = sample.score(found)
     _judge_normalisation(teacher, sample, config, found, findings)
     equal = teacher.classes == subject.classes
@@ -101,9 +101,9 @@ def _judge_normalisation(teacher, sample, config, found, findings):
     images = sample.first(_TRIED)
     own = sample.score(found, images)
     best, how = own, None
-    for name, view in other_views(config, teacher.spec):
+    for name, prepare in other_preparations(config, teacher.spec):
         logger().info("%s: trying its images with %s", teacher.called, name)
-        tried = sample.detect(teacher.whole, teacher.spec.config["architecture"], teacher.classes, view, images)
+        tried = sample.detect(teacher.whole, teacher.spec.config["architecture"], teacher.classes, prepare, images)
         score = sample.score(tried, images)
         if score.agnostic50 > best.agnostic50:
             best, how = score, name

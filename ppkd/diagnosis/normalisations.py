@@ -3,7 +3,7 @@
 import dataclasses
 
 from ppkd.bridge.normalisation import Normalisation, Translation
-from ppkd.engine.teacher_inputs import Chained, Resized, view_for
+from ppkd.engine.teacher_inputs import Chained, Resized, preparation_for
 
 _PLAIN = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -15,9 +15,9 @@ USUAL = {
 }
 
 
-def same(view):
-    """A view that changes nothing: the batch as the reader made it."""
-    return view
+def same(batch):
+    """What changes nothing: the batch as the reader made it."""
+    return batch
 
 
 def train_normalisation(config):
@@ -44,23 +44,23 @@ def _flat(norm):
     return (norm.scale, *norm.mean, *norm.std)
 
 
-def eval_view(config, spec):
-    """The wrapper's view of a teacher for batches of the run's EvalReader.
+def eval_preparation(config, spec):
+    """What the wrapper does, for a teacher, to batches of the run's EvalReader.
 
     Args:
         config: the run's.
         spec: `teachers.TeacherSpec`.
     """
     # The wrapper starts from the TrainReader's images; here they are the EvalReader's.
-    view, _ = view_for({**config, "TrainReader": config.get("EvalReader")}, spec)
-    return view or same
+    prepare, _ = preparation_for({**config, "TrainReader": config.get("EvalReader")}, spec)
+    return prepare or same
 
 
-def other_views(config, spec):
-    """Views in which the teacher's images are normalised otherwise than its config says.
+def other_preparations(config, spec):
+    """Preparations in which the teacher's images are normalised otherwise than its config says.
 
     Yields:
-        ``(what that is, view)``.
+        ``(what that is, preparation)``.
     """
     ours = eval_normalisation(config)
     if ours is None:
@@ -71,9 +71,9 @@ def other_views(config, spec):
         candidates["the student's normalisation"] = ours
     for name, other in candidates.items():
         if not close(other, current):
-            views = [Translation(ours, other)]
-            views += [Resized(spec.input_scale)] if spec.input_scale != 1 else []
-            yield name, Chained(views)
+            preparations = [Translation(ours, other)]
+            preparations += [Resized(spec.input_scale)] if spec.input_scale != 1 else []
+            yield name, Chained(preparations)
 
 
 def limits(norm):

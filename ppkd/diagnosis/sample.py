@@ -87,14 +87,14 @@ class Sample:
         with contextlib.redirect_stdout(io.StringIO()):
             return coco_class()(path)
 
-    def detect(self, model, architecture, classes, view=None, images=None):
+    def detect(self, model, architecture, classes, prepare=None, images=None):
         """What a detector finds, by the run's own EvalReader.
 
         Args:
             model: ppdet model; afterwards in the mode it was in.
             architecture: its ``architecture``.
             classes: its number of classes; the sample's categories come first.
-            view: see `engine.teacher_inputs.view_for`; what it sees in place of the reader's batch.
+            prepare: see `engine.teacher_inputs.preparation_for`; what it sees in place of the reader's batch.
             images: ids of some of the images; None for all.
 
         Returns:
@@ -107,7 +107,7 @@ class Sample:
         if finds_masks(config):
             config["EvalReader"]["batch_size"] = 1
         out = os.path.join(self._folder, "found")
-        with scope(config) as table, quiet(progress=True), _seeing(model, view):
+        with scope(config) as table, quiet(progress=True), _seeing(model, prepare):
             evaluate(model, table, out)
         try:
             for name, kind in (("bbox.json", "bbox"), ("segm.json", "segm")):
@@ -125,11 +125,11 @@ class Sample:
 
 
 @contextlib.contextmanager
-def _seeing(model, view):
-    """A block in which a detector gets each batch through a view, at whatever size it has."""
+def _seeing(model, prepare):
+    """A block in which a detector gets each batch as it is prepared, at whatever size it has."""
     handle = None
-    if view is not None:
-        handle = model.register_forward_pre_hook(lambda layer, inputs: (_seen(view, inputs[0]), *inputs[1:]))
+    if prepare is not None:
+        handle = model.register_forward_pre_hook(lambda layer, inputs: (_seen(prepare, inputs[0]), *inputs[1:]))
     try:
         yield
     finally:
@@ -137,8 +137,8 @@ def _seeing(model, view):
             handle.remove()
 
 
-def _seen(view, batch):
-    seen = view(batch)
+def _seen(prepare, batch):
+    seen = prepare(batch)
     sides = [new / old for new, old in zip(seen["image"].shape[2:], batch["image"].shape[2:])]
     if sides != [1.0, 1.0]:  # boxes go back to the image's own pixels
         seen = {**seen, "scale_factor": batch["scale_factor"] * paddle.to_tensor([sides])}

@@ -41,8 +41,8 @@ def check_step(subject, batch, findings):
     model, config = subject.model, subject.recipe.student
     check_batch("the student", batch["image"], train_normalisation(config), findings)
     for teacher in subject.teachers:
-        view = model.views.get(teacher.name)
-        seen = view(batch) if view else batch
+        prepare = model.preparations.get(teacher.name)
+        seen = prepare(batch) if prepare else batch
         check_batch(teacher.called, seen["image"], wanted_by(teacher.spec), findings)
     with Watched(model) as seen:
         pulls = measure(model, batch)

@@ -9,7 +9,7 @@ from ppkd.bridge.datasets import files_of, open_dataset
 from ppkd.bridge.images import BadImage, decode
 from ppkd.bridge.unlabelled import refuse_validation_images
 from ppkd.bridge.workspace import scope
-from ppkd.diagnosis.normalisations import eval_view
+from ppkd.diagnosis.normalisations import eval_preparation
 from ppkd.diagnosis.sample import Sample
 from ppkd.errors import UserError
 from ppkd.files.yaml_io import clone
@@ -113,9 +113,9 @@ def _seen(sample, teacher, config):
         means = [x.astype("float32").mean(axis=[2, 3]).numpy() for x in maps if x.ndim == 4]
         rows.append(np.concatenate(means, axis=1))
 
-    handle, view = part.register_forward_post_hook(keep), eval_view(config, teacher.spec)
+    handle, prepare = part.register_forward_post_hook(keep), eval_preparation(config, teacher.spec)
     try:
-        found = sample.detect(model, teacher.spec.config["architecture"], teacher.classes, view)
+        found = sample.detect(model, teacher.spec.config["architecture"], teacher.classes, prepare)
     finally:
         handle.remove()
     return found, np.concatenate(rows)

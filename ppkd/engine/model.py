@@ -35,14 +35,14 @@ class DistillModel(nn.Layer):
         student: ppdet model.
         teachers: name -> ppdet model; frozen and put into eval mode here.
         plan: `plan.Plan`.
-        views: name of a teacher -> what turns the student's batch into one that this teacher knows (see
-            `teacher_inputs.view_for`), for those that need it.
+        preparations: name of a teacher -> what turns the student's batch into one that this teacher knows (see
+            `teacher_inputs.preparation_for`), for those that need it.
         specs: name of a teacher -> `teachers.TeacherSpec`, for its weight and the size of its images; without one,
             both are 1.
         beside: whether batches may have images without labels beside them (`bridge.unlabelled.KEY`).
 
     Attributes:
-        views: name of a teacher -> view, as given.
+        preparations: name of a teacher -> preparation, as given.
         epoch: current epoch, set by `enter`; schedules read it.
         batch, batches: the batch of this epoch, from 0, and how many an epoch has; set by who trains, read by what is
             done every so many batches. Left alone, every batch is the first.
@@ -57,17 +57,17 @@ class DistillModel(nn.Layer):
         UserError: a term or the plan names a teacher that there is not; as `build_terms.build_terms`.
     """
 
-    def __init__(self, student, teachers, plan, views=None, specs=None, beside=False):
+    def __init__(self, student, teachers, plan, preparations=None, specs=None, beside=False):
         super().__init__()
         self.student = student
-        self.views = dict(views or {})
+        self.preparations = dict(preparations or {})
         self.epoch, self.batch, self.batches = 0, 0, 1
         self.timed = False
         self.watched, self._pulls = False, {}
         self.alpha = plan.alpha if any(spec.weight for spec in plan.terms) else 1.0
         self.hand_over, self.parting, self.bank_spec = plan.hand_over, plan.parting, plan.bank
         # What is no layer hides the teachers from nn.Layer.
-        self.asked, self._beside = Teachers(teachers, self.views), beside
+        self.asked, self._beside = Teachers(teachers, self.preparations), beside
         # Neither is an adapter a layer: it holds the student without owning it.
         self._student = detector_for(student)
         self._assigner = self.asked.assigner = self._find_assigner(plan.assigner, specs or {})
@@ -256,8 +256,8 @@ class DistillModel(nn.Layer):
         if not boxed:
             return self._compared(batch, active, clock, labels=False)[1], {}
         name = self.boxes.teacher
-        teacher, view = dict(self.asked)[name], self.views.get(name)
-        batch, block, factor = self.boxes.boxed(batch, teacher, view, self._student)
+        teacher, prepare = dict(self.asked)[name], self.preparations.get(name)
+        batch, block, factor = self.boxes.boxed(batch, teacher, prepare, self._student)
         with block:
             losses, found, _ = self._compared(batch, active, clock)
         factor *= self.boxes.spec.weight * self.boxes.factor(clock.epoch) * bool(count_of(batch))

@@ -120,7 +120,7 @@ class TeacherBoxes(nn.Layer):
         """Whether it is over from `epoch` on, for good."""
         return self.spec.schedule.over(epoch)
 
-    def boxed(self, batch, detector, view, student):
+    def boxed(self, batch, detector, prepare, student):
         """The batch with the teacher's boxes as its ground truth.
 
         The teacher looks at the images as the reader has made them, the student at their `strong_view.STRONG` view.
@@ -131,7 +131,7 @@ class TeacherBoxes(nn.Layer):
         Args:
             batch: of images without labels.
             detector: the teacher's `detectors.Detector`.
-            view: what makes of the batch one that the teacher knows, or None.
+            prepare: what makes of the batch one that the teacher knows, or None.
             student: the `detectors.Detector` that learns.
 
         Returns:
@@ -139,7 +139,7 @@ class TeacherBoxes(nn.Layer):
             loss is multiplied by.
         """
         least = self.least.numpy()
-        found = [_kept(*each, least) for each in zip(_detected(detector, batch, view), batch[FRAME].numpy())]
+        found = [_kept(*each, least) for each in zip(_detected(detector, batch, prepare), batch[FRAME].numpy())]
         numbers = [len(scores) for _, _, scores in found]
         with paddle.no_grad():
             news = [len(found), sum(map(bool, numbers)), sum(numbers)]
@@ -178,10 +178,10 @@ def _classes(detector):
 
 
 @paddle.no_grad()
-def _detected(detector, batch, view):
+def _detected(detector, batch, prepare):
     """What a detector finds, an array (n, 6) an image, corners in pixels of the images of `batch`."""
     seen = {key: batch[key] for key in ("image", "im_shape", "im_id", FRAME) if key in batch}
-    seen = dict(view(seen)) if view else seen
+    seen = dict(prepare(seen)) if prepare else seen
     ours, theirs = (np.array(each["image"].shape[2:], "float32") for each in (batch, seen))
     count = batch["image"].shape[0]
     # The images as they are, padding and all: a detector tells corners in pixels of the file else.

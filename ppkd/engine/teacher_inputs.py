@@ -37,19 +37,19 @@ class Resized:
 
 
 class Chained:
-    """One view after another."""
+    """One preparation after another."""
 
-    def __init__(self, views):
-        self._views = views
+    def __init__(self, preparations):
+        self._preparations = preparations
 
     def __call__(self, batch):
-        """The batch as the last of the views leaves it."""
-        for view in self._views:
-            batch = view(batch)
+        """The batch as the last of the preparations leaves it."""
+        for prepare in self._preparations:
+            batch = prepare(batch)
         return batch
 
 
-def view_for(student, teacher):
+def preparation_for(student, teacher):
     """What turns the student's batch into the teacher's, or None if nothing has to be done.
 
     Args:
@@ -57,15 +57,15 @@ def view_for(student, teacher):
         teacher: `teachers.TeacherSpec`.
 
     Returns:
-        ``(view, lines for the log)``.
+        ``(preparation, lines for the log)``.
     """
-    views, notes = [], []
+    preparations, notes = [], []
     if (translate := translation(student, teacher.config)) is not None:
-        views.append(translate)
+        preparations.append(translate)
         notes.append("its images are normalised otherwise than the student's; it gets them in its own way")
     if teacher.input_scale != 1:
         notes.append(f"it gets the student's images {teacher.input_scale:g} times as large")
     patch = multiple_of(teacher.config)
     if patch or teacher.input_scale != 1:
-        views.append(Resized(teacher.input_scale, patch or _MULTIPLE))
-    return (Chained(views) if views else None), notes
+        preparations.append(Resized(teacher.input_scale, patch or _MULTIPLE))
+    return (Chained(preparations) if preparations else None), notes

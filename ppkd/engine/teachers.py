@@ -16,7 +16,7 @@ class Teachers:
 
     Args:
         models: name -> ppdet model; frozen and put into eval mode here.
-        views: name of a teacher -> what turns the student's batch into one that it knows.
+        preparations: name of a teacher -> what turns the student's batch into one that it knows.
 
     Attributes:
         bank: `bank.Bank`, or None.
@@ -25,8 +25,8 @@ class Teachers:
         seconds: time of all teachers since `begin`, or None if none ran or it is not measured.
     """
 
-    def __init__(self, models, views):
-        self._views, self._block, self._timed, self.seconds = views, contextlib.nullcontext, False, None
+    def __init__(self, models, preparations):
+        self._preparations, self._block, self._timed, self.seconds = preparations, contextlib.nullcontext, False, None
         self.bank, self.recall, self.assigner = None, None, None
         self._seat(models)
 
@@ -88,10 +88,10 @@ class Teachers:
             taps += detector.outputs() if name == assigner else []
             if not taps:
                 continue
-            view = self._views.get(name)
+            prepare = self._preparations.get(name)
             parts = {path.split(".")[0] for tap in taps for path in tap.paths}
             with paddle.no_grad(), detector.block(), recording(detector.model, taps) as recorder:
-                detector.run(view(batch) if view else batch, parts)
+                detector.run(prepare(batch) if prepare else batch, parts)
             recorded[name] = recorder
             if name == assigner:
                 with paddle.no_grad():

@@ -12,7 +12,7 @@ from ppkd.build import build_model
 from ppkd.detectors import detector_for
 from ppkd.detectors.recorders import Recorder
 from ppkd.detectors.towers import evaluating
-from ppkd.engine.teacher_inputs import view_for
+from ppkd.engine.teacher_inputs import preparation_for
 from ppkd.errors import UserError
 from ppkd.training import checkpoint
 from ppkd.training.loader import seed_everything
@@ -78,7 +78,7 @@ class Pair:
         seed_everything(self._run.seed)
         self.model = build_model(recipe)
         self.specs = recipe.teachers
-        self._views = {name: view_for(recipe.student, spec)[0] for name, spec in recipe.teachers.items()}
+        self._preparations = {name: preparation_for(recipe.student, spec)[0] for name, spec in recipe.teachers.items()}
 
     def finish(self, connectors):
         """Go on to the weights that training ended with.
@@ -107,8 +107,8 @@ class Pair:
 
     def teacher(self, name, batch, paths):
         """A `Recorder` of a teacher's modules, which gets the batch as in training: in its own normalisation."""
-        view = self._views[name]
-        return recorded(self.model.teachers[name], view(batch) if view else batch, paths)
+        prepare = self._preparations[name]
+        return recorded(self.model.teachers[name], prepare(batch) if prepare else batch, paths)
 
 
 def recorded(model, batch, paths):

@@ -187,7 +187,7 @@ def test_levels_are_chosen_by_their_strides(family, detector):
 
 def described(levels):
     """What can be compared of levels: partial functions are equal to nothing but themselves."""
-    return [(x.source, x.stride, x.channels, x.tap.path, x.tap.call, x.tap.item, str(x.tap.view)) for x in levels]
+    return [(x.source, x.stride, x.channels, x.tap.path, x.tap.call, x.tap.item, str(x.tap.derive)) for x in levels]
 
 
 @each

@@ -177,10 +177,10 @@ def test_it_is_computed_in_float32(case, detector):
     (level, *_) = detector(case).levels("head.ltrb")
     channels = {"gfl": 36, "retinanet": 12, "ppyolo": 3 * (6 + 1)}.get(case, 4)
     x = 11 + paddle.rand([1, channels, 2, 3])
-    half = level.tap.view(x.astype("bfloat16"))
+    half = level.tap.derive(x.astype("bfloat16"))
     assert half.dtype == paddle.float32
     assert half.shape[2:] == [2, 3]
-    whole = level.tap.view(x.astype("bfloat16").astype("float32"))
+    whole = level.tap.derive(x.astype("bfloat16").astype("float32"))
     assert float((half - whole).abs().max()) == 0
 
 

@@ -67,9 +67,9 @@ def built(options):
 def judged(built, tmp_path, monkeypatch):
     """Function from overrides to the findings about weights, classes and accuracy."""
 
-    def judge(*overrides, other_views=False):
-        if not other_views:  # they take most of the time
-            monkeypatch.setattr(accuracy, "other_views", lambda config, spec: ())
+    def judge(*overrides, other_preparations=False):
+        if not other_preparations:  # they take most of the time
+            monkeypatch.setattr(accuracy, "other_preparations", lambda config, spec: ())
         subject, findings = built(*overrides)
         known = check_classes(subject, findings)
         folder = tmp_path / "sample"

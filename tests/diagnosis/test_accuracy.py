@@ -46,14 +46,14 @@ def test_a_wholly_turned_class_order_is_no_zero_teacher(judged, weights):
 
 def test_a_teacher_whose_config_normalises_otherwise_than_its_training_did(judged):
     """The wrapper goes by the config: the teacher gets images that it does not know."""
-    findings, _, _ = judged(f"teacher.TrainReader.batch_transforms={IMAGENET}", other_views=True)
+    findings, _, _ = judged(f"teacher.TrainReader.batch_transforms={IMAGENET}", other_preparations=True)
     found = the_finding(findings, "teacher-normalisation")
     assert found.level == ERROR and "images with pixels divided by 255" in found.text
     assert grave(findings) == ["teacher-normalisation"]
 
 
 def test_a_student_that_knows_as_much_as_its_teacher(options, tmp_path, monkeypatch):
-    monkeypatch.setattr(accuracy, "other_views", lambda config, spec: ())
+    monkeypatch.setattr(accuracy, "other_preparations", lambda config, spec: ())
     config = str(ROOT / "configs/demo/ppyoloe_plus_teacher_shapes.yml")
     findings = Findings()
     subject = build(load_recipe(config, SLIM, [*options, f"pretrain_weights={TEACHER}"]), findings)
@@ -64,7 +64,7 @@ def test_a_student_that_knows_as_much_as_its_teacher(options, tmp_path, monkeypa
 
 def test_ap_is_what_pycocotools_says_of_the_detections(options, tmp_path, monkeypatch):
     """On the images with objects, which is what a sample of all of them holds."""
-    monkeypatch.setattr(accuracy, "other_views", lambda config, spec: ())
+    monkeypatch.setattr(accuracy, "other_preparations", lambda config, spec: ())
     loaded = load_recipe(str(ROOT / "configs/demo/ppyoloe_plus_teacher_shapes.yml"), SLIM, options)
     subject = build(loaded, Findings())
     (tmp_path / "sample").mkdir()

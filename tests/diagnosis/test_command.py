@@ -80,7 +80,7 @@ def test_a_step_that_fails_is_told_after_all_else(options, monkeypatch):
         raise ValueError("(InvalidArgument) Illegal input\n  [Hint: more]")
 
     monkeypatch.setattr(examination, "check_step", fail)
-    monkeypatch.setattr(accuracy, "other_views", lambda config, spec: ())
+    monkeypatch.setattr(accuracy, "other_preparations", lambda config, spec: ())
     found = examine(load_recipe(STUDENT, SLIM, options), 2)
     assert the_finding(found.findings, "step-failed").text.endswith("ValueError: (InvalidArgument) Illegal input")
     assert found.results["levels"]

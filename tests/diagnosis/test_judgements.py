@@ -42,8 +42,8 @@ class Sampled:
 def figures(monkeypatch):
     """Function: ``(AP, AP50)`` of student and teacher -> what is found in them."""
     monkeypatch.setattr(accuracy, "Sample", Sampled)
-    monkeypatch.setattr(accuracy, "eval_view", lambda config, spec: None)
-    monkeypatch.setattr(accuracy, "other_views", lambda config, spec: ())
+    monkeypatch.setattr(accuracy, "eval_preparation", lambda config, spec: None)
+    monkeypatch.setattr(accuracy, "other_preparations", lambda config, spec: ())
 
     def judge(student, teacher, inherited=None, classes=3):
         config = {"architecture": "YOLOv3"}

@@ -69,7 +69,7 @@ def test_its_outputs_are_the_values_of_the_file_on_images_as_it_wants_them(given
     loaded = given(mean=[0.5, 0.4, 0.3], std=[0.2, 0.3, 0.4])
     model = build_model(loaded)
     batch, teacher = training_batch(loaded), model.teachers[TEACHER]
-    seen = model.views[TEACHER](batch)
+    seen = model.preparations[TEACHER](batch)
     mean, std = np.array([0.5, 0.4, 0.3]), np.array([0.2, 0.3, 0.4])
     expected = (batch["image"].numpy() - mean[:, None, None]) / std[:, None, None]
     assert np.abs(seen["image"].numpy() - expected).max() < 1e-5

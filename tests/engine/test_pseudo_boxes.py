@@ -181,7 +181,7 @@ def test_a_teacher_detects_in_its_own_pixels_and_training_leaves_it_as_it_was(bu
     model, batch, other = built(BOXES, found=None)
     before = {name: tensor.numpy().copy() for name, tensor in model.teachers["teacher"].state_dict().items()}
     model.boxes.set_least([0.0] * len(model.boxes.least))
-    model.views["teacher"] = twice_as_large
+    model.preparations["teacher"] = twice_as_large
     model.teachers["teacher"].get_pred = lambda: as_ppdet_has_it(((SURE,),) * 4)
     seen = []
     model.boxes.targets, targets = lambda *given: seen.append(given[1]) or targets(*given), model.boxes.targets

@@ -78,7 +78,7 @@ def test_nor_does_it_with_a_teacher_of_another_kind_of_images(family, recipe):
     for key in ("sample_transforms", "batch_transforms"):
         reader[key] = [x for x in reader.get(key) or [] if "NormalizeImage" not in x]
     model = build_model(loaded)
-    assert model.views, "the teacher was meant to get the images in its own way"
+    assert model.preparations, "the teacher was meant to get the images in its own way"
     assert not beyond_the_student(model, training_batch(loaded))
 
 

@@ -63,14 +63,14 @@ def test_its_terms_are_computed_on_its_own_images(case, given, caplog, monkeypat
 def test_images_take_whole_patches(given):
     loaded = given("dinov2", overrides=["distill.teachers.teacher.input_scale=0.7"])
     loaded.teachers[TEACHER].config["ViTTeacher"]["variant"]["patch"] = 28  # of 96 pixels: 67 are wanted, 56 are two
-    view = build_view(loaded)
-    assert view(training_batch(loaded))["image"].shape[2:] == [56, 56]
+    prepare = preparation_of(loaded)
+    assert prepare(training_batch(loaded))["image"].shape[2:] == [56, 56]
 
 
-def build_view(loaded):
-    from ppkd.engine.teacher_inputs import view_for
+def preparation_of(loaded):
+    from ppkd.engine.teacher_inputs import preparation_for
 
-    return view_for(loaded.student, loaded.teachers[TEACHER])[0]
+    return preparation_for(loaded.student, loaded.teachers[TEACHER])[0]
 
 
 def test_a_run_goes_on_to_the_bit_and_its_record_tells_the_teacher(given, tmp_path):

@@ -91,7 +91,7 @@ def test_the_teacher_of_base_comes_first_and_is_called_teacher(two, teacher_weig
 
 def test_a_students_images_are_normalised_for_each_teacher_in_its_way(two):
     model = build_model(two())
-    assert set(model.views) == {"other"}, "RetinaNet subtracts ImageNet's mean, PP-YOLOE does not"
+    assert set(model.preparations) == {"other"}, "RetinaNet subtracts ImageNet's mean, PP-YOLOE does not"
 
 
 def test_a_larger_image_and_levels_by_what_a_cell_shows(two):
