@@ -13,8 +13,8 @@ class Tap:
     With `argument` it is the module's positional argument of that number, not its output. With `plus` that tap's
     tensor is added to it, for a sum that no module returns. With `beside`, `derive` is given that tap's tensor too.
 
-    `derive` is a module-level function or a `partial` of one, so that a tap can be pickled. `grid` says that the map has
-    so many cells whatever the size of the image, and so no stride.
+    `derive` is a module-level function or a `partial` of one, so that a tap can be pickled. `grid` says that the map
+    has so many cells whatever the size of the image, and so no stride.
     """
 
     path: str
