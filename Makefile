@@ -5,10 +5,9 @@
 # make support                       tries every detector on both versions and writes docs/support.md
 # make docs                          builds the documentation as a site, without a warning, into site/
 PYENV := $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions
-ifndef PYTHON
-PYTHON := $(shell for v in $(if $(filter 3.%,$(PADDLE)),3.13 3.12 3.11,3.11 3.13 3.12); do for p in python$$v $(PYENV)/$$v*/bin/python$$v; do \
-	$$p -c "" 2>/dev/null && echo $$p && exit; done; done)
-endif
+PYTHONS := $(or $(PYTHON),$(addprefix python,$(if $(filter 3.%,$(PADDLE)),3.13 3.12 3.11,3.11 3.13 3.12)))
+override PYTHON := $(or $(shell for n in $(PYTHONS); do for p in $$n $(PYENV)/$${n#python}*/bin/$$n; do \
+	$$p -c "" 2>/dev/null && echo $$p && exit; done; done),$(PYTHON))
 MINOR := $(shell $(PYTHON) -c "import sys; print('%d%d' % sys.version_info[:2])" 2>/dev/null)
 OLD := $(filter 311,$(MINOR))
 PADDLE ?= $(if $(OLD),2.6.2,3.3.1)
