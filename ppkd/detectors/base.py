@@ -5,7 +5,7 @@ import re
 
 import paddle
 
-from ppkd.detectors.recorders import Recorder, find_module
+from ppkd.detectors.recorders import Recorder, find_module, paths_below
 from ppkd.detectors.residual import norm_of, sums
 from ppkd.detectors.taps import Level, Tap
 from ppkd.detectors.towers import SUPPORTED, evaluating, remaining
@@ -275,8 +275,30 @@ class Detector:
             "im_id": paddle.zeros([1, 1], dtype="int64"),
         }
         with evaluating(self.model), paddle.no_grad(), Recorder(self.model, paths) as recorder:
-            self.run(batch, {path.split(".")[0] for path in paths})
+            self.run(batch, _parts(paths))
         return recorder
+
+    @contextlib.contextmanager
+    def looked_at_once(self):
+        """A block in which the model stays as it is: one dry forward tells of all that runs the same parts of it."""
+        dry_run, seen = self.dry_run, {}
+
+        def known(paths):
+            parts = _parts(paths)
+            if parts not in seen or not seen[parts].outputs.keys() >= set(paths):
+                below = (path for path in paths_below(self.model) if _parts([path]) <= parts)
+                seen[parts] = dry_run([*below, *paths])
+            return seen[parts]
+
+        self.dry_run = known
+        try:
+            yield
+        finally:
+            del self.dry_run  # the class's own again, and no tensor is kept
+
+
+def _parts(paths):
+    return frozenset(path.split(".")[0] for path in paths)
 
 
 def find_or_none(model, path):

@@ -4,6 +4,7 @@ from paddle import nn
 
 from ppkd.detectors import detector_for
 from ppkd.detectors.base import PROBE_SIZE
+from ppkd.detectors.recorders import paths_below
 from ppkd.errors import UserError
 from ppkd.terminal.table import text_table
 
@@ -16,7 +17,7 @@ def layers_text(model, depth=2):
         depth: levels of modules in the tree, lists not counted.
     """
     detector = detector_for(model)
-    recorder = detector.dry_run(list(_paths(model)))
+    recorder = detector.dry_run(list(paths_below(model)))
     detector.dry_run = lambda paths: recorder  # one run tells of every name; each would take its own
     tree = [("module", "class", "output", "stride"), *module_rows(detector, depth)]
     named = [("source", "module", "channels", "place"), *source_rows(detector)]
@@ -46,7 +47,7 @@ def module_rows(detector, depth):
     Returns:
         List of ``(indented path, class, shapes, strides)``; what is deeper is counted in the class column.
     """
-    recorder = detector.dry_run(list(_paths(detector.model)))
+    recorder = detector.dry_run(list(paths_below(detector.model)))
     rows = []
     for path, level, layer in _walk(detector.model, depth, recorder.outputs):
         calls = recorder.outputs[path]
@@ -70,13 +71,6 @@ def source_rows(detector):
             place = f"stride {level.stride:g}" if level.stride else "x".join(map(str, level.cells or ())) or "-"
             rows.append((level.source, level.tap.path, str(level.channels), place))
     return rows
-
-
-def _paths(layer, prefix=""):
-    """The names of all modules; one that stands in two places (PicoDet's shared branches) has two."""
-    for name, child in layer.named_children():
-        yield f"{prefix}{name}"
-        yield from _paths(child, f"{prefix}{name}.")
 
 
 def _walk(layer, depth, outputs, prefix="", level=1):

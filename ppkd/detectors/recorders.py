@@ -110,3 +110,10 @@ def _descend(layer, path):
             if found is not None:
                 return found
     return None
+
+
+def paths_below(layer, prefix=""):
+    """The paths of all modules; one that stands in two places (PicoDet's shared branches) has two."""
+    for name, child in layer.named_children():
+        yield f"{prefix}{name}"
+        yield from paths_below(child, f"{prefix}{name}.")

@@ -1,5 +1,7 @@
 """All that a distillation trains or counts beside the student."""
 
+import contextlib
+
 from paddle import nn
 
 from ppkd.engine import entering
@@ -32,6 +34,12 @@ class Distillation(nn.Layer):
         self.boxes = None
         # By a term's label the name of its line and teacher; by that name the numbers in the two lists, and what ended.
         self._line_of, self._magnitude_of, self._ending_of, self._ended = {}, {}, {}, set()
+        with contextlib.ExitStack() as stack:
+            for detector in (student, *(sender.detector for sender in senders)):
+                stack.enter_context(detector.looked_at_once())
+            self._add_all(plan, student, senders, Beside(beside, bool(plan.pseudo_boxes)))
+
+    def _add_all(self, plan, student, senders, beside):
         names = [sender.name for sender in senders]
         for spec in plan.terms:
             for name in spec.teachers or ():
@@ -42,7 +50,7 @@ class Distillation(nn.Layer):
                     )
             for sender in senders:
                 if spec.teachers is None or sender.name in spec.teachers:
-                    self._add(spec, student, sender, len(senders) == 1, Beside(beside, bool(plan.pseudo_boxes)))
+                    self._add(spec, student, sender, len(senders) == 1, beside)
 
     def _add(self, spec, student, sender, alone, beside):
         try:

@@ -152,6 +152,11 @@ def test_a_module_path_is_a_source(family, detector):
 @each
 def test_a_wrong_source_names_what_there_is(family, detector):
     adapter = detector(family)
+    with adapter.looked_at_once():
+        refused(adapter, family)
+
+
+def refused(adapter, family):
     with pytest.raises(UserError, match=r"source 'nek\[0\]'; nearest: neck.*named sources: backbone\[i\], neck\[i\]"):
         adapter.levels("nek[0]")
     with pytest.raises(UserError, match="has no source 'head.objekt"):
@@ -171,18 +176,29 @@ BEYOND = r"was called \d times in this step; call 9 does not exist|has no 'head\
 
 @each
 def test_levels_are_chosen_by_their_strides(family, detector):
+    """While one dry forward tells of them all, which are what each of its own would tell."""
     adapter, strides = detector(family), STRIDES[family]
-    for source in ("neck", *(s for s in HEADS[family] if (family, s) not in PLACES)):
-        everything = adapter.levels(f"{source}[*]")
-        for i, stride in enumerate(strides):
-            assert described(adapter.levels(f"{source}[s{stride}]")) == described(everything[i : i + 1])
-        # In the order of the model, whatever the order of asking.
-        for chosen in ("s{},s{}", "s{1}, s{0}"):
-            wanted = chosen.format(strides[0], strides[2])
-            assert described(adapter.levels(f"{source}[{wanted}]")) == described([everything[0], everything[2]])
     name, (stride, _) = MODULE[family]
-    # YOLOv3's block returns two maps of one stride.
-    assert described(adapter.levels(f"{name}[s{stride}]")) == described(adapter.levels(f"{name}[*]"))
+    sources = ("neck", *(s for s in HEADS[family] if (family, s) not in PLACES))
+    apart = {source: described(adapter.levels(f"{source}[*]")) for source in (*sources, name)}
+    runs = count_calls(adapter.model.backbone)
+    with adapter.looked_at_once():
+        for source in sources:
+            everything = adapter.levels(f"{source}[*]")
+            assert described(everything) == apart[source]
+            for i, stride_of_one in enumerate(strides):
+                assert described(adapter.levels(f"{source}[s{stride_of_one}]")) == described(everything[i : i + 1])
+            # In the order of the model, whatever the order of asking.
+            for chosen in ("s{},s{}", "s{1}, s{0}"):
+                wanted = chosen.format(strides[0], strides[2])
+                assert described(adapter.levels(f"{source}[{wanted}]")) == described([everything[0], everything[2]])
+        # YOLOv3's block returns two maps of one stride.
+        for wanted in (f"s{stride}", "*"):
+            assert described(adapter.levels(f"{name}[{wanted}]")) == apart[name]
+        once = len(runs)
+    assert once == 1 + any(source.startswith("head.") for source in sources), "one for the neck, one for the head"
+    adapter.levels("neck[0]")
+    assert len(runs) > once, "what was seen is kept beyond the block"
 
 
 def described(levels):
@@ -195,7 +211,8 @@ def test_a_stride_that_is_not_there_names_those_that_are(family, detector):
     adapter = detector(family)
     there = ", ".join(f"s{stride}" for stride in STRIDES[family])
     for wanted, missing in (("s7", "s7"), (f"s{STRIDES[family][0]},s7,s512", "s7, s512")):
-        with pytest.raises(UserError, match=rf"'neck\[{wanted}\]': neck has no level {missing}; its strides: {there}$"):
+        told = rf"'neck\[{wanted}\]': neck has no level {missing}; its strides: {there}$"
+        with adapter.looked_at_once(), pytest.raises(UserError, match=told):
             adapter.levels(f"neck[{wanted}]")
     for wrong in ("neck[s]", "neck[s8,]", "neck[8,16]", "neck[s8,1]"):
         with pytest.raises(UserError, match="is not a source: write .*neck.s8."):
