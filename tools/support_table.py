@@ -34,7 +34,8 @@ DETECTORS = {
     "yolov3": "YOLOv3", "yolox": "YOLOX", "faster_rcnn": "Faster R-CNN", "mask_rcnn": "Mask R-CNN",
     "cascade_rcnn": "Cascade R-CNN", "solov2": "SOLOv2", "rtmdet": "RTMDet",
     "reppoints": "RepPoints", "solo": "SOLO", "yolof": "YOLOF", "centernet": "CenterNet", "detr": "DETR",
-    "deformable_detr": "Deformable DETR", "dino": "DINO",
+    "deformable_detr": "Deformable DETR", "dino": "DINO", "ttfnet": "TTFNet", "ssd": "SSD",
+    "sparse_rcnn": "Sparse R-CNN",
 }  # fmt: skip
 TASKS = ("train", "distil", "eval", "infer", "export")
 CONFIGS = os.path.join(ROOT, "tests", "configs")

@@ -56,8 +56,10 @@ class Detector:
         """Named sources beside module paths: name -> function from level index to `Tap`, or None beyond the last."""
         found = {}
         for part in ("backbone", "neck"):
-            if getattr(self.model, part, None) is not None:
-                found[part] = lambda i, part=part: Tap(part, item=i)
+            # What the head is given; without a neck (SSD) these are the backbone's maps.
+            path = part if getattr(self.model, part, None) is not None else "backbone"
+            if getattr(self.model, path, None) is not None:
+                found[part] = lambda i, path=path: Tap(path, item=i)
         if (before_relu := sums(self.model)) is not None:
             found["backbone.pre_relu"] = before_relu
         for tower in self.towers().values():

@@ -87,7 +87,15 @@ def write_static(model, recipe, folder, batch=None):
 
     Returns:
         That folder's path.
+
+    Raises:
+        UserError: no graph can be made of such a detector.
     """
+    if type(model).__name__ == "SparseRCNN":
+        # Its own export lacks the sizes that the reader tells; with them Paddle cannot save its graph.
+        raise UserError(
+            "Sparse R-CNN cannot be exported: Paddle makes no graph of it. To deploy, distil a student of another kind"
+        )
     with scope(recipe.student) as table:
         static_graph.cure_export()
         config = table.copy()

@@ -1,6 +1,7 @@
 """compat/type_promotion.py is needed: Paddle 3 refuses types that ppdet mixes."""
 
 from functools import partial
+from importlib import import_module
 from inspect import unwrap
 
 import numpy as np
@@ -106,3 +107,32 @@ def test_labels_are_chosen_to_be_denoised(counts, monkeypatch):
         monkeypatch.delitem(vars(utils.paddle), "rand")
     with defect("let_denoising_choose_labels", TypeError):
         make()
+
+
+@pytest.mark.parametrize(
+    ("name", "cure", "module", "function"),
+    [
+        ("ssd", "let_ssd_compare_ranks", "losses.ssd_loss", "stack"),
+        ("ttfnet", "let_ttfnet_add_places", "heads.ttf_head", "arange"),
+        ("sparse_rcnn", "let_sparse_rcnn_compare_classes", "losses.sparsercnn_loss", "arange"),
+    ],
+)
+def test_older_detectors_train(name, cure, module, function, recipe, monkeypatch):
+    loaded = recipe(name, distil=False)
+    student, batch = build_student(loaded), training_batch(loaded)
+    student.train()
+    assert float(student(dict(batch))["loss"]) > 0
+    if cured(cure):
+        monkeypatch.delitem(vars(import_module(f"ppdet.modeling.{module}").paddle), function)
+    with defect(cure, TypeError):
+        student(batch)
+
+
+def test_ssds_hard_examples_are_those_of_paddle_2():
+    import_ppdet()
+    from ppdet.modeling.losses.ssd_loss import SSDLoss
+
+    labels, losses = paddle.to_tensor([[0, 9, 9, 9, 9], [9, 9, 9, 9, 9]]), paddle.arange(10.0).reshape([2, 5])
+    mined = SSDLoss()._mine_hard_example(losses.unsqueeze(-1)[..., 0], labels, 9, mine_neg_ratio=0.5)
+    # One positive and three negatives; two of five where nothing is positive: 2.5 is cut off.
+    assert mined.numpy().tolist() == [[True, False, True, True, True], [False, False, False, True, True]]

@@ -219,6 +219,15 @@ def test_a_stride_that_is_not_there_names_those_that_are(family, detector):
             adapter.levels(wrong)
 
 
+def test_without_a_neck_the_backbones_maps_are_what_the_head_is_given(recipe):
+    model = build_student(recipe("ssd", distil=False))
+    detector = detector_for(model)
+    for source in ("neck", "backbone"):
+        levels = detector.levels(f"{source}[*]")
+        found = [(x.tap.path, x.tap.item, x.stride) for x in levels]
+        assert len(found) == 6 and found[:4] == [("backbone", i, 16 << i) for i in range(4)]
+
+
 def test_grids_have_no_strides(detector):
     with pytest.raises(UserError, match="head.cls has no level s8; its strides: none"):
         detector("solov2").levels("head.cls[s8]")

@@ -71,6 +71,29 @@ def test_without_the_cure_nms_is_not_traced(monkeypatch):
         paddle.disable_static()
 
 
+@on_paddle_3
+@pytest.mark.parametrize("most", [None, [24.0]])
+def test_anchors_of_ssd_are_traced_whether_the_largest_are_given_or_not(most):
+    from ppdet.modeling import ops
+
+    given = {"min_sizes": [16.0], "max_sizes": most, "aspect_ratios": [1.0, 2.0], "flip": True, "steps": [8.0, 8.0]}
+    counts = ops.prior_box(paddle.zeros([1, 2, 4, 4]), paddle.zeros([1, 3, 32, 32]), **given)[0].shape
+    paddle.enable_static()
+    try:
+        with paddle.static.program_guard(paddle.static.Program()):
+            maps, image = paddle.static.data("maps", [1, 2, 4, 4]), paddle.static.data("image", [1, 3, 32, 32])
+            assert ops.prior_box(maps, image, **given)[0].shape == counts
+    finally:
+        paddle.disable_static()
+
+
+def test_sparse_rcnn_is_refused_in_a_line_before_anything_is_written(tmp_path):
+    model = type("SparseRCNN", (paddle.nn.Layer,), {})()
+    with pytest.raises(UserError, match=r"^Sparse R-CNN cannot be exported: .*another kind$"):
+        write_static(model, None, str(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
 def test_branches_would_count_boxes_in_two_ways():
     """Once this fails, upstream has changed it."""
     from ppdet.modeling import post_process

@@ -16,7 +16,13 @@ _ATTRIBUTES = {
     "multiclass_nms3": (
         "score_threshold", "nms_top_k", "keep_top_k", "nms_threshold", "normalized", "nms_eta", "background_label",
     ),
+    "prior_box": (
+        "min_sizes", "max_sizes", "aspect_ratios", "variances", "flip", "clip", "step_w", "step_h", "offset",
+        "min_max_aspect_ratios_order",
+    ),
 }  # fmt: skip
+# Those that a call may leave out.
+_LEFT_OUT = {"max_sizes": []}
 _NEW_NAMES = {"generate_proposals_v2": "generate_proposals"}
 
 
@@ -60,7 +66,7 @@ def _traced(name):
     def call(*args):
         # As legacy operators are called: tensors first, then name, value, name, value.
         count = next(i for i, arg in enumerate(args) if isinstance(arg, str))
-        attributes = dict(zip(args[count::2], args[count + 1 :: 2]))
+        attributes = _LEFT_OUT | dict(zip(args[count::2], args[count + 1 :: 2]))
         # Those with lists of results are told the lengths; here they follow from the levels.
         tensors = [arg for arg in args[:count] if not isinstance(arg, int)]
         return getattr(paddle._C_ops, name)(*tensors, *(attributes[key] for key in _ATTRIBUTES[name]))

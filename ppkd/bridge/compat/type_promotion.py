@@ -80,6 +80,59 @@ def _gather_floats(x, index, axis=None):
     return found.astype("float32") if found.dtype == paddle.int32 else found  # of all that it gathers, the strides
 
 
+def let_ssd_compare_ranks():
+    """Give SSD's mining of hard examples the numbers of them in the integers that it compares ranks with.
+
+    Without it SSD does not train: "Type promotion only support ... data type x: int64, y: float32".
+
+    Needed for: paddledet 2.6.0 on Paddle 3.
+    """
+    from ppdet.modeling.losses import ssd_loss
+
+    compares = says(ssd_loss, r"num_negs = paddle\.stack\(num_negs\)\.expand_as\(idx_rank\)\n")
+    if not compares or not refuses_types("int64", "float32"):
+        return NOT_NEEDED
+    replace(ssd_loss.__name__, stack=_stack_whole)
+
+
+def _stack_whole(x, axis=0):
+    return paddle.stack(x, axis).astype("int64")  # cut off, as Paddle 2 does; what else it stacks are indices
+
+
+def let_ttfnet_add_places():
+    """Give TTFNet's loss the places of its cells as the floats that it adds them to.
+
+    Without it TTFNet does not train: "Type promotion only support ... data type x: float32, y: int32".
+
+    Needed for: paddledet 2.6.0 on Paddle 3.
+    """
+    from ppdet.modeling.heads import ttf_head
+
+    adds = says(ttf_head, r"shifts_x = paddle\.arange\(0, W \* base_step, base_step, dtype='int32'\)\n")
+    if not adds or not refuses_types("float32", "int32"):
+        return NOT_NEEDED
+    replace(ttf_head.__name__, arange=_range_of_floats)
+
+
+def _range_of_floats(start, end, step, dtype):
+    return paddle.arange(start, end, step, "float32")
+
+
+def let_sparse_rcnn_compare_classes():
+    """Give Sparse R-CNN's loss the numbers of classes in the integers that it compares labels with.
+
+    Without it Sparse R-CNN does not train: "Type promotion only support ... data type x: int32, y: int64".
+
+    Needed for: paddledet 2.6.0 on Paddle 3.
+    """
+    from ppdet.modeling.losses import sparsercnn_loss
+
+    compares = says(sparsercnn_loss, r"class_ids = paddle\.arange\(0, self\.num_classes\)\n")
+    if not compares or not refuses_types("int32", "int64"):
+        return NOT_NEEDED
+    replace(sparsercnn_loss.__name__, arange=partial(paddle.arange, dtype="int32"))
+
+
 def let_deformable_attention_divide():
     """Give deformable attention the sizes of its maps in the floats that it divides offsets by.
 
