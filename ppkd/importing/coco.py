@@ -16,10 +16,10 @@ def finds(folder):
 
 def read(source):
     """Fill a `source.Source`."""
-    names, contents = {}, {path: read_json(path) for path in files(source.folder, ".json")}
-    contents = {path: content for path, content in contents.items() if _is_one(content)}
-    source.images.annotated_by(contents)
-    for path, content in contents.items():
+    names, paths = {}, [path for path in files(source.folder, ".json") if _is_one(read_json(path))]
+    source.images.annotated_by(paths)
+    for path in paths:
+        content = read_json(path)
         try:
             categories = {_key(entry["id"]): label(entry["name"], path) for entry in content["categories"]}
             used = {_key(entry["category_id"]) for entry in content["annotations"]}
@@ -28,10 +28,10 @@ def read(source):
                 raise UserError(f"{path}: two images have one id, so that each would have the boxes of both")
             if len(categories) < len(content["categories"]):
                 raise UserError(f"{path}: two categories have one id, so that nothing says which of them a box is")
-            for entry in content["annotations"]:
+            for entry in content.pop("annotations"):
                 by_image[_key(entry["image_id"])].append(_shape(entry, categories, path, source))
             for entry in content["images"]:
-                shapes = [shape for shape in by_image[_key(entry["id"])] if shape is not None]
+                shapes = [shape for shape in by_image.pop(_key(entry["id"])) if shape is not None]
                 size = declared(entry.get("width"), entry.get("height"), f"{path}: {entry['file_name']}")
                 source.add(entry["file_name"], shapes, path, size=size)
         except (KeyError, TypeError, AttributeError) as error:

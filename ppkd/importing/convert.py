@@ -15,7 +15,7 @@ from ppkd.importing import coco, cvat, label_studio, labelme, voc, yolo
 from ppkd.importing.images import Images
 from ppkd.importing.judged import Judged
 from ppkd.importing.sizes import fitted
-from ppkd.importing.source import MISSING, Source
+from ppkd.importing.source import MISSING, Source, packed, unpacked
 from ppkd.importing.split import splits
 from ppkd.importing.summary import as_text, draw
 from ppkd.terminal.log import logger
@@ -66,11 +66,8 @@ def convert(folder, output, form="auto", val=None, seed=0, images="copy", names=
         os.makedirs(os.path.join(scratch, "annotations"))
         for split in sorted({entry["split"] for entry in entries}):
             path = os.path.join(scratch, "annotations", f"instances_{split}.json")
-            content = _coco([e for e in entries if e["split"] == split], source.names)
-            # Names of files that are no text are such in JSON alone.
-            plain = any("\ud800" <= letter <= "\udfff" for i in content["images"] for letter in i["file_name"])
             with open(path, "w", encoding="utf-8") as file:
-                json.dump(content, file, ensure_ascii=plain)
+                _write([e for e in entries if e["split"] == split], source.names, file)
         text = as_text(entries, source, form, told)
         with open(os.path.join(scratch, "summary.txt"), "w", encoding="utf-8") as file:
             file.write(text + "\n")
@@ -118,6 +115,8 @@ def read(folder, form="auto"):
 
 def _return_borrowed(source):
     """Leave images of another split's folder to files that annotate them; those that were meant are missing then."""
+    if not source.images.borrowed:
+        return
     users = defaultdict(set)
     for picture in source.pictures:
         users[picture.path].add(picture.where)
@@ -156,7 +155,7 @@ def _names(source, given):
 
 
 def _measured(source):
-    """One entry an image: its size by its pixels, and objects in COCO's keys, within the image."""
+    """One entry an image: its size by its pixels, and objects in COCO's keys, within the image, `packed`."""
     entries, seen, judged = [], {}, Judged(source)
     for picture in follow(source.pictures, "reading images", len(source.pictures)):
         first = seen.setdefault(os.path.realpath(picture.path), picture)
@@ -174,7 +173,7 @@ def _measured(source):
         judged.add(picture.where, shapes, width, height)
         objects = [o for o in (_object(s, width, height, source.dropped) for s in shapes) if o is not None]
         entries.append({"path": picture.path, "width": width, "height": height, "split": picture.split,
-                        "objects": objects})  # fmt: skip
+                        "objects": packed(objects)})  # fmt: skip
     judged.judge()
     if not any(entry["objects"] for entry in entries):
         text = f"no object is within any of {len(entries)} images that can be taken"
@@ -233,16 +232,36 @@ def _place_images(entries, folder, scratch, how):
     return None
 
 
-def _coco(entries, names):
+def _write(entries, names, file):
+    """Write an annotation file entry by entry: the whole would take many times the memory."""
     ids = {name: number for number, name in enumerate(names, 1)}
-    images, annotations = [], []
+    # Names of files that are no text are such in JSON alone.
+    plain = any("\ud800" <= letter <= "\udfff" for entry in entries for letter in entry["file_name"])
+    lists = {
+        "images": _images(entries),
+        "annotations": _annotations(entries, ids),
+        "categories": ({"id": number, "name": name} for name, number in ids.items()),
+    }
+    for begin, (key, values) in zip("{,,", lists.items()):
+        file.write(f'{begin} "{key}": [' if begin == "," else f'{begin}"{key}": [')
+        for place, value in enumerate(values):
+            file.write((", " if place else "") + json.dumps(value, ensure_ascii=plain))
+        file.write("]")
+    file.write("}")
+
+
+def _images(entries):
     for number, entry in enumerate(entries, 1):
-        images.append({"id": number, **{key: entry[key] for key in ("file_name", "width", "height")}})
-        for found in entry["objects"]:
+        yield {"id": number, **{key: entry[key] for key in ("file_name", "width", "height")}}
+
+
+def _annotations(entries, ids):
+    count = 0
+    for number, entry in enumerate(entries, 1):
+        for found in unpacked(entry["objects"]):
+            count += 1
             keys = {key: value for key, value in found.items() if key != "label"}
-            keys |= {"id": len(annotations) + 1, "image_id": number, "category_id": ids[found["label"]]}
-            annotations.append(keys)
-    return {"images": images, "annotations": annotations, "categories": [{"id": i, "name": n} for n, i in ids.items()]}
+            yield keys | {"id": count, "image_id": number, "category_id": ids[found["label"]]}
 
 
 def _how(output, entries, root):

@@ -24,6 +24,7 @@ def read(source):
             shapes = [shape for entry in image for shape in _shape(entry, path, source)]
             subset, size = image.get("subset") or "", declared(image.get("width"), image.get("height"), path)
             source.add(image.get("name") or "", shapes, path, SPLITS.get(subset.lower()), size, subset or None)
+            image.clear()  # an element takes a hundred times what is in it
     source.names = list(dict.fromkeys(names)) or None
 
 

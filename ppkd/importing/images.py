@@ -1,5 +1,6 @@
 """Which image an annotation means: names are those of other machines, and several folders may have one of them."""
 
+import functools
 import os
 import re
 import unicodedata
@@ -24,19 +25,33 @@ class Images:
 
     def __init__(self, folder):
         self.folder, self.paths, self.borrowed = folder, [], set()
-        self._by_name, self._by_stem, self._by_folded = defaultdict(list), defaultdict(list), defaultdict(list)
         self._annotators, self._subsets = {}, set()
         for root, folders, files in os.walk(folder):
             folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
             for name in sorted(files):
                 if name.lower().endswith(ENDINGS) and not name.startswith("."):
                     self.paths.append(os.path.join(root, name))
-                    name = unicodedata.normalize("NFC", name)
-                    stem = os.path.splitext(name)[0]
-                    self._by_name[name].append(self.paths[-1])
-                    self._by_stem[stem].append(self.paths[-1])
-                    for folded in {name.casefold(), stem.casefold()}:
-                        self._by_folded[folded].append(self.paths[-1])
+
+    # Names are looked up in these in turn; where the first has all, the others are never made.
+
+    @functools.cached_property
+    def _by_name(self):
+        return self._by(lambda name: (name,))
+
+    @functools.cached_property
+    def _by_stem(self):
+        return self._by(lambda name: (os.path.splitext(name)[0],))
+
+    @functools.cached_property
+    def _by_folded(self):
+        return self._by(lambda name: {name.casefold(), os.path.splitext(name)[0].casefold()})
+
+    def _by(self, keys):
+        found = defaultdict(list)
+        for path in self.paths:
+            for key in keys(unicodedata.normalize("NFC", os.path.basename(path))):
+                found[key].append(path)
+        return found
 
     def annotated_by(self, paths, each=False, subsets=()):
         """Say which files annotate the images, so that none takes for a missing image one that is another's.
@@ -68,9 +83,9 @@ class Images:
                 continue
             plain = re.sub(r"^[0-9a-f]{8}-", "", parts[-1])  # Label Studio's prefix of what was uploaded
             given = [unicodedata.normalize("NFC", name) for name in (parts[-1], plain)]
-            by = [(names, name) for name in given for names in (self._by_name, self._by_stem)]
-            by += [(self._by_folded, name.casefold()) for name in given]
-            found = next((names[name] for names, name in by if name in names), [])
+            by = [(kind, name) for name in given for kind in ("_by_name", "_by_stem")]
+            by += [("_by_folded", name.casefold()) for name in given]
+            found = next((getattr(self, kind)[name] for kind, name in by if name in getattr(self, kind)), [])
             found = [path for path in found if self._may_be(path, text, where, subset)]
             named = [path for path in found if subset and subset.lower() in self._folders(path)]
             found = named or found

@@ -5,7 +5,20 @@ from urllib.parse import unquote
 from ppkd.bridge.images import ENDINGS
 from ppkd.errors import UserError
 from ppkd.importing.images import split_of
-from ppkd.importing.source import MISSING, Picture, Shape, declared, files, label, number, read_json, read_xml, turned
+from ppkd.importing.source import (
+    MISSING,
+    Picture,
+    Shape,
+    declared,
+    files,
+    label,
+    number,
+    packed,
+    read_json,
+    read_xml,
+    turned,
+    unpacked,
+)
 
 _KINDS = {"rectanglelabels": "rectangle", "polygonlabels": "polygon", "ellipselabels": "ellipse"}
 # The last is that of files that were dropped in.
@@ -140,9 +153,11 @@ def _result(entry, where, source):
 
 
 def _shapes(results):
+    results = packed(results)
+
     def shapes(width, height):
         found = []
-        for name, kind, values in results:
+        for name, kind, values in unpacked(results):
             if kind == "polygon":
                 found.append(Shape(name, [(x * width / 100, y * height / 100) for x, y in values], True))
                 continue

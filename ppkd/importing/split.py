@@ -59,7 +59,7 @@ def _groups(entries):
     first, found = {}, {}
     for entry in entries:
         with open_file(entry["path"], "rb") as file:
-            content = hashlib.sha256(file.read()).hexdigest()
+            content = hashlib.file_digest(file, "sha256").hexdigest()
         name = os.path.basename(entry["path"])
         keys = [content] + ([name.split(".rf.")[0]] if ".rf." in name else [])
         roots = {_root(first, key) for key in keys}

@@ -5,6 +5,7 @@ import warnings
 from collections import Counter
 
 from ppkd.bridge.images import picture
+from ppkd.importing.source import unpacked
 from ppkd.terminal.table import text_table
 
 _EXAMPLES, _THUMBNAIL, _BARS, _BOXES = 12, 480, 30, 60
@@ -20,7 +21,7 @@ def as_text(entries, source, form, told):
         told: how it was split.
     """
     parts = [name for name in ("train", "val", "test") if any(entry["split"] == name for entry in entries)]
-    counts = {part: Counter(o["label"] for e in entries if e["split"] == part for o in e["objects"]) for part in parts}
+    counts = {part: _labels(entry for entry in entries if entry["split"] == part) for part in parts}
     images = [str(sum(entry["split"] == part for entry in entries)) for part in parts]
     empty = [str(sum(entry["split"] == part and not entry["objects"] for entry in entries)) for part in parts]
     rows = [("", *parts), ("images", *images), ("of them without an object", *empty)]
@@ -51,14 +52,19 @@ def draw(entries, names, path, seed=0):
     with_objects = [entry for entry in entries if entry["objects"]]
     shown = random.Random(seed).sample(with_objects, min(_EXAMPLES, len(with_objects)))
     for place, entry in enumerate(shown):
-        draw_example(figure.add_subplot(grid[1 + place // 4, place % 4]), entry, colours)
+        axes = figure.add_subplot(grid[1 + place // 4, place % 4])
+        draw_example(axes, entry | {"objects": unpacked(entry["objects"])}, colours)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # names in scripts that the font does not have
         figure.savefig(path)
 
 
+def _labels(entries):
+    return Counter(found["label"] for entry in entries for found in unpacked(entry["objects"]))
+
+
 def _counts(axes, entries, names):
-    counts = Counter(found["label"] for entry in entries for found in entry["objects"])
+    counts = _labels(entries)
     order = sorted(names, key=lambda name: -counts[name])
     shown = order[:_BARS][::-1]
     axes.barh(range(len(shown)), [counts[name] for name in shown], color="#0072B2")
@@ -70,7 +76,7 @@ def _counts(axes, entries, names):
 def _sizes(axes, entries):
     sides = [
         100 * (found["bbox"][2] * found["bbox"][3] / (entry["width"] * entry["height"])) ** 0.5
-        for entry in entries for found in entry["objects"]
+        for entry in entries for found in unpacked(entry["objects"])
     ]  # fmt: skip
     axes.hist(sides, bins=40, range=(0, 100), color="#E69F00")
     axes.set_title("size of boxes: side of the square of equal area, % of the image's")

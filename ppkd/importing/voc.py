@@ -17,11 +17,12 @@ def finds(folder):
 
 def read(source):
     """Fill a `source.Source`."""
-    roots = {path: read_xml(path) for path in files(source.folder, ".xml")}
-    roots = {path: root for path, root in roots.items() if root.tag == "annotation"}
-    source.images.annotated_by(roots, each=True)
-    splits = _splits(source, list(roots))
-    for path, root in roots.items():
+    # Not all are held: each takes a hundred times what is in it.
+    paths = [path for path in files(source.folder, ".xml") if read_xml(path).tag == "annotation"]
+    source.images.annotated_by(paths, each=True)
+    splits = _splits(source, paths)
+    for path in paths:
+        root = read_xml(path)
         shapes = [shape for entry in root.iter("object") for shape in _shape(entry, path, source)]
         wanted = os.path.join(root.findtext("folder") or "", root.findtext("filename") or stem_of(path))
         size = declared(root.findtext("size/width"), root.findtext("size/height"), path)

@@ -7,7 +7,7 @@ from ppkd.errors import UserError
 from ppkd.files.class_names import checked, names_in
 from ppkd.files.yaml_io import read_yaml
 from ppkd.importing.images import SPLITS, split_of, stem_of
-from ppkd.importing.source import Picture, Shape, files, number, read_text
+from ppkd.importing.source import Picture, Shape, files, number, packed, read_text, unpacked
 
 _FOLDERS = ("labels", "Labels", "LABELS")  # in place of ``images``, in capitals or not
 _FAR = 0.1  # beyond the edge, as share of the image: what is less is cut off there
@@ -52,8 +52,11 @@ def read(source):
 
 
 def _picture(image, rows, split, where):
+    rows = packed(rows)
+
     def shapes(width, height):
-        return [Shape(name, [(x * width, y * height) for x, y in points], polygon) for name, points, polygon in rows]
+        found = unpacked(rows)
+        return [Shape(name, [(x * width, y * height) for x, y in points], polygon) for name, points, polygon in found]
 
     return Picture(image, shapes, split, where)
 

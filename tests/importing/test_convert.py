@@ -88,7 +88,7 @@ def test_nothing_is_overwritten(kind, tmp_path):
     assert kind != "file" or out.read_text() == "mine"
 
 
-@pytest.mark.parametrize("step", ["draw", "_coco", "splits"])
+@pytest.mark.parametrize("step", ["draw", "_write", "splits"])
 def test_a_failure_at_any_step_leaves_nothing(step, tmp_path, monkeypatch):
     voc(tmp_path / "in")
 
