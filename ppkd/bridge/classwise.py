@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ppkd.files.paths import safe_name
+from ppkd.files.write import filling
 from ppkd.terminal.table import text_table
 
 
@@ -39,13 +40,17 @@ class ByClass:
 
         Returns:
             The folder of the curves.
+
+        Raises:
+            UserError: they cannot be written; those that were there are as they were.
         """
         from ppdet.metrics.map_utils import draw_pr_curve
 
         target = os.path.join(folder, f"{self.kind}_pr_curve")
-        for number, (row, (recall, precision)) in enumerate(zip(self.rows, self.curves)):
-            name = f"{number}_{safe_name(row['name'])[:60]}_precision_recall_curve.jpg"
-            draw_pr_curve(precision, recall, out_dir=target, file_name=name)
+        with filling(target) as scratch:
+            for number, (row, (recall, precision)) in enumerate(zip(self.rows, self.curves)):
+                name = f"{number}_{safe_name(row['name'])[:60]}_precision_recall_curve.jpg"
+                draw_pr_curve(precision, recall, out_dir=scratch, file_name=name)
         return target
 
 

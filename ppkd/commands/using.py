@@ -42,12 +42,13 @@ def evaluate(args):
         restore_ids(args.output_eval, dataset.original_ids)
     for classes in found if args.classwise else ():
         print(f"\n{classes.kind}, AP by class\n{classes.table()}\n", flush=True)
-        if args.output_eval:
-            logger().info("curves of precision and recall: %s", classes.draw(args.output_eval))
     logger().info(summary(results))
     if args.json:
         by_class = {"classes": {each.kind: each.rows for each in found}} if args.classwise else {}
         write_text(args.json, json.dumps(results | by_class, indent=1))
+    for classes in found if args.classwise else ():
+        folder = args.output_eval or os.path.join("output", "eval")
+        logger().info("curves of precision and recall: %s", classes.draw(folder))
     return results
 
 

@@ -6,13 +6,17 @@ import pathlib
 import paddle
 import pytest
 
+from ppkd import commands
 from ppkd.bridge.workspace import scope
 from ppkd.build import build_student
+from ppkd.cli import eval_parser
 from ppkd.errors import UserError
 from ppkd.files.yaml_io import Tagged
+from ppkd.recipe import load_recipe
 from ppkd.training.evaluation import check_reader, evaluate, summary
 from ppkd.training.inference import infer
 from ppkd.training.trainer import Trainer
+from tests.conftest import CONFIGS
 from tests.helpers_training import fail
 
 
@@ -104,3 +108,15 @@ def test_classes_that_the_validation_set_does_not_list_are_not_evaluated(left_ou
     listed = {each["id"] for each in data["categories"]}
     assert {each["category_id"] for each in found} - listed, "nothing was found of these classes: the test says nothing"
     assert results["AP"] >= 0
+
+
+@pytest.mark.parametrize("given", [[], ["--output_eval", "mine"]])
+def test_the_command_draws_a_curve_a_class_where_it_is_said_or_into_output_eval(shapes, tmp_path, monkeypatch, given):
+    config = str(CONFIGS / "retinanet_tiny.yml")
+    model = build_student(load_recipe(config, overrides=[f"dataset_dir={shapes}"]))
+    monkeypatch.chdir(tmp_path)
+    paddle.save(model.state_dict(), "some.pdparams")
+    options = ["-c", config, "--classwise", *given, "-o", f"dataset_dir={shapes}", "weights=some.pdparams"]
+    commands.evaluate(eval_parser().parse_args(options))
+    curves = list((tmp_path / (given[-1] if given else "output/eval") / "bbox_pr_curve").iterdir())
+    assert len(curves) == len(list(tmp_path.rglob("*curve.jpg"))) == 6
