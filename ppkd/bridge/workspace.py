@@ -12,6 +12,7 @@ from ppkd.bridge.compat.safe_load import restricted
 from ppkd.bridge.compat.twin_config import without_twin
 from ppkd.bridge.host import version_of_ppdet, why_not_imported
 from ppkd.bridge.ppdet_log import route
+from ppkd.bridge.room import bounded
 from ppkd.errors import UserError, nearest
 from ppkd.files.write import is_of_the_disk
 from ppkd.files.yaml_io import Tagged
@@ -167,12 +168,16 @@ def build_detector(config):
 
     Returns:
         ppdet's model as ppdet's own trainer would have made it (train mode, random weights).
+
+    Raises:
+        UserError: a class, parameter or value that ppdet does not take; it is larger than the memory.
     """
     from paddle import nn
 
     config = without_twin(config)
     with scope(config):
-        model = create(config["architecture"])
+        with bounded():
+            model = create(config["architecture"])
         # What ppdet's trainer does to a model right after building it.
         if config["architecture"] == "YOLOX":
             for layer in model.sublayers():

@@ -14,6 +14,7 @@ from ppkd.files.paths import safe_name
 from ppkd.files.shipped import find_config
 from ppkd.files.yaml_io import clone, merge, parse_value, read_with_bases
 from ppkd.recipe.keys import METHOD_KEYS, RUN_KEYS, check_top_level
+from ppkd.recipe.limits import check_limits
 from ppkd.recipe.method import MethodSpec, complete, origins, read_method
 from ppkd.recipe.settings import settle, settle_method, take
 from ppkd.recipe.teachers import check_fields, name_the_teacher, read_teachers, resolve_paths
@@ -269,6 +270,7 @@ def check_counts(recipe):
             raise UserError(f"{recipe.origin[key]}: {key} has to be a whole number, found {value!r}")
         if value is not None and value > _LARGEST:
             raise UserError(f"{recipe.origin[key]}: {key} is {value!r:.60}, more than {_LARGEST}")
+    check_limits(recipe.student, recipe.origin)
     decay = recipe.student.get("ema_decay")
     if decay is not None and (isinstance(decay, bool) or not isinstance(decay, int | float) or not 0 <= decay <= 1):
         raise UserError(f"{recipe.origin['ema_decay']}: ema_decay has to be a number from 0 to 1, found {decay!r}")

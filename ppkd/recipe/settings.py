@@ -17,9 +17,9 @@ _EPOCHS = frozenset({
     "flat_epochs", "last_plateau_epochs", "restart_epochs",
 })  # fmt: skip
 _OF_TERMS = ("start_epoch", "stop_epoch", "warmup_epochs")
-_READERS = ("TrainReader", "EvalReader", "TestReader", "UnlabelledReader")
+READERS = ("TrainReader", "EvalReader", "TestReader", "UnlabelledReader")
 # Keys of readers that are sizes of images in pixels.
-_SIZES = frozenset({
+SIZES = frozenset({
     "target_size", "input_dim", "image_shape", "short_side_sizes", "min_size", "max_size", "size", "img_size",
 })  # fmt: skip
 
@@ -129,7 +129,7 @@ def _resize(config, size):
     base = longest_side(config)
     if base is None:
         raise UserError("imgsz: neither EvalReader nor TestReader says a size of images (Resize.target_size) to go by")
-    for name in _READERS:
+    for name in READERS:
         if isinstance(config.get(name), dict):
             config[name] = _resized(config[name], size / base)
     if isinstance(config.get("stages"), list):
@@ -141,7 +141,7 @@ def _resize(config, size):
 
 def longest_side(config):
     """The longer side in pixels of the images that a config evaluates, or is used on; None if it does not say."""
-    return next((side for side in map(_longest, [config.get(name) for name in _READERS[1:3]]) if side), None)
+    return next((side for side in map(_longest, [config.get(name) for name in READERS[1:3]]) if side), None)
 
 
 def _resized(value, factor, unit=STRIDE):
@@ -149,7 +149,7 @@ def _resized(value, factor, unit=STRIDE):
         # Images that keep their ratio are padded to the stride afterwards.
         unit = 1 if value.get("keep_ratio") is True else unit
         return _like(value, {
-            k: _scaled(v, factor, unit) if k in _SIZES else _resized(v, factor, 1 if k == KEPT_RATIO else STRIDE)
+            k: _scaled(v, factor, unit) if k in SIZES else _resized(v, factor, 1 if k == KEPT_RATIO else STRIDE)
             for k, v in value.items()
         })  # fmt: skip
     return [_resized(item, factor, unit) for item in value] if isinstance(value, list) else value

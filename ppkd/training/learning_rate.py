@@ -2,6 +2,7 @@
 
 from ppkd.bridge.workspace import create
 from ppkd.errors import UserError
+from ppkd.recipe.limits import RATES
 from ppkd.terminal.log import logger
 
 
@@ -13,7 +14,8 @@ def learning_rate(config, steps):
         steps: of an epoch.
 
     Raises:
-        UserError: a decay that ppdet would look for a warm-up beside; schedulers or parameters that it does not know.
+        UserError: a decay that ppdet would look for a warm-up beside; schedulers or parameters that it does not know;
+            so many steps that the rates, which ppdet lists, do not fit into the memory.
     """
     given = (config.get("LearningRate") or {}).get("schedulers") or []
     schedulers = [scheduler for scheduler in given if isinstance(scheduler, dict)]
@@ -22,6 +24,7 @@ def learning_rate(config, steps):
             "LearningRate.schedulers has one entry, and PaddleDetection takes a decay and after it a warm-up: add "
             "{name: LinearWarmup, start_factor: 0.1, steps: 500}, or use_warmup: false to the decay"
         )
+    _check_length(schedulers, steps)
     ends = [scheduler["max_epochs"] for scheduler in schedulers if scheduler.get("max_epochs") is not None]
     epochs = int(config.get("epoch") or 1)
     if ends and ends[0] < epochs:  # `-o epoch=` does not move it
@@ -31,3 +34,15 @@ def learning_rate(config, steps):
             ends[0], epochs,
         )  # fmt: skip
     return create("LearningRate", steps)
+
+
+def _check_length(schedulers, steps):
+    for scheduler in schedulers if len(schedulers) > 1 else ():
+        lengths = {key: scheduler.get(key) for key in ("max_epochs", "epochs", "steps")}
+        for key, length in lengths.items():
+            count = length * (1 if key == "steps" else steps) if isinstance(length, int) else 0
+            if count > RATES:
+                raise UserError(
+                    f"LearningRate.schedulers: {key} is {length}, which makes {count} learning rates, and {RATES} are "
+                    "the most"
+                )
