@@ -1,6 +1,8 @@
 """Shared fixtures: a tiny data set, tiny detectors, teacher weights, and a way to run a tool as a user does."""
 
 # ruff: noqa: I001
+import functools
+import gc
 import os
 import pathlib
 import random
@@ -12,6 +14,9 @@ import numpy as np
 import paddle
 import pytest
 
+from ppkd.files import yaml_io
+from tests.helpers_forks import Forks
+
 # An error that nobody foresaw is shown as it is, not as the one line that users get.
 os.environ["PPKD_TRACEBACK"] = "1"
 
@@ -19,6 +24,35 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "tests" / "configs"
 SHARED = ROOT.parent / "shared"
 FAMILIES = ("retinanet", "ppyoloe")
+
+_read_yaml = yaml_io.read_yaml
+
+
+@functools.cache
+def _read_once(path, folder):
+    return _read_yaml(path)
+
+
+def _read_yaml_of_ours_once(path):
+    """As `yaml_io.read_yaml`; the configs here, which no test changes, are parsed once."""
+    ours = os.path.abspath(path).startswith((f"{ROOT}/configs/", f"{CONFIGS}/"))
+    return yaml_io.clone(_read_once(str(path), os.getcwd())) if ours else _read_yaml(path)
+
+
+yaml_io.read_yaml = _read_yaml_of_ours_once
+
+
+def pytest_collection_finish(session):
+    """What is there by now stays to the end: no garbage collection has to look at it again, as every full one did."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _models_are_let_go():
+    """Models are circles of layers and hooks, and large: not one of a file outlives it."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="session")
@@ -71,15 +105,24 @@ def recipe(shapes, teacher_weights, tmp_path):
     return load
 
 
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory):
+    """Path of what runs Python's scripts and modules as Python does, by `helpers_forks`."""
+    forks = Forks(tmp_path_factory.mktemp("forks"))
+    yield forks.python()
+    forks.close()
+
+
 @pytest.fixture
-def run_tool(tmp_path):
+def run_tool(tmp_path, forks):
     """Function that runs ``tools/NAME.py ARGS`` in an empty folder, as a user would.
 
-    Returns the finished process with ``returncode``, ``stdout`` and ``stderr``.
+    With ``new=True`` Python itself is started. Returns the finished process with ``returncode``, ``stdout`` and
+    ``stderr``.
     """
 
-    def run(name, *args, timeout=300):
-        command = [sys.executable, str(ROOT / "tools" / f"{name}.py"), *map(str, args)]
+    def run(name, *args, timeout=300, new=False):
+        command = [sys.executable if new else forks, str(ROOT / "tools" / f"{name}.py"), *map(str, args)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         return subprocess.run(
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=timeout, check=False

@@ -13,9 +13,9 @@ import sys
 from tests.conftest import ROOT
 
 
-def launch(folder, script, *arguments):
+def launch(folder, script, *arguments, python=sys.executable):
     """Run a script on two ranks; the text of both if it fails."""
-    command = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", "log"]
+    command = [python, "-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", "log"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*command, str(ROOT / script), *map(str, arguments)],
@@ -27,12 +27,13 @@ def launch(folder, script, *arguments):
     return logs
 
 
-def on_two_ranks(folder, script, runs):
+def on_two_ranks(folder, script, runs, python=sys.executable):
     """Run name -> what rank 0 and rank 1 had after it; one launch for all.
 
     Args:
         script: calls `main`.
         runs: name -> keyword arguments of the script's function.
+        python: what runs it, as `conftest.forks`.
     """
     import paddle
 
@@ -40,7 +41,7 @@ def on_two_ranks(folder, script, runs):
     for name, given in runs.items():
         (folder / f"{name}.json").write_text(json.dumps(given))
         arguments.append(f"{name}={folder / name}.json")
-    launch(folder, script, folder, *arguments)
+    launch(folder, script, folder, *arguments, python=python)
     return {name: [paddle.load(str(folder / f"{name}.{rank}")) for rank in (0, 1)] for name in runs}
 
 

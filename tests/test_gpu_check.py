@@ -4,7 +4,6 @@ import json
 import os
 import pathlib
 import subprocess
-import sys
 import time
 
 import paddle
@@ -16,16 +15,16 @@ from benchmarks.device.lines import FAILED, MISSED, NOT_HERE, NOT_ON_CPU, OK, ta
 from tests.conftest import ROOT
 
 
-def check(folder, *args):
-    command = [sys.executable, str(ROOT / "benchmarks" / "gpu_check.py"), *args]
+def check(python, folder, *args):
+    command = [python, str(ROOT / "benchmarks" / "gpu_check.py"), *args]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=1800, check=False
     )  # fmt: skip
 
 
-def test_on_a_cpu_every_line_is_shown_or_said_not_to_be(tmp_path):
-    done = check(tmp_path, "--device", "cpu", "--smallest")
+def test_on_a_cpu_every_line_is_shown_or_said_not_to_be(forks, tmp_path):
+    done = check(forks, tmp_path, "--device", "cpu", "--smallest")
     found = json.loads((tmp_path / "gpu_check.json").read_text())
     lines = {line["name"]: line for line in found["lines"]}
     assert found["failed"] == [], [lines[name]["detail"] for name in found["failed"]]
@@ -44,8 +43,8 @@ def test_on_a_cpu_every_line_is_shown_or_said_not_to_be(tmp_path):
 
 
 @pytest.mark.skipif(paddle.is_compiled_with_cuda(), reason="this Paddle may find a GPU")
-def test_without_a_gpu_it_says_so_and_no_more(tmp_path):
-    done = check(tmp_path)
+def test_without_a_gpu_it_says_so_and_no_more(forks, tmp_path):
+    done = check(forks, tmp_path)
     found = json.loads((tmp_path / "gpu_check.json").read_text())
     assert done.returncode == 1 and [line["name"] for line in found["lines"]] == ["device"] == found["failed"]
     assert "Paddle finds no GPU; --device cpu runs the same list" in done.stdout

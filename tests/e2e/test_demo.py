@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import sys
 
 import pytest
 from pycocotools.coco import COCO
@@ -13,7 +14,8 @@ from tests.bridge.test_coco import ap, opened
 TINY = {"train": 16, "val": 8, "size": 192, "seed": 0}
 
 
-def test_demo_ends_with_results_and_picture_in_any_folder(tmp_path, capsys, monkeypatch):
+def test_demo_ends_with_results_and_picture_in_any_folder(forks, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "executable", forks)
     monkeypatch.chdir(tmp_path)
     output = tmp_path / "demo"
     path = pathlib.Path(demo.run(output="demo", data_dir="shapes", data=TINY, max_steps=2))
@@ -33,7 +35,8 @@ def test_demo_ends_with_results_and_picture_in_any_folder(tmp_path, capsys, monk
     assert "distilled against plain" in shown and "GFLOPs" in shown
 
 
-def test_a_failed_run_is_named_with_its_last_lines(tmp_path):
+def test_a_failed_run_is_named_with_its_last_lines(forks, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", forks)
     broken = tmp_path / "teacher.pdparams"
     broken.write_text("no weights")
     with pytest.raises(UserError, match="distilled student's training failed(.|\n)*not a Paddle file"):

@@ -8,33 +8,32 @@ import os
 import pathlib
 import signal
 import subprocess
-import sys
 import time
 
 from tests.conftest import CONFIGS
 from tests.course.test_course import yolo
 
 
-def begin(folder, data):
+def begin(python, folder, data):
     pair = [f"--{who}={CONFIGS}/ppyoloe_{size}.yml" for who, size in (("student", "tiny"), ("teacher", "wide"))]
     words = ["distill", str(data), *pair, "--epochs", "1", "--teacher_epochs", "2", "--imgsz", "64"]
     words += ["--waive", "teacher-near-zero,term-too-strong,dead-source,no-gradient,train-eval-normalisation"]
     with open(folder / "log.txt", "a", encoding="utf-8") as log:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "ppkd", *words]
+        command = [python, "-m", "ppkd", *words]
         return subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
 
-def test_one_command_killed_in_the_middle_ends_with_a_taught_student_and_a_report(shapes, tmp_path):
+def test_one_command_killed_in_the_middle_ends_with_a_taught_student_and_a_report(forks, shapes, tmp_path):
     out = tmp_path / "output" / "distill"
     data = yolo(pathlib.Path(shapes), tmp_path / "yolo")
-    process = begin(tmp_path, data)
+    process = begin(forks, tmp_path, data)
     while not (out / "teacher" / "0.resume").exists():  # the teacher's first epoch is over
         assert process.poll() is None, (tmp_path / "log.txt").read_text()
         time.sleep(0.1)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert begin(tmp_path, data).wait(timeout=580) == 0, (tmp_path / "log.txt").read_text()
+    assert begin(forks, tmp_path, data).wait(timeout=580) == 0, (tmp_path / "log.txt").read_text()
     text = (tmp_path / "log.txt").read_text()
     assert text.count("a look at every image and annotation: ppkd doctor") == 1, "done before the kill, and once"
     assert text.count("ppkd data import") == 1 and (out / "data" / "summary.png").exists()

@@ -68,7 +68,7 @@ def test_the_published_recipe_without_network(run_tool, shapes, monkeypatch, tmp
     for name, value in OFFLINE.items():
         monkeypatch.setenv(name, value)
     data = [f"dataset_dir={shapes}", "image_dir=train", "anno_path=annotations/instances_train.json"]
-    done = run_tool("train", *PUBLISHED, "-o", *(f"TrainDataset.{one}" for one in data))
+    done = run_tool("train", *PUBLISHED, "-o", *(f"TrainDataset.{one}" for one in data), new=True)
     message = the_error(done.returncode, done.stderr)
     assert re.match(
         r"student weights \(pretrain_weights\): https://\S*ResNet50_cos_pretrained\.pdparams could not be downloaded "

@@ -19,7 +19,7 @@ RUNS = {
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, shapes, teacher_weights):
+def finished(tmp_path_factory, shapes, teacher_weights, forks):
     """Run name -> what rank 0 and rank 1 had after it."""
     folder = tmp_path_factory.mktemp("faults")
     broken = folder / "broken"
@@ -36,7 +36,7 @@ def finished(tmp_path_factory, shapes, teacher_weights):
         ]  # fmt: skip
         files = {"config": str(CONFIGS / f"{QUICK}_tiny.yml"), "slim": str(CONFIGS / f"{QUICK}_{METHOD}.yml")}
         runs[name] = {**files, "overrides": given, **options}
-    return on_two_ranks(folder, "tests/helpers_faults.py", runs)
+    return on_two_ranks(folder, "tests/helpers_faults.py", runs, forks)
 
 
 @pytest.mark.parametrize("name", RUNS)

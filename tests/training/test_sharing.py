@@ -44,10 +44,10 @@ def given(tmp_path_factory, shapes, teacher_weights):
 
 
 @pytest.fixture(scope="module")
-def finished(given):
+def finished(given, forks):
     """Run name -> what rank 0 and rank 1 had after it."""
     folder, runs = given
-    return on_two_ranks(folder, "tests/helpers_sharing.py", runs)
+    return on_two_ranks(folder, "tests/helpers_sharing.py", runs, forks)
 
 
 @pytest.mark.parametrize("name", SIZES)
