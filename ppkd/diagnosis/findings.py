@@ -93,6 +93,7 @@ KINDS = {
     ),
     "unlabelled-empty": Kind((WARNING,), "Are these images of what the teacher knows? Look at some of them."),
     "unlabelled-classes": Kind((NOTE,), "What they teach of these classes is that there is nothing."),
+    "pseudo-boxes-wrong": Kind((WARNING,), "Raise distill.pseudo_boxes.threshold, or leave F1 to choose it."),
     "batch-fits": Kind((NOTE,), "--batch {batch}, with -o scale_lr=true where the file has a total_batch_size."),
     "loading-slow": Kind((NOTE,), "Raise worker_num: training waits for its images."),
 }

@@ -136,6 +136,11 @@ def _unlabelled(results):
         f"{theirs:.1f} detections an image reach the threshold of their class ({ours:.1f} in labelled ones); "
         f"{found['below_threshold']:.0%} of the detections do not, {found['without']:.0%} of images have none", "  ",
     )  # fmt: skip
+    if found["boxes"]:
+        right = "none is right" if found["right"] is None else f"{found['right']:.0%} are right"
+        lines += _wrapped(
+            f"those that reach it are the student's boxes (distill.pseudo_boxes); in labelled images {right}", "  "
+        )
     if found["never"]:
         lines += _wrapped(f"never found: {', '.join(found['never'])}", "  ")
     return "\n".join(lines)

@@ -11,9 +11,11 @@ from ppkd.bridge.unlabelled import refuse_validation_images
 from ppkd.bridge.workspace import scope
 from ppkd.diagnosis.normalisations import eval_preparation
 from ppkd.diagnosis.sample import Sample
+from ppkd.engine.pseudo_boxes import check_names
 from ppkd.errors import UserError
 from ppkd.files.yaml_io import clone
 from ppkd.recipe.plan import UNLABELLED
+from ppkd.recipe.pseudo_boxes import NAME as PSEUDO_BOXES
 from ppkd.study.coco_matches import Matches
 from ppkd.study.thresholds import find
 from ppkd.terminal.log import logger, quiet
@@ -24,6 +26,8 @@ _SEEN = 0.05
 # Distances, in deviations of the labelled images, that are worth a warning, and how many times as far as these are
 # among themselves.
 _FAR, _TIMES = 0.5, 2.0
+# Fewer boxes than this are right: the student learns more that is wrong.
+_RIGHT = 0.5
 
 
 class Photographs(Sample):
@@ -70,7 +74,9 @@ def look_at_unlabelled(subject, count, folder, findings):
         of the labelled ones (root mean square over the channels of its neck), and ``distance_within`` between two
         halves of these; ``detections`` an image that reach the threshold of their class, of either kind;
         ``below_threshold``, the share of detections that do not; ``without``, the share of images without any that
-        does; ``never``, classes that do not appear; ``thresholds`` by class.
+        does; ``never``, classes that do not appear; ``thresholds`` by class, those of ``distill.pseudo_boxes`` where it
+        has them; ``right``, the share of the detections in labelled images that reach them and are of an object (IoU
+        0.5), None where there are none; ``boxes``, whether they are boxes for the student's loss.
 
     Raises:
         UserError: there are none, or some are of the validation set.
@@ -83,7 +89,9 @@ def look_at_unlabelled(subject, count, folder, findings):
     with scope(config), quiet():
         validated = files_of(open_dataset("EvalDataset", config))
     refuse_validation_images(photographs.paths, validated, UNLABELLED)
-    teacher = next((each for each in subject.teachers if each.whole and each.classes == subject.classes), None)
+    boxes = subject.model.boxes if subject.model else None
+    fitting = [each for each in subject.teachers if each.whole and each.classes == subject.classes]
+    teacher = next((each for each in fitting if boxes is None or each.name == boxes.teacher), None)
     results = {"images": len(photographs.names)}
     try:
         sample = Sample(config, count, folder)
@@ -98,7 +106,8 @@ def look_at_unlabelled(subject, count, folder, findings):
         raise UserError(f"{UNLABELLED}: not one of {count} images can be read: {next(iter(others.bad.items()))}")
     (labelled, ours), (beside, theirs) = (_seen(each, teacher, config) for each in (sample, others))
     results |= _distances(ours, theirs)
-    results |= _detections(sample, labelled, others, beside)
+    results |= _detections(sample, labelled, others, beside, boxes and boxes.spec.threshold)
+    results["boxes"] = boxes is not None
     _judge(results, teacher, findings)
     return results
 
@@ -133,12 +142,16 @@ def _distances(ours, theirs):
     return {"distance": between(ours, theirs), "distance_within": within}
 
 
-def _detections(sample, labelled, others, beside):
+def _detections(sample, labelled, others, beside, given):
     (results, kind), (found, _) = labelled, beside
     matches = Matches(sample.truth, results, sample.truth.getImgIds(), kind)
     curves = dict.fromkeys(sample.names.values(), ((), (), 0))
     curves |= {sample.names[category]: curve for category, curve in matches.curves().items()}
-    limits = {name: each.score for name, each in find(curves, {}).items()}
+    given = dict.fromkeys(curves, given) if isinstance(given, float) else given or {}
+    check_names(given, list(curves))
+    limits = {name: each.score for name, each in find(curves, given).items()}
+    taken = [(*curve[:2], limits[name]) for name, curve in curves.items() if len(curve[0]) and limits[name] is not None]
+    sure = np.concatenate([np.zeros(0), *(correct[scores >= limit] for scores, correct, limit in taken)])
 
     def reaching(entries):
         scored = [(e, limits.get(sample.names.get(e["category_id"]))) for e in entries]
@@ -154,6 +167,7 @@ def _detections(sample, labelled, others, beside):
         "without": 1 - with_any / len(others),
         "never": [name for name in sample.names.values() if not counts[name]],
         "thresholds": limits,
+        "right": float(sure.mean()) if len(sure) else None,
     }
 
 
@@ -169,3 +183,6 @@ def _judge(results, teacher, findings):
     elif results["never"]:
         text = f"{teacher.called} finds none of {', '.join(results['never'])} in {results['looked_at']} of them"
         findings.add("unlabelled-classes", text)
+    if results["boxes"] and results["right"] is not None and results["right"] < _RIGHT:
+        text = f"of what {teacher.called} finds in labelled images {results['right']:.0%} is right at the thresholds of"
+        findings.add("pseudo-boxes-wrong", f"{text} distill.{PSEUDO_BOXES}")

@@ -22,6 +22,14 @@ _MANY = 64
 _LEAST_SIDE = 1.0
 
 
+def check_names(given, names):
+    """Raise a `UserError` if a class of ``distill.pseudo_boxes.threshold`` is none of `names`."""
+    for name in given or ():
+        if name not in names:
+            where = f"distill.{NAME}.threshold"
+            raise UserError(f"{where}: no class {name!r}{nearest(name, names)}; there are {', '.join(names)}")
+
+
 class TeacherBoxes(nn.Layer):
     """Which of a teacher's detections are boxes, and how many there were so far.
 
@@ -87,9 +95,7 @@ class TeacherBoxes(nn.Layer):
             return
         where = f"distill.{NAME}.threshold"
         names = names or [str(number) for number in range(len(self.least))]
-        for name in given or ():
-            if name not in names:
-                raise UserError(f"{where}: no class {name!r}{nearest(name, names)}; there are {', '.join(names)}")
+        check_names(given, names)
         scores = {**(thresholds or {}), **(given or {})}
         if thresholds is None and (lacking := [name for name in names if name not in scores]):
             raise UserError(f"{where}: no score for {', '.join(lacking)}, and none was found on the validation set")

@@ -1,5 +1,6 @@
 """The doctor on images without labels: near and far ones, empty ones, and those that cannot be."""
 
+import dataclasses
 import os
 import shutil
 
@@ -43,6 +44,24 @@ def test_images_that_the_teacher_knows_are_near_and_full_of_objects(built, photo
     assert 0 < found["below_threshold"] < 1 and found["without"] < 0.5
     text = _unlabelled({"unlabelled": found})
     assert "12 of 13 were looked at, 1 more cannot be read" in text and "detections an image" in text
+
+
+def test_boxes_for_the_student_are_those_of_its_own_thresholds(built, photos, tmp_path):
+    given = f"unlabelled={photos}/near"
+    subject, findings = built(given, "distill.pseudo_boxes={threshold: {star: 0.9}}")
+    found = look_at_unlabelled(subject, 12, str(tmp_path), findings)
+    assert [name for name, limit in found["thresholds"].items() if limit == 0.9] == ["star"] and found["right"] > 0.6
+    assert "pseudo-boxes-wrong" not in grave(findings)
+    assert f"{found['right']:.0%} are right" in " ".join(_unlabelled({"unlabelled": found}).split())
+
+    subject.model.boxes.spec = dataclasses.replace(subject.model.boxes.spec, threshold=0.01)
+    found = look_at_unlabelled(subject, 12, str(tmp_path), findings)
+    assert set(found["thresholds"].values()) == {0.01} and found["right"] < 0.5
+    assert "is right at the thresholds of distill" in the_finding(findings, "pseudo-boxes-wrong").text
+
+    subject.model.boxes.spec = dataclasses.replace(subject.model.boxes.spec, threshold={"sta": 0.5})
+    with pytest.raises(UserError, match=r"threshold: no class 'sta'.*star"):
+        look_at_unlabelled(subject, 12, str(tmp_path), findings)
 
 
 def test_others_are_far_and_empty(built, photos, tmp_path):
