@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
+from ppkd.files.in_place import in_place_of
 from ppkd.files.regular import open_file
 
 # What a folder of images is looked through for. OpenCV knows all but films, of which the first frame is taken.
@@ -150,11 +151,7 @@ def _looks_like(data):
     brand = data[8:12] if data[4:8] == b"ftyp" else b""
     if brand in _PHONES:
         return ": it is a HEIC or AVIF, as phones write them; store it as JPEG"
-    if data.startswith(b"version https://git-lfs"):
-        return ": it is a pointer of Git LFS; `git lfs pull` fetches the image"
-    if data.lstrip()[:1] == b"<":
-        return ": it is a page or drawing in HTML, XML or SVG; was the download refused?"
-    return ""
+    return in_place_of("image", data)
 
 
 def picture(path):

@@ -11,6 +11,7 @@ import time
 from urllib.parse import unquote, urlsplit
 
 from ppkd.errors import UserError
+from ppkd.files.in_place import in_place_of
 from ppkd.files.paths import safe_name
 from ppkd.terminal.log import duration, logger
 
@@ -106,7 +107,8 @@ def fetch(url, path, checksum=None):
 
     Raises:
         Unreachable: no connection, or an answer that is none; what came so far is kept.
-        UserError: another file than is wanted, or it cannot be written.
+        UserError: another file than is wanted, or a web page; the address leads elsewhere than by https, or in circles;
+            it cannot be written.
     """
     try:
         if not os.path.isfile(path):
@@ -138,6 +140,7 @@ def _fetch(url, path, checksum):
             if attempt == _ATTEMPTS:
                 raise
             logger().warning("%s: %s; trying again", url, error)
+    _check_is_a_file(part, url)
     found = sha256(part)
     wrong = checksum is not None and not found.startswith(checksum)
     if wrong or (md5 is not None and md5 != _md5(part)):
@@ -148,6 +151,15 @@ def _fetch(url, path, checksum):
         os.fsync(file.fileno())
     os.replace(part, path)
     _forget(part)
+
+
+def _check_is_a_file(part, url):
+    """Refuse what a server sends in place of a file with an answer that says that all is well: a page to sign in on."""
+    with open(part, "rb") as file:
+        begin = file.read(100)
+    if not begin or (instead := in_place_of("file", begin)):
+        _forget(part)
+        raise UserError(f"{url}: not the file that is wanted{instead if begin else ': it is empty'}")
 
 
 def _until(deadline, work, *args):
@@ -190,7 +202,7 @@ def _session():
 
     session = requests.Session()
     session.adapters.pop("http://").close()
-    session.mount("http://", Refusing())
+    session.mount("", Refusing())
     return session
 
 
@@ -215,6 +227,10 @@ def _receive(url, part, stop):
             return _told_md5(answer.headers)
     except UserError as error:
         raise UserError(f"{url}: {error}") from None
+    except requests.TooManyRedirects:
+        raise UserError(f"{url}: leads from one address to the next without end") from None
+    except ValueError as error:
+        raise UserError(f"{url}: leads to an address that is none: {error}") from None
     except requests.RequestException as error:
         raise Unreachable(f"{type(error).__name__}") from error
 

@@ -15,6 +15,7 @@ import struct
 import numpy as np
 
 from ppkd.errors import UserError
+from ppkd.files.in_place import opened_in_place_of
 from ppkd.files.regular import open_file
 
 _NUMBERS = re.compile(r"[<>|=]?([biufc])(\d{1,2})")
@@ -65,7 +66,8 @@ def loads(stream, name="", tensor=None):
         raise
     except Exception as error:  # a damaged pickle raises anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UserError(f"{name}: not a Paddle file, or a damaged one ({reason[:200]})") from error
+        told = opened_in_place_of("weights", stream) or f", or a damaged one ({reason[:200]})"
+        raise UserError(f"{name}: not a Paddle file{told}") from error
     return content
 
 

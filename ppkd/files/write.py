@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import os
 import re
 import secrets
@@ -140,12 +141,16 @@ def filling(folder):
     the temporary one do not move.
 
     Raises:
-        UserError: as `replacing`; what a full disk lets fail inside of the block as well.
+        UserError: as `replacing`; what a full disk lets fail inside of the block as well; another process is filling
+            the folder: files of the two belong together no more.
     """
     new = not os.path.isdir(folder)
     make_folder(folder)
     try:
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-", ignore_cleanup_errors=True) as scratch:
+        with (
+            _alone(folder),
+            tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-", ignore_cleanup_errors=True) as scratch,
+        ):
             yield scratch
             _check_room(scratch)
             made = [name for name in sorted(os.listdir(scratch)) if os.path.isfile(os.path.join(scratch, name))]
@@ -163,6 +168,30 @@ def filling(folder):
         if new:
             with contextlib.suppress(OSError):
                 os.rmdir(folder)  # unless there is something in it
+
+
+@contextlib.contextmanager
+def _alone(folder):
+    """A block in which no other process fills a folder. The lock is on the folder itself, and goes with the process."""
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:  # a folder that may be written to and not read
+        yield
+        return
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"another command is writing into {folder}: wait until it has ended, or give this one another folder"
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_UN)  # processes that load, forked meanwhile, have the handle as well
+        os.close(handle)
 
 
 def is_of_the_disk(error):

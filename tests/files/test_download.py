@@ -46,7 +46,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         server, asked = self.server, self.headers.get("Range")
         server.asked.append((self.path, asked))
         way = server.ways.pop(0) if server.ways else ""
-        if way.startswith(("http:", "https:")):
+        if way.startswith(("http:", "https:", "file:", "ftp:", "data:")):
             self.send_response(302)
             self.send_header("Location", way)
             self.send_header("Content-Length", "0")
@@ -276,6 +276,40 @@ def test_what_leads_away_from_https_is_refused(server):
     plain.shutdown()
     plain.server_close()
     assert [name for name in files(locate.CACHE) if ".part" not in name] == ["w.pdparams"]
+
+
+@pytest.mark.parametrize("way", ["file:///etc/passwd", "ftp://localhost/w", "data:text/plain,w"])
+def test_what_leads_to_another_kind_of_address_is_refused_at_once(server, way):
+    server.ways = [way]
+    with pytest.raises(UserError, match=rf"/w.pdparams: leads to {way}, which is not https"):
+        locate.find_weights(server.url + "/w.pdparams", "weights")
+    assert len(server.asked) == 1 and files(locate.CACHE) == []
+
+
+@pytest.mark.parametrize(("way", "told"), [("/w.pdparams", "without end"), ("https://[::1", "an address that is none")])
+def test_what_leads_nowhere_is_told_and_not_tried_again(server, way, told):
+    server.ways = [server.url + way if way.startswith("/") else way] * 99
+    with pytest.raises(UserError, match=told):
+        locate.find_weights(server.url + "/w.pdparams", "weights")
+    assert len(server.asked) < 50 and files(locate.CACHE) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"<!DOCTYPE html><title>Sign in</title>", "a page or drawing in HTML"),
+        (b'\n <?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "a page or drawing in HTML, XML"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "`git lfs pull` fetches the file"),
+        (b"", "it is empty"),
+    ],
+)
+def test_what_a_server_sends_in_a_files_place_is_not_kept(server, body, told):
+    server.content = body
+    with pytest.raises(UserError, match=told):
+        locate.find_weights(server.url + "/w.pdparams", "weights")
+    assert files(locate.CACHE) == []
+    server.content = CONTENT
+    assert content(locate.find_weights(server.url + "/w.pdparams", "weights")) == CONTENT
 
 
 @pytest.mark.parametrize("way", ["slow", "slow headers"])

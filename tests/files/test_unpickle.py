@@ -298,3 +298,14 @@ def test_a_folder_is_no_weight_file(tmp_path):
     for name in ("w.pdparams", "none.safetensors"):
         with pytest.raises(UserError, match=r"cannot be read"):
             read_tensors(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(b"<!doctype html><p>Sign in", "HTML"), (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull")],
+)
+def test_what_lies_in_the_place_of_weights_is_told(content, told, tmp_path):
+    path = tmp_path / "some.pdparams"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=f"some.pdparams: not a Paddle file: .*{told}"):
+        unpickle.load(str(path))

@@ -155,3 +155,33 @@ def test_nothing_else_writes_files():
                      path.read_text())
     }  # fmt: skip
     assert found <= ELSEWHERE
+
+
+def test_a_folder_is_filled_by_one_process_at_a_time(tmp_path):
+    out = tmp_path / "out"
+    with write.filling(out) as scratch:
+        pathlib.Path(scratch, "a").write_text("first")
+        for _ in range(2):  # the one that was refused leaves the lock to the other
+            with pytest.raises(UserError, match="out: wait until it has ended"), write.filling(out):
+                pass
+        child = os.fork()  # a process that loads, say, and goes on living
+        if not child:
+            signal.pause()
+    try:
+        with write.filling(out) as scratch:
+            pathlib.Path(scratch, "a").write_text("second")
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert (out / "a").read_text() == "second" and len(list(out.iterdir())) == 1
+
+
+def test_a_process_that_was_killed_while_it_filled_a_folder_blocks_nobody(tmp_path):
+    child = os.fork()
+    if not child:
+        with write.filling(tmp_path):
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    with write.filling(tmp_path) as scratch:
+        pathlib.Path(scratch, "a").write_text("whole")
+    assert (tmp_path / "a").read_text() == "whole"
