@@ -5,6 +5,7 @@ import mmap
 import os
 
 from ppkd.errors import UserError
+from ppkd.files.in_place import in_place_of
 from ppkd.files.regular import open_file
 
 EXAMPLE = "-o dataset_dir=/data/mine train_annotations=annotations/train.json"
@@ -50,6 +51,8 @@ def parsed(file):
         ValueError: it is no JSON, or one of COCO's lists stands twice in it.
     """
     data = file.read()
+    if told := in_place_of("file", data):
+        raise ValueError(told.removeprefix(": "))
     text = data.decode(json.detect_encoding(data))
     del data  # of hundreds of megabytes not twice
     # To look at each object takes long: only where one of COCO's lists can be there twice, as in files made by hand.

@@ -6,6 +6,7 @@ import numpy as np
 
 from ppkd.errors import UserError
 from ppkd.files import unpickle
+from ppkd.files.in_place import in_place_of
 from ppkd.files.regular import open_file
 
 SAFETENSORS = ".safetensors"
@@ -92,7 +93,8 @@ def _read_safetensors(path):
     try:
         found = deserialize(content)
     except (SafetensorError, UnicodeDecodeError, ValueError) as error:
-        raise UserError(f"{path}: not a safetensors file, or a damaged one ({' '.join(str(error).split())})") from None
+        told = in_place_of("weights", content) or f", or a damaged one ({' '.join(str(error).split())})"
+        raise UserError(f"{path}: not a safetensors file{told}") from None
     return {name: _array(path, name, entry) for name, entry in found}
 
 

@@ -61,3 +61,14 @@ def test_categories_of_one_id_are_one_class(tmp_path):
     path = tmp_path / "a.json"
     path.write_text(json.dumps(CONTENT | {"categories": [{"id": 1, "name": "x"}, {"id": 1, "name": "x"}]}))
     assert category_names(str(path)) == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [("\n<html>Sign in</html>", "HTML"), ("version https://git-lfs.github.com/spec", "git lfs pull")],
+)
+def test_what_lies_in_an_annotation_files_place_is_told(content, told, tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(content)
+    with pytest.raises(UserError, match=f"a.json: broken JSON: it is .*{told}"):
+        read_annotations(str(path), ("images",))

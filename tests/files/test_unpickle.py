@@ -307,5 +307,8 @@ def test_a_folder_is_no_weight_file(tmp_path):
 def test_what_lies_in_the_place_of_weights_is_told(content, told, tmp_path):
     path = tmp_path / "some.pdparams"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=f"some.pdparams: not a Paddle file: .*{told}"):
+    with pytest.raises(UserError, match=f"some.pdparams: not a Paddle file: it is .*{told}"):
         unpickle.load(str(path))
+    path = path.rename(tmp_path / "some.safetensors")
+    with pytest.raises(UserError, match=f"some.safetensors: not a safetensors file: it is .*{told}"):
+        read_tensors(str(path))
