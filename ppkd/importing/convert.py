@@ -75,6 +75,8 @@ def convert(folder, output, form="auto", val=None, seed=0, images="copy", names=
         os.chmod(scratch, 0o777 & ~_umask())
         os.rename(scratch, output)
     except OSError as error:
+        if os.path.lexists(output):
+            raise UserError(f"--output {output}: another command has made it meanwhile; it is left as it is") from None
         raise UserError(f"--output {output}: cannot be written: {error}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -190,3 +190,12 @@ def test_odd_names_of_classes_and_files_are_drawn(names, tmp_path):
     assert [c["name"] for c in content["categories"]] == sorted(names)
     first = content["annotations"][0]
     assert first["area"] == pytest.approx(420.5) and len(first["segmentation"][0]) == 6
+
+
+@pytest.mark.parametrize("make", [lambda path: (path / "train").mkdir(parents=True), lambda path: path.write_text("x")])
+def test_what_another_command_makes_meanwhile_is_left_as_it_is(make, tmp_path, monkeypatch):
+    voc(tmp_path / "in")
+    monkeypatch.setattr(module, "draw", lambda *_: make(tmp_path / "out"))
+    with pytest.raises(UserError, match="out: another command has made it meanwhile"):
+        convert(str(tmp_path / "in"), str(tmp_path / "out"), val="50%")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
