@@ -148,7 +148,7 @@ def filling(folder):
     make_folder(folder)
     try:
         with (
-            _alone(folder),
+            alone(folder),
             tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-", ignore_cleanup_errors=True) as scratch,
         ):
             yield scratch
@@ -171,8 +171,12 @@ def filling(folder):
 
 
 @contextlib.contextmanager
-def _alone(folder):
-    """A block in which no other process fills a folder. The lock is on the folder itself, and goes with the process."""
+def alone(folder):
+    """A block in which no other process fills a folder. The lock is on the folder itself, and goes with the process.
+
+    Raises:
+        UserError: another process has it.
+    """
     try:
         handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:  # a folder that may be written to and not read

@@ -1,5 +1,6 @@
 """Detects objects in image files and draws them, picture by picture: a bad file costs nothing but itself."""
 
+import contextlib
 import glob
 import io
 import json
@@ -17,7 +18,7 @@ from ppkd.bridge.ppdet_trainer import metrics_of_detections, trainer_of
 from ppkd.bridge.sizes import TEST_SIZE, fitting, follow_images, reader_size
 from ppkd.bridge.workspace import built_from_config, create
 from ppkd.errors import UserError
-from ppkd.files.write import filling, make_folder, write_bytes, write_text
+from ppkd.files.write import alone, filling, make_folder, write_bytes, write_text
 from ppkd.terminal.log import hushed, logger
 from ppkd.terminal.progress import follow
 from ppkd.training.drawing import draw_boxes
@@ -102,7 +103,8 @@ def infer(
     if save_results or visualize:
         make_folder(output_dir)
     if not save_results:
-        return _detect(model, engine, images, threshold, drawn_to, (categories, names), [], tell)
+        with alone(output_dir) if visualize else contextlib.nullcontext():
+            return _detect(model, engine, images, threshold, drawn_to, (categories, names), [], tell)
     with filling(output_dir) as folder:  # ppdet writes results itself
         metrics = metrics_of_detections(engine, images, folder)
         bad = _detect(model, engine, images, threshold, drawn_to, (categories, names), metrics, tell)

@@ -14,6 +14,7 @@ from ppkd.bridge.images import decode
 from ppkd.bridge.workspace import scope
 from ppkd.build import build_student
 from ppkd.errors import UserError
+from ppkd.files.write import alone
 from ppkd.recipe.recipe import load_recipe
 from ppkd.training import inference
 from ppkd.training.evaluation import evaluate
@@ -183,3 +184,13 @@ def test_what_a_folder_holds_beside_images_is_told(tmp_path, monkeypatch):
         shutil.rmtree(tmp_path / "more")
         (tmp_path / "only" / "more").mkdir(parents=True)
         find_images(None, str(tmp_path / "only"))
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_pictures_of_two_commands_do_not_mix_in_a_folder(saved, detector, copied, tmp_path):
+    folder, images = copied
+    (tmp_path / "out").mkdir()
+    refused = pytest.raises(UserError, match="out: wait until it has ended")
+    with scope(config_of(folder)) as table, alone(str(tmp_path / "out")), refused:
+        infer(detector, table, [str(images[0])], 0.0, str(tmp_path / "out"), saved)
+    assert list((tmp_path / "out").iterdir()) == []
