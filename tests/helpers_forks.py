@@ -9,6 +9,7 @@ starts, nor for those with an environment that is read while something is import
 """
 
 import array
+import atexit
 import json
 import os
 import runpy
@@ -17,6 +18,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 
 _STAND_IN = """#!{python} -ISE
 import array, json, os, signal, socket, sys
@@ -124,13 +126,40 @@ def attend(asking):
     os._exit(0)
 
 
+def run(words):
+    """Run a command line's module or script as ``__main__``; its exit code."""
+    try:
+        if words[0] == "-m":
+            sys.argv, sys.path[0] = words[1:], os.getcwd()
+            runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+        else:
+            sys.argv, sys.path[0] = words, os.path.dirname(os.path.abspath(words[0]))
+            runpy.run_path(words[0], run_name="__main__")
+    except SystemExit as stop:
+        if stop.code is None or isinstance(stop.code, int):
+            return stop.code or 0
+        print(stop.code, file=sys.stderr)
+        return 1
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        return 1
+    return 0
+
+
+def end(code):
+    """End as Python does, but without the destructors of Paddle's library.
+
+    They wait for ever for a lock that a thread of the server, which samples once a second, held as it forked.
+    """
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code & 0xFF)
+
+
 if __name__ == "__main__":
     _, address, sys.executable = sys.argv
     words = serve(address)
     sys.modules["paddle.distributed.parallel"]._global_parallel_env = None  # of no rank: it is read anew
-    if words[0] == "-m":
-        sys.argv, sys.path[0] = words[1:], os.getcwd()
-        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
-    else:
-        sys.argv, sys.path[0] = words, os.path.dirname(os.path.abspath(words[0]))
-        runpy.run_path(words[0], run_name="__main__")
+    end(run(words))
