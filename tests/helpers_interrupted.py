@@ -92,7 +92,7 @@ def main():
         if number % 2:
             seen = run(arguments, (WRITE, draw.randint(2, 4), draw.uniform(0, 0.01)))
         else:
-            seen = run(arguments, (STEP, draw.randint(1, 3), draw.uniform(0, 0.3)))
+            seen = run(arguments, (STEP, draw.randint(1, 2), draw.uniform(0, 0.3)))
         hit += seen.count(WRITE) > seen.count(WRITTEN)
     run(arguments)
     print(f"inside of a write: {hit}")

@@ -20,12 +20,12 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 @pytest.fixture
 def arguments(shapes, teacher_weights):
-    """Function from an output folder to the config, slim file and overrides of a run of 16 steps."""
+    """Function from an output folder to the config, slim file and overrides of a run of 12 steps."""
 
     def make(folder, *overrides, family=QUICK, method="fgd"):
         given = [
             f"dataset_dir={shapes}", f"save_dir={folder}", f"teacher.pretrain_weights={teacher_weights[family]}",
-            "TrainReader.batch_size=3", "epoch=4", "snapshot_steps=1", "keep=2", "keep_resume=0", "log_iter=1",
+            "TrainReader.batch_size=4", "epoch=4", "snapshot_steps=1", "keep=2", "keep_resume=0", "log_iter=1",
             *overrides,
         ]  # fmt: skip
         return str(CONFIGS / f"{family}_tiny.yml"), str(CONFIGS / f"{family}_{method}.yml"), given
@@ -48,21 +48,21 @@ def contents(run):
 
 KILLED = {
     # family, method: kills, overrides
-    (QUICK, "fgd"): (10, ["worker_num=2"]),
-    # Updates begin at steps 0, 5, 10 and 15 and look at three batches each.
-    ("resnet", "matching"): (6, ["distill.update_every=5", "distill.update_until=20", "distill.track=3"]),
+    (QUICK, "fgd"): (6, ["worker_num=2"]),
+    # Updates begin at steps 0, 4 and 8 and look at three batches each.
+    ("resnet", "matching"): (4, ["distill.update_every=4", "distill.update_until=12", "distill.track=3"]),
 }
 
 
 @pytest.mark.parametrize("family, method", KILLED)
-def test_many_kills_leave_no_trace(family, method, arguments, tmp_path):
+def test_many_kills_leave_no_trace(family, method, arguments, forks, tmp_path):
     kills, overrides = KILLED[family, method]
     for name, number in (("whole", 0), ("killed", kills)):
         given = arguments(tmp_path / name, *overrides, family=family, method=method)
         (tmp_path / f"{name}.json").write_text(json.dumps(given))
         script = ROOT / "tests" / "helpers_interrupted.py"
         done = subprocess.run(
-            [sys.executable, str(script), str(tmp_path / f"{name}.json"), str(number), "0"],
+            [forks, str(script), str(tmp_path / f"{name}.json"), str(number), "0"],
             env=ENVIRONMENT, capture_output=True, text=True, timeout=500, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
@@ -98,9 +98,10 @@ def steps_done(folder):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_run_that_is_asked_to_stop_saves_itself(number, arguments, tmp_path):
+def test_a_run_that_is_asked_to_stop_saves_itself(number, arguments, forks, tmp_path):
     config, slim, given = arguments(tmp_path / "out", "snapshot_steps=0", "epoch=50", "snapshot_epoch=50")
-    command = [sys.executable, str(ROOT / "tools" / "train.py"), "-c", config, "--slim_config", slim]
+    python = sys.executable if number == signal.SIGTERM else forks
+    command = [python, str(ROOT / "tools" / "train.py"), "-c", config, "--slim_config", slim]
     with subprocess.Popen(
         [*command, "-o", *given], env=ENVIRONMENT, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     ) as process:
