@@ -7,9 +7,9 @@ import os
 import re
 import secrets
 import stat
-import tempfile
 
 from ppkd.errors import UserError
+from ppkd.files.scratch import PREFIX, scratch_folder
 
 _ROOM = 1 << 16
 # What is being written bears such a name, which is nobody else's: what a killed process leaves is known by it.
@@ -147,10 +147,7 @@ def filling(folder):
     new = not os.path.isdir(folder)
     make_folder(folder)
     try:
-        with (
-            alone(folder),
-            tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-", ignore_cleanup_errors=True) as scratch,
-        ):
+        with alone(folder), scratch_folder(folder) as scratch:
             yield scratch
             _check_room(scratch)
             made = [name for name in sorted(os.listdir(scratch)) if os.path.isfile(os.path.join(scratch, name))]
@@ -161,7 +158,7 @@ def filling(folder):
             for name in made:
                 os.replace(os.path.join(scratch, name), os.path.join(folder, name))
     except OSError as error:
-        if not is_of_the_disk(error) and str(error.filename or "").find(".unfinished-") < 0:
+        if not is_of_the_disk(error) and str(error.filename or "").find(PREFIX) < 0:
             raise  # of something that was read
         raise UserError(f"{folder}: cannot be written: {_reason(error)}") from error
     finally:

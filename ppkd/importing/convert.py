@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import tempfile
 from collections import Counter, defaultdict
 
 from ppkd.bridge.bad_images import share
@@ -11,6 +10,7 @@ from ppkd.bridge.images import BadImage, decode
 from ppkd.errors import UserError, nearest
 from ppkd.files.class_names import given_names
 from ppkd.files.paths import safe_name
+from ppkd.files.scratch import scratch_folder
 from ppkd.importing import coco, cvat, label_studio, labelme, voc, yolo
 from ppkd.importing.images import Images
 from ppkd.importing.judged import Judged
@@ -58,28 +58,23 @@ def convert(folder, output, form="auto", val=None, seed=0, images="copy", names=
     parent = os.path.dirname(os.path.abspath(output))
     try:
         os.makedirs(parent, exist_ok=True)
-        scratch = tempfile.mkdtemp(dir=parent, prefix=".import-")
-    except OSError as error:
-        raise UserError(f"--output {output}: cannot be made: {error}") from error
-    try:
-        root = _place_images(entries, folder, scratch, images)
-        os.makedirs(os.path.join(scratch, "annotations"))
-        for split in sorted({entry["split"] for entry in entries}):
-            path = os.path.join(scratch, "annotations", f"instances_{split}.json")
-            with open(path, "w", encoding="utf-8") as file:
-                _write([e for e in entries if e["split"] == split], source.names, file)
-        text = as_text(entries, source, form, told)
-        with open(os.path.join(scratch, "summary.txt"), "w", encoding="utf-8") as file:
-            file.write(text + "\n")
-        draw(entries, source.names, os.path.join(scratch, "summary.png"), seed)
-        os.chmod(scratch, 0o777 & ~_umask())
-        os.rename(scratch, output)
+        with scratch_folder(parent) as scratch:
+            root = _place_images(entries, folder, scratch, images)
+            os.makedirs(os.path.join(scratch, "annotations"))
+            for split in sorted({entry["split"] for entry in entries}):
+                path = os.path.join(scratch, "annotations", f"instances_{split}.json")
+                with open(path, "w", encoding="utf-8") as file:
+                    _write([e for e in entries if e["split"] == split], source.names, file)
+            text = as_text(entries, source, form, told)
+            with open(os.path.join(scratch, "summary.txt"), "w", encoding="utf-8") as file:
+                file.write(text + "\n")
+            draw(entries, source.names, os.path.join(scratch, "summary.png"), seed)
+            os.chmod(scratch, 0o777 & ~_umask())
+            os.rename(scratch, output)
     except OSError as error:
         if os.path.lexists(output):
             raise UserError(f"--output {output}: another command has made it meanwhile; it is left as it is") from None
         raise UserError(f"--output {output}: cannot be written: {error}") from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return f"{text}\n\n{_how(output, entries, root)}"
 
 
