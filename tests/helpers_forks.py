@@ -13,6 +13,7 @@ import atexit
 import json
 import os
 import runpy
+import secrets
 import select
 import signal
 import socket
@@ -53,7 +54,8 @@ class Forks:
     def python(self):
         """The path of what stands in for Python; its server is started if it is not there yet."""
         if self._server is None:
-            address = f"\0ppkd-tests-{os.getpid()}"  # of no file: the name of one may be no longer than 107 bytes
+            # Of no file: the name of one may be no longer than 107 bytes.
+            address = f"\0ppkd-tests-{secrets.token_hex(8)}"
             self._python.write_text(_STAND_IN.format(python=sys.executable, path=address))
             self._python.chmod(0o700)
             command = [sys.executable, __file__, address[1:], str(self._python)]
@@ -63,9 +65,10 @@ class Forks:
         return str(self._python)
 
     def close(self):
-        """End the server."""
+        """End the server, whoever else has its pipes: processes that load, forked meanwhile and left by a test."""
         if self._server is not None:
-            self._server.communicate()
+            self._server.kill()
+            self._server.wait()
 
 
 def serve(address):

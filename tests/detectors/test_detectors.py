@@ -445,6 +445,7 @@ class Unknown(paddle.nn.Layer):
 def test_an_unknown_detector_gets_the_generic_adapter():
     adapter = detector_for(Unknown(4, 8))
     assert type(adapter) is Detector
-    assert [(x.stride, x.channels) for x in adapter.levels("backbone[*]")] == [(4, 3), (8, 3)]
-    with pytest.raises(UserError, match=r"named sources: backbone\[i\]$"):
-        adapter.levels("neck[*]")
+    for source in ("backbone[*]", "neck[*]"):
+        assert [(x.stride, x.channels) for x in adapter.levels(source)] == [(4, 3), (8, 3)]
+    with pytest.raises(UserError, match=r"named sources: backbone\[i\], neck\[i\]$"):
+        adapter.levels("head.cls[*]")
