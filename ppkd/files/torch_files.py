@@ -14,8 +14,9 @@ import zipfile
 import numpy as np
 
 from ppkd.errors import UserError
+from ppkd.files.bounded_pickle import Unpickler
 from ppkd.files.regular import open_file
-from ppkd.files.unpickle import Call, Mapping, Sealed, Unpickler
+from ppkd.files.unpickle import Call, Mapping, Sealed
 
 _ZIP = b"PK\x03\x04"
 # How a pickle of the former format begins: the number 0x1950a86a20f9469cfc6c in protocol 2.

@@ -10,6 +10,13 @@ from ppkd.bridge.compat.module_view import replace
 from ppkd.bridge.compat.wrapping import wrap
 
 
+def _give(module, mixing, types, **functions):
+    """Let a module of ppdet find `functions` in Paddle's place, if it says `mixing` and Paddle refuses those types."""
+    if not says(module, mixing) or not refuses_types(*types):
+        return NOT_NEEDED
+    return replace(module.__name__, **functions)
+
+
 def let_assigners_take_int32_labels():
     """Cast the class labels to int64 before `ATSSAssigner` and `TaskAlignedAssigner` derive their index type from them.
 
@@ -47,10 +54,8 @@ def let_quality_focal_loss_mask():
     """
     from ppdet.modeling.losses import gfocal_loss
 
-    mixes = says(gfocal_loss, r"loss \* paddle\.logical_not\(pos_mask\) ")
-    if not mixes or not refuses_types("float32", "bool"):
-        return NOT_NEEDED
-    replace(gfocal_loss.__name__, to_tensor=_mask_to_tensor, logical_not=_not)
+    mixes = r"loss \* paddle\.logical_not\(pos_mask\) "
+    return _give(gfocal_loss, mixes, ("float32", "bool"), to_tensor=_mask_to_tensor, logical_not=_not)
 
 
 def _mask_to_tensor(data, dtype=None, **kwargs):
@@ -70,9 +75,7 @@ def let_solov2_compare_areas():
     """
     from ppdet.modeling.heads import solov2_head
 
-    if not says(solov2_head, r"sum_masks > strides,") or not refuses_types("float32", "int32"):
-        return NOT_NEEDED
-    replace(solov2_head.__name__, gather=_gather_floats)
+    return _give(solov2_head, r"sum_masks > strides,", ("float32", "int32"), gather=_gather_floats)
 
 
 def _gather_floats(x, index, axis=None):
@@ -89,10 +92,8 @@ def let_ssd_compare_ranks():
     """
     from ppdet.modeling.losses import ssd_loss
 
-    compares = says(ssd_loss, r"num_negs = paddle\.stack\(num_negs\)\.expand_as\(idx_rank\)\n")
-    if not compares or not refuses_types("int64", "float32"):
-        return NOT_NEEDED
-    replace(ssd_loss.__name__, stack=_stack_whole)
+    compares = r"num_negs = paddle\.stack\(num_negs\)\.expand_as\(idx_rank\)\n"
+    return _give(ssd_loss, compares, ("int64", "float32"), stack=_stack_whole)
 
 
 def _stack_whole(x, axis=0):
@@ -108,10 +109,8 @@ def let_ttfnet_add_places():
     """
     from ppdet.modeling.heads import ttf_head
 
-    adds = says(ttf_head, r"shifts_x = paddle\.arange\(0, W \* base_step, base_step, dtype='int32'\)\n")
-    if not adds or not refuses_types("float32", "int32"):
-        return NOT_NEEDED
-    replace(ttf_head.__name__, arange=_range_of_floats)
+    adds = r"shifts_x = paddle\.arange\(0, W \* base_step, base_step, dtype='int32'\)\n"
+    return _give(ttf_head, adds, ("float32", "int32"), arange=_range_of_floats)
 
 
 def _range_of_floats(start, end, step, dtype):
@@ -127,10 +126,8 @@ def let_sparse_rcnn_compare_classes():
     """
     from ppdet.modeling.losses import sparsercnn_loss
 
-    compares = says(sparsercnn_loss, r"class_ids = paddle\.arange\(0, self\.num_classes\)\n")
-    if not compares or not refuses_types("int32", "int64"):
-        return NOT_NEEDED
-    replace(sparsercnn_loss.__name__, arange=partial(paddle.arange, dtype="int32"))
+    compares = r"class_ids = paddle\.arange\(0, self\.num_classes\)\n"
+    return _give(sparsercnn_loss, compares, ("int32", "int64"), arange=partial(paddle.arange, dtype="int32"))
 
 
 def let_deformable_attention_divide():
@@ -180,9 +177,7 @@ def let_denoising_choose_labels():
     """
     from ppdet.modeling.transformers import utils
 
-    if not says(utils, r"nonzero\(mask \* pad_gt_mask\)") or not refuses_types("bool", "float32"):
-        return NOT_NEEDED
-    replace(utils.__name__, rand=_draw)
+    return _give(utils, r"nonzero\(mask \* pad_gt_mask\)", ("bool", "float32"), rand=_draw)
 
 
 def _draw(shape, *args, **kwargs):
