@@ -39,6 +39,8 @@ class Run:
         self.student = self._data[TEACHER] if arm == TEACHER else self._arm.get("student", self._data["student"])
         self.folder = os.path.join(os.path.abspath(args.work), name, arm, str(seed))
         self.output = os.path.join(self.folder, os.path.splitext(os.path.basename(self.student))[0])
+        given = self._data.get("given") if arm == TEACHER else None
+        self._given = given and os.path.normpath(os.path.join(os.path.abspath(args.data), given))
         self._hidden = results.Hidden(PROJECT=ROOT, DATA=args.data, WORK=args.work)
 
     @property
@@ -53,7 +55,7 @@ class Run:
         if kept and "failed" in kept:
             return "failed"
         # Others are taught with the weights of a teacher, so they have to be here too.
-        if kept and (self.arm != TEACHER or os.path.exists(os.path.join(self.output, "best_model.pdparams"))):
+        if kept and (self.arm != TEACHER or os.path.exists(self.weights())):
             return "done"
         done = max((record["epoch"] for record in self._records("eval")), default=0)
         return f"epoch {done}" if os.path.exists(self.output) else "-"
@@ -61,6 +63,12 @@ class Run:
     def teacher(self):
         """The run that trains this one's teacher."""
         return Run(self._plan, self._data.get("teacher_of", self.set), TEACHER, 0, self._args)
+
+    def weights(self, begun=False):
+        """Path of the weights that a teacher teaches with; of one that has only begun, those of its last step."""
+        if self._given:
+            return self._given
+        return f"{self.output}/{'model_final' if begun else 'best_model'}.pdparams"
 
     def near_plain(self, distance):
         """Whether the arm with seed 0 ended at most `distance` AP below plain; False as long as one has not."""
@@ -82,8 +90,7 @@ class Run:
         command = [sys.executable, os.path.join(ROOT, "tools", "train.py"), "-c", os.path.join(ROOT, self.student)]
         if self.taught:
             command += ["--slim_config", os.path.join(ROOT, self._arm["slim"])]
-            best = "model_final" if steps else "best_model"
-            options.append(f"teacher.pretrain_weights={self.teacher().output}/{best}.pdparams")
+            options.append(f"teacher.pretrain_weights={self.teacher().weights(begun=bool(steps))}")
         command += ["--max_steps", str(steps)] if steps else ["--eval"]
         return [*command, "-r", "auto", "-o", *options]
 
@@ -103,6 +110,8 @@ class Run:
     def train(self, steps=None):
         """Train, and put what it gave into the results, in place of what an earlier try gave.
 
+        A teacher whose weights are given is measured on the test split and not trained.
+
         Args:
             steps: end after so many, and keep no results.
 
@@ -113,6 +122,8 @@ class Run:
             SystemExit: it was ended by a signal.
         """
         os.makedirs(self.folder, exist_ok=True)
+        if self._given:
+            return 0 if steps else self._measure()
         if thin := self._thinned():
             whole = os.path.join(self._args.data, self._data["folder"], self._data["train"])
             write_text(thin, thinned(whole, self._data["every"]))
@@ -154,7 +165,7 @@ class Run:
             "curve": [[record["step"], round(record["AP"], 4)] for record in evals], "steps": evals[-1]["step"],
             "updates": self._updates(), "seconds_per_step": round(seconds, 3), "versions": versions(),
         }  # fmt: skip
-        if self.taught:
+        if self.taught and not self.teacher()._given:
             found["teacher_AP"] = max(record["AP"] for record in self.teacher()._records("eval"))
         return found
 
@@ -168,17 +179,27 @@ class Run:
     def test(self):
         """Evaluate the final weights on the test split, once; of the teacher those it taught with."""
         found = results.find(self._args.results, self.key)
-        if found is None or "failed" in found or "test" in found:
+        if found is None or "failed" in found or "test" in found or "given" in found:
             return
+        weights = self.weights() if self.arm == TEACHER else f"{self.output}/model_final.pdparams"
+        results.write(self._args.results, {**found, "test": self._tested(weights)})
+
+    def _measure(self):
+        """Put into the results what given weights reach on the test split."""
+        name, there = os.path.basename(self._given), os.path.exists(self._given)
+        what = {"given": name, **self._tested(self._given)} if there else {"failed": f"there is no {name}"}
+        results.write(self._args.results, {**self._named(), **what})
+        return int(not there)
+
+    def _tested(self, weights):
+        """AP, as a fraction, of weights on the test split."""
         out = os.path.join(self.folder, "test.json")
-        weights = "best_model" if self.arm == TEACHER else "model_final"
         subprocess.check_call([
             sys.executable, os.path.join(ROOT, "tools", "eval.py"), "-c", os.path.join(ROOT, self.student),
-            "--json", out, "-o", *self._data_options(self._data["test"]), f"weights={self.output}/{weights}.pdparams",
+            "--json", out, "-o", *self._data_options(self._data["test"]), f"weights={weights}",
         ], cwd=ROOT, env=one_thread())  # fmt: skip
         with open(out, encoding="utf-8") as file:
-            scores = {key: round(value, 6) for key, value in json.load(file).items() if key.startswith("AP")}
-        results.write(self._args.results, {**found, "test": scores})
+            return {key: round(value, 6) for key, value in json.load(file).items() if key.startswith("AP")}
 
 
 def thinned(path, every):

@@ -83,6 +83,33 @@ def test_what_is_left_is_run_and_kept_once_and_failures_too(tmp_path, shapes, co
     assert program.sweep(PLAN, args) == 0 and results.read(args.results) == [results_before]
 
 
+def test_a_teacher_whose_weights_are_given_is_measured_and_not_trained(tmp_path, shapes, commands_run, monkeypatch):
+    (tmp_path / "shapes").symlink_to(shapes)
+    (tmp_path / "weights").mkdir()
+    asked = []
+
+    def evaluate(command, **options):
+        asked.append(command[-1])
+        (tmp_path / "work" / "shapes" / "teacher" / "0" / "test.json").write_text('{"AP": 0.55, "size": 3}')
+
+    monkeypatch.setattr(subprocess, "check_call", evaluate)
+    given = {**PLAN["sets"]["shapes"], "given": "weights/theirs.pdparams"}
+    plan = {**PLAN, "sets": {"shapes": given}, "stages": [{"set": "shapes", "seeds": [0], "arms": ["fgd"]}]}
+    args = arguments(tmp_path)
+    assert program.sweep(plan, args) == 1, "there are no such weights"
+    assert commands_run == [] and asked == []
+    assert "theirs.pdparams" in results.read(args.results)[0]["failed"]
+    (tmp_path / "weights" / "theirs.pdparams").write_bytes(b"")
+    args.again = True
+    program.sweep(plan, args)
+    theirs = tmp_path / "weights" / "theirs.pdparams"
+    assert asked == [f"weights={theirs}"]
+    assert f"teacher.pretrain_weights={theirs}" in commands_run[0]
+    teacher = next(record for record in results.read(args.results) if record["arm"] == "teacher")
+    assert teacher["AP"] == 0.55 and teacher["given"] == "theirs.pdparams" and "size" not in teacher
+    assert "The teacher's AP on the test split: 55.0" in page([teacher, *runs("plain", 0.4, data="shapes")], plan, {})
+
+
 def test_the_digest_of_a_recipe_is_that_of_another_machine(tmp_path):
     hidden = results.Hidden(WORK=tmp_path / "data" / "work", DATA=tmp_path / "data")
     assert hidden(f"a: {tmp_path}/data/work/x\nb: {tmp_path}/data/y") == "a: WORK/x\nb: DATA/y"
