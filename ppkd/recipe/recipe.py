@@ -13,6 +13,7 @@ from ppkd.errors import UserError
 from ppkd.files.paths import safe_name
 from ppkd.files.shipped import find_config
 from ppkd.files.yaml_io import clone, merge, parse_value, read_with_bases
+from ppkd.recipe.auto import settled
 from ppkd.recipe.keys import METHOD_KEYS, RUN_KEYS, check_top_level
 from ppkd.recipe.limits import check_limits
 from ppkd.recipe.method import MethodSpec, complete, origins, read_method
@@ -108,12 +109,13 @@ def load_recipe(config, slim_config=None, overrides=()):
     recipe = Recipe(_name_of(config), student, origin=origin)
     if slim_config is not None:
         recipe.slim = slim = _read_slim(slim_config)
-        run, method, of_teacher = slim.run, slim.method, slim.of_teacher
+        run, of_teacher = slim.run, slim.of_teacher
+        method, chosen = settled(slim.method, student, {**slim.bases, **of_teacher}, slim_config)
         recipe.method = read_method(method, for_method, slim_config)
         recipe.method.origin = origins(slim.layers, method.get("distill_loss"), for_method)
         _apply_bases(recipe, {k: v for k, v in slim.bases.items() if k in RUN_KEYS}, slim_config)
         _override(recipe, run, slim_config)
-        recipe.notes += [f"{key}: set by the slim file {slim_config}, overriding -c" for key in run]
+        recipe.notes += [*chosen, *(f"{key}: set by the slim file {slim_config}, overriding -c" for key in run)]
         for key in given:
             if key in method:
                 raise UserError(f"-o {key}: set the method's parameters with -o distill.NAME=value, else edit its file")

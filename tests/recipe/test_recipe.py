@@ -421,3 +421,40 @@ def test_other_methods_do_not_read_the_ld_head(files, tmp_path):
 def test_values_of_another_kind_are_refused(given, told):
     with pytest.raises(UserError, match=f"-o: {told}, found"):
         load_recipe(str(CONFIGS / "ppyoloe_tiny.yml"), None, [given])
+
+
+@pytest.fixture
+def auto_file(tmp_path):
+    def write(teacher, **more):
+        path = tmp_path / "auto.yml"
+        path.write_text(dump({"_BASE_": [teacher], "slim": "Distill", "slim_method": "Auto", **more}))
+        return str(path)
+
+    return write
+
+
+def test_the_method_may_be_left_to_ppkd(auto_file):
+    """The same as the file that it stands for, with what fits of the teacher's weights to start from."""
+    pair, options = ("ppyoloe_plus_tiny_custom", "ppyoloe_plus_teacher_custom"), ["num_classes=2"]
+    found = load_recipe(pair[0], auto_file(pair[1]), options)
+    named = load_recipe(pair[0], "ppyoloe_plus_custom_ppyoloe", options)
+    assert (found.method.name, found.method.params) == ("PPYOLOEDistill", named.method.params)
+    assert found.method.options == {**named.method.options, "inherit": True}
+    assert found.teachers["teacher"].config == named.teachers["teacher"].config
+    assert any(note.startswith("slim_method: Auto: PPYOLOEDistill, as ppyoloe_plus") for note in found.notes)
+
+
+def test_of_other_detectors_it_is_the_neck_and_the_files_own_options_win(auto_file):
+    own = {"inherit": False, "loss_weight": 3}
+    gfl, slim = "gfl_r50_fpn_1x_coco", auto_file("gfl_r101vd_fpn_mstrain_2x_coco", distill=own)
+    method = load_recipe(gfl, slim).method
+    assert (method.name, method.params, method.options["inherit"]) == ("PKD", {"loss_weight": 3}, False)
+    assert load_recipe(gfl, slim, ["distill.loss_weight=2"]).method.params == {"loss_weight": 2}
+
+
+def test_auto_and_a_loss_is_a_contradiction(auto_file):
+    slim = auto_file(
+        "gfl_r101vd_fpn_mstrain_2x_coco", distill_loss="PKDFeatureLoss", PKDFeatureLoss={"loss_weight": 1.0}
+    )
+    with pytest.raises(UserError, match="auto.yml: distill_loss: `slim_method: Auto` chooses the loss"):
+        load_recipe("gfl_r50_fpn_1x_coco", slim)

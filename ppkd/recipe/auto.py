@@ -1,0 +1,76 @@
+"""``slim_method: Auto`` and ``--method auto``: which method teaches a pair of detectors, in one place."""
+
+from ppkd.errors import UserError
+from ppkd.files.shipped import by_name
+from ppkd.files.yaml_io import clone, merge, read_with_bases
+
+AUTO = "Auto"
+SECTIONS = {"PKD": {"loss_weight": 6.0}}  # the authors' weight
+_OF_PPYOLOE, _OF_OTHERS = "ppyoloe_plus_custom_ppyoloe", "PKD"
+
+
+def is_auto(name):
+    """Whether a method's name, as it stands in a file or behind ``--method``, leaves the choice to `lines_of`."""
+    return isinstance(name, str) and name.lower() == AUTO.lower()
+
+
+def lines_of(student, teacher):
+    """What a slim file says about the method that is chosen for a pair.
+
+    Args:
+        student, teacher: configs.
+
+    Returns:
+        ``(mapping, why in words)``.
+    """
+    if is_ppyoloe(student) and is_ppyoloe(teacher):
+        lines, why = lines_of_shipped(_OF_PPYOLOE), f"as {_OF_PPYOLOE}"
+    else:
+        lines, why = lines_of_method(_OF_OTHERS), f"{_OF_OTHERS} with its own defaults"
+    # Where parts of both have equal shapes, starting from the teacher's is worth most in a short run.
+    lines["distill"] = {**(lines.get("distill") or {}), "inherit": True}
+    return lines, f"{why}; auto is the same for every data set: nothing was measured to choose it"
+
+
+def lines_of_method(name):
+    """The lines of a method by itself, on the neck's features where it takes a section."""
+    lines, section = {"slim": "Distill", "slim_method": name}, f"{name}FeatureLoss"
+    return lines | ({"distill_loss": section, section: dict(SECTIONS[name])} if name in SECTIONS else {})
+
+
+def lines_of_shipped(name):
+    """The lines about the method of a slim file that comes with ppkd."""
+    own, _ = read_with_bases(by_name()[name])
+    return {key: clone(value) for key, value in own.items() if key != "pretrain_weights"}
+
+
+def is_ppyoloe(config):
+    """Whether a config describes a PP-YOLOE, whose architecture is called YOLOv3 or PPYOLOE."""
+    section = config.get(config.get("architecture"))
+    return isinstance(section, dict) and section.get("yolo_head") == "PPYOLOEHead"
+
+
+def settled(method, student, teacher, path):
+    """A slim file's keys of the method with the chosen one's in place of ``slim_method: Auto``.
+
+    What the file itself says in ``distill`` goes over the choice.
+
+    Args:
+        method: the file's keys of the method.
+        student, teacher: configs.
+        path: the file's.
+
+    Returns:
+        ``(mapping, lines for the log)``; what was given and no line if it names a method.
+
+    Raises:
+        UserError: the file says a method's loss as well.
+    """
+    if not is_auto(method.get("slim_method")):
+        return method, []
+    for key in ("distill_loss", "distill_loss_name"):
+        if key in method:
+            raise UserError(f"{path}: {key}: `slim_method: Auto` chooses the loss; leave it out, or name a method")
+    lines, why = lines_of(student, teacher)
+    own = {key: value for key, value in method.items() if key != "slim_method"}
+    return merge(clone(lines), own), [f"slim_method: Auto: {lines['slim_method']}, {why}"]
