@@ -35,7 +35,7 @@ DETECTORS = {
     "cascade_rcnn": "Cascade R-CNN", "solov2": "SOLOv2", "rtmdet": "RTMDet",
     "reppoints": "RepPoints", "solo": "SOLO", "yolof": "YOLOF", "centernet": "CenterNet", "detr": "DETR",
     "deformable_detr": "Deformable DETR", "dino": "DINO", "ttfnet": "TTFNet", "ssd": "SSD",
-    "sparse_rcnn": "Sparse R-CNN",
+    "sparse_rcnn": "Sparse R-CNN", "queryinst": "QueryInst",
 }  # fmt: skip
 TASKS = ("train", "distil", "eval", "infer", "export")
 CONFIGS = os.path.join(ROOT, "tests", "configs")

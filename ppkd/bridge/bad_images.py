@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+import traceback
 
 import numpy as np
 
@@ -158,7 +159,15 @@ class Checked:
             for file in files:
                 if file and (reason := fault(file)):
                     raise BadImage(file, reason) from error
-            raise BadImage(files[0], f"cannot be transformed: {type(error).__name__}: {error}") from error
+            raise BadImage(files[0], f"cannot be transformed: {_told(error)}") from error
+
+
+def _told(error):
+    """What an error of a transform says, with the line that it is of where it says nothing itself."""
+    said = str(error)
+    if not said and (frames := traceback.extract_tb(error.__traceback__)):
+        said = f"{frames[-1].line} (in {os.path.basename(frames[-1].filename)}, line {frames[-1].lineno})"
+    return f"{type(error).__name__}: {said}"
 
 
 @contextlib.contextmanager

@@ -83,8 +83,14 @@ def _section(config, name, tag, split):
 
 
 def finds_masks(config):
-    """Whether the detector of `config` finds masks: its training needs polygons in the annotations."""
+    """Whether the detector of `config` finds masks: its training needs polygons in the annotations.
+
+    Architectures that may have masks or not (PP-YOLOE-seg, Mask-RT-DETR) are told by what their readers do.
+    """
     name = config.get("architecture")
     if name == "CascadeRCNN":
         return bool((config.get(name) or {}).get("mask_head"))
-    return name in ("MaskRCNN", "SOLO", "SOLOv2")
+    reader = config.get("TrainReader")
+    transforms = (reader.get("sample_transforms") or []) if isinstance(reader, dict) else []
+    by_name = name in ("MaskRCNN", "QueryInst", "SOLO", "SOLOv2")
+    return by_name or any("Poly2Mask" in (each or ()) for each in transforms)

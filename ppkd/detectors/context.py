@@ -17,14 +17,12 @@ class Assignment:
         labels: (N, A) class of the target, `background` where there is none.
         boxes: (N, A, 4) corners in pixels of the network input.
         scores: (N, A, K) soft class targets, 0 outside of the target's class.
-        mask: what ppdet's assigner returns beside them.
         background: the label of a prediction without a target.
     """
 
     labels: object
     boxes: object
     scores: object
-    mask: object
     background: int
 
     @cached_property

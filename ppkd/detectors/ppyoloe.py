@@ -12,8 +12,10 @@ from ppkd.detectors.context import Assignment
 from ppkd.detectors.decoding import expected_distances
 from ppkd.detectors.towers import Rung, Tower, apply_pooled
 
-# Where the head looks for targets that somebody else has assigned; ppdet's own distillation puts them there.
+# Where the head looks for targets that somebody else has assigned; ppdet's own distillation puts them there. The mask,
+# which the wheel's head only hands on to that, is None.
 _GIVEN = ("assigned_labels", "assigned_bboxes", "assigned_scores", "mask_positive")
+_ASSIGNED = 3  # labels, boxes and scores; the wheel's assigners return a mask beside them, those of clones do not
 
 
 class PPYOLOE(Detector):
@@ -58,7 +60,7 @@ class PPYOLOE(Detector):
     def assigned(self, recorder):
         """The `Assignment` that the head's loss used while `recorder` recorded `assigners`, or None if it made none."""
         made = [output for path in self.assigners for output in recorder.outputs[path]]
-        return Assignment(*made[-1], background=self.head.num_classes) if made else None
+        return Assignment(*made[-1][:_ASSIGNED], background=self.head.num_classes) if made else None
 
     def outputs(self):
         """Taps of the head's class logits, then of its edge distributions, of all levels: what `assign` reads."""
@@ -91,12 +93,12 @@ class PPYOLOE(Detector):
         places = strides if head.sm_use else counts
         truth = (batch["gt_class"], batch["gt_bbox"], batch["pad_gt_mask"])
         made = head.assigner(F.sigmoid(scores), boxes, points, places, *truth, bg_index=head.num_classes)
-        return Assignment(*made, background=head.num_classes)
+        return Assignment(*made[:_ASSIGNED], background=head.num_classes)
 
     @contextlib.contextmanager
     def given(self, assignment):
         """Inside the block the head takes `assignment` where it would assign by prediction; None changes nothing."""
-        values = () if assignment is None else (assignment.labels, assignment.boxes, assignment.scores, assignment.mask)
+        values = () if assignment is None else (assignment.labels, assignment.boxes, assignment.scores, None)
         for name, value in zip(_GIVEN, values):
             setattr(self.head, name, value)
         try:

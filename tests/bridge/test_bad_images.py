@@ -162,6 +162,18 @@ def test_a_failing_transform_names_the_image(recipe, shapes, monkeypatch):
         fit(recipe("ppyoloe", distil=False))
 
 
+def test_a_transform_that_fails_without_a_word_is_told_by_its_line(recipe, shapes, monkeypatch):
+    from ppdet.data.transform import operators
+
+    def fail(self, sample, context=None):
+        raise AssertionError  # as an `assert` without a message is, which pytest would give one
+
+    monkeypatch.setattr(operators.RandomFlip, "apply", fail)
+    told = r"AssertionError: raise AssertionError .* \(in test_bad_images.py, line \d+\)"
+    with pytest.raises(UserError, match=told):
+        fit(recipe("ppyoloe", distil=False))
+
+
 def test_one_of_a_mixture_is_named(recipe, broken):
     overrides, (path,) = broken(4)
     mixed = "TrainReader.sample_transforms=[{Decode: {}}, {Mixup: {alpha: 1.5, beta: 1.5}}]"

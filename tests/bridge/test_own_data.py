@@ -6,7 +6,7 @@ import os
 import pytest
 
 from ppkd.bridge.annotation_file import category_names
-from ppkd.bridge.own_data import KEYS, expand_own_data
+from ppkd.bridge.own_data import KEYS, expand_own_data, finds_masks
 from ppkd.errors import UserError
 from ppkd.files.yaml_io import Tagged
 from tests.helpers_tools import write
@@ -125,3 +125,18 @@ def test_annotations_that_are_not_there(tmp_path):
         category_names(str(tmp_path / "b.json"))
     with pytest.raises(UserError, match="cannot be read: is a folder, not a file"):
         category_names(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "config, masks",
+    [
+        ({"architecture": "QueryInst"}, True),
+        ({"architecture": "CascadeRCNN", "CascadeRCNN": {"mask_head": "MaskHead"}}, True),
+        ({"architecture": "CascadeRCNN", "CascadeRCNN": {}}, False),
+        ({"architecture": "PPYOLOE", "TrainReader": {"sample_transforms": [{"Decode": {}}, {"Poly2Mask": {}}]}}, True),
+        ({"architecture": "DETR", "TrainReader": {"sample_transforms": [{"Decode": {}}, {"RandomFlip": {}}]}}, False),
+        ({"architecture": "DETR", "TrainReader": {"sample_transforms": None}}, False),
+    ],
+)
+def test_polygons_are_read_for_detectors_that_find_masks(config, masks):
+    assert finds_masks(config) == masks

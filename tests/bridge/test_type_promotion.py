@@ -115,6 +115,7 @@ def test_labels_are_chosen_to_be_denoised(counts, monkeypatch):
         ("ssd", "let_ssd_compare_ranks", "losses.ssd_loss", "stack"),
         ("ttfnet", "let_ttfnet_add_places", "heads.ttf_head", "arange"),
         ("sparse_rcnn", "let_sparse_rcnn_compare_classes", "losses.sparsercnn_loss", "arange"),
+        ("queryinst", "let_queryinst_compare_classes", "losses.queryinst_loss", "arange"),
     ],
 )
 def test_older_detectors_train(name, cure, module, function, recipe, monkeypatch):

@@ -1,5 +1,7 @@
 """PP-YOLOE's target assignment: what the terms get is what the student's loss used, and the teacher may decide."""
 
+import argparse
+
 import paddle
 import pytest
 
@@ -36,6 +38,16 @@ def used_by_the_loss(model, batch, monkeypatch):
     (labels, scores), assignment = used[0], contexts[0].assignment
     assert len(used) == 1
     return [labels, scores], [assignment.labels, assignment.scores]
+
+
+@pytest.mark.parametrize("beside", [(), ("a mask",)], ids=["as in clones", "as in the wheel"])
+def test_what_an_assigner_returns_beside_the_targets_is_no_part_of_them(beside, recipe):
+    detector, recorder = detector_for(build_student(recipe("ppyoloe", distil=False))), argparse.Namespace()
+    recorder.outputs = {path: [] for path in detector.assigners}
+    recorder.outputs[detector.assigners[-1]].append(("labels", "boxes", "scores", *beside))
+    found = detector.assigned(recorder)
+    assert (found.labels, found.boxes, found.scores) == ("labels", "boxes", "scores")
+    assert found.background == detector.head.num_classes
 
 
 @pytest.mark.parametrize("epoch", [0, 1])

@@ -22,9 +22,10 @@ def test_the_page_is_made_of_the_results(tool):
     assert (ROOT / "docs" / "support.md").read_text() == tool.page(RESULTS), "run `make support`"
 
 
-# Refused in one line: Paddle 3 makes no graph of their deformable attention, neither Paddle one of Sparse R-CNN.
+# Refused in one line: Paddle 3 makes no graph of their deformable attention, neither Paddle one of Sparse R-CNN;
+# ppdet has no export of QueryInst.
 NO = {("3.3.1", "deformable_detr", "export"), ("3.3.1", "dino", "export")}
-NO |= {(version, "sparse_rcnn", "export") for version in ("2.6.2", "3.3.1")}
+NO |= {(version, name, "export") for version in ("2.6.2", "3.3.1") for name in ("sparse_rcnn", "queryinst")}
 
 
 def test_both_versions_have_every_cell_and_all_say_yes(tool):

@@ -68,7 +68,7 @@ def _ppyoloe_heads(classes=5, bins=17):
     sides = [tuple([paddle.randn([2, c, *size]) for size in sizes] for c in (classes, 4 * bins)) for _ in range(2)]
     labels = paddle.to_tensor(np.where(np.arange(40) % 4, classes, np.arange(40) % classes).reshape(2, 20))
     scores = F.one_hot(labels, classes + 1)[..., :-1] * paddle.rand([2, 20, 1])
-    return sides, Assignment(labels, None, scores, None, background=classes)
+    return sides, Assignment(labels, None, scores, background=classes)
 
 
 def _distill_pairs(side, assignment, bins=17):

@@ -86,13 +86,13 @@ def test_what_is_not_finite_is_handed_on_and_not_kept(value, dtype, tmp_path):
 def test_targets_that_a_teacher_assigned_are_kept_to_the_bit_but_for_their_scores(tmp_path):
     boxes = paddle.to_tensor([[[1 / 3, 2.0, 3000.1, 4.0]]])
     scores = paddle.to_tensor([[[0.1, 0.0]]])
-    given = Assignment(paddle.to_tensor([[2]], "int64"), boxes, scores, paddle.to_tensor([[True]]), 2)
+    given = Assignment(paddle.to_tensor([[2]], "int64"), boxes, scores, 2)
     asked = []
     for _ in range(2):
         found, again = ask(opened(tmp_path), np.zeros(3, "float32"), given=given)
         asked.append(again)
         assert (found.boxes.numpy() == boxes.numpy()).all() and found.background == 2 and found.positive.item() == 0
-        assert (found.labels.dtype, found.mask.dtype, found.scores.dtype) == (paddle.int64, paddle.bool, paddle.float32)
+        assert (found.labels.dtype, found.scores.dtype) == (paddle.int64, paddle.float32)
         assert found.scores.numpy().tolist() == [[[np.float16(0.1), 0]]]
     assert asked == [True, False]
 

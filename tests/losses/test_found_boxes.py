@@ -33,7 +33,7 @@ def made(seed=0, images=2, copies=1):
 def loss_of(maps, found, labels, truth, scores, grad=True, **options):
     maps = tuple([paddle.to_tensor(x.astype("float32"), stop_gradient=not grad) for x in side] for side in maps)
     found, truth, scores = (paddle.to_tensor(x.astype("float32")) for x in (found, truth, scores))
-    given = Assignment(paddle.to_tensor(labels), truth, scores, None, CLASSES)
+    given = Assignment(paddle.to_tensor(labels), truth, scores, CLASSES)
     return FoundBoxesLoss(**options)(maps, [found] * len(STRIDES), given, STRIDES, 0.5), maps
 
 

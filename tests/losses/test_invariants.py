@@ -176,7 +176,7 @@ def _assignment(batch):
     scores = np.eye(CLASSES + 1, dtype="float32")[labels][:, :CLASSES] * (0.2 + place[:, None] % 5 / 7)
     boxes = np.tile(np.array(TARGET, "float32"), (HEIGHT * WIDTH, 1))
     labels, boxes, scores = (paddle.to_tensor(np.stack([x] * batch)) for x in (labels, boxes, scores.astype("float32")))
-    return Assignment(labels, boxes, scores, None, background=CLASSES)
+    return Assignment(labels, boxes, scores, background=CLASSES)
 
 
 def _context(loss, batch, boxes=2):

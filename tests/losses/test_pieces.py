@@ -86,7 +86,7 @@ def _ppyoloe_of_head():
     sides, leaves = _heads()
     labels, scores = paddle.randint(0, 4, [2, 62]), paddle.rand([2, 62, 3])
     loss = PPYOLOELoss(kd_weight=20000.0, kd_per_class=False)
-    return leaves, lambda: loss(*sides, Assignment(labels, None, scores, None, 3), 0)
+    return leaves, lambda: loss(*sides, Assignment(labels, None, scores, 3), 0)
 
 
 def _of_maps(name):

@@ -139,7 +139,7 @@ def test_equal_heads_have_no_gradient_but_that_of_the_giou_kink():
 def _assignment(classes, batch=2):
     scores, positive = _targets(batch, classes)
     labels = paddle.where(positive > 0, scores.argmax(-1), paddle.full_like(scores.argmax(-1), classes))
-    return Assignment(labels, None, scores, None, background=classes)
+    return Assignment(labels, None, scores, background=classes)
 
 
 def _maps(rows):

@@ -89,6 +89,7 @@ def cures():
         type_promotion.let_ssd_compare_ranks,
         type_promotion.let_ttfnet_add_places,
         type_promotion.let_sparse_rcnn_compare_classes,
+        type_promotion.let_queryinst_compare_classes,
         type_promotion.let_deformable_attention_divide,
         type_promotion.let_denoising_choose_labels,
         ld_head.let_ld_head_train_alone,

@@ -130,6 +130,19 @@ def let_sparse_rcnn_compare_classes():
     return _give(sparsercnn_loss, compares, ("int32", "int64"), arange=partial(paddle.arange, dtype="int32"))
 
 
+def let_queryinst_compare_classes():
+    """Give QueryInst's loss the numbers of classes in the integers that it compares labels with.
+
+    Without it QueryInst does not train: "Type promotion only support ... data type x: int32, y: int64".
+
+    Needed for: paddledet 2.6.0 and clones on Paddle 3.
+    """
+    from ppdet.modeling.losses import queryinst_loss
+
+    compares = r"tgt_labels == paddle\.arange\(0, self\.num_classes\), dtype='float32'\)\n"
+    return _give(queryinst_loss, compares, ("int32", "int64"), arange=partial(paddle.arange, dtype="int32"))
+
+
 def let_deformable_attention_divide():
     """Give deformable attention the sizes of its maps in the floats that it divides offsets by.
 
