@@ -6,8 +6,10 @@
 For each detector, with the small configs of the tests and a generated data set: train, distil (FGD on the neck, CWD on
 neck and logits, where they are known; the loss of sets of predictions where those are what it has), evaluate, infer,
 and export (Paddle Inference has to give what the detector gives). Every detector is a process of its own. The results
-of this Paddle version replace its part of docs/support.json; the other versions' stay, and the table is made of all of
-them. `make support` runs both supported versions. The exit code is 1 if anything failed.
+of this Paddle and this ppdet, the wheel or a commit of a clone, replace their part of docs/support.json; the others'
+stay, and the table is made of all of them. `make support` runs both supported versions of Paddle with the wheel;
+`PYTHONPATH=path/to/PaddleDetection` in front takes that clone, with what only clones have. The exit code is 1 if
+anything failed.
 """
 
 # ruff: noqa: E402
@@ -24,6 +26,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
 from ppkd import cli, commands
+from ppkd.bridge.host import versions
 from ppkd.files.yaml_io import dump
 from ppkd.terminal.log import duration
 
@@ -37,6 +40,8 @@ DETECTORS = {
     "deformable_detr": "Deformable DETR", "dino": "DINO", "ttfnet": "TTFNet", "ssd": "SSD",
     "sparse_rcnn": "Sparse R-CNN", "queryinst": "QueryInst",
 }  # fmt: skip
+# What the wheel of ppdet does not have.
+OF_CLONES = {"ppyoloe_seg": "PP-YOLOE-seg", "rtdetr": "RT-DETR"}
 TASKS = ("train", "distil", "eval", "infer", "export")
 CONFIGS = os.path.join(ROOT, "tests", "configs")
 RESULTS, PAGE = (os.path.join(ROOT, "docs", name) for name in ("support.json", "support.md"))
@@ -44,19 +49,17 @@ RESULTS, PAGE = (os.path.join(ROOT, "docs", name) for name in ("support.json", "
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {', '.join(DETECTORS)}; all by default")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {', '.join(DETECTORS | OF_CLONES)}; all by default")
     parser.add_argument("--inside", metavar="FOLDER", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    unknown = set(args.names) - set(DETECTORS)
+    unknown = set(args.names) - set(DETECTORS | OF_CLONES)
     if unknown:
-        parser.error(f"no such detector: {', '.join(sorted(unknown))}; known: {', '.join(DETECTORS)}")
+        parser.error(f"no such detector: {', '.join(sorted(unknown))}; known: {', '.join(DETECTORS | OF_CLONES)}")
     if args.inside:
         return inside(args.names[0], args.inside)
-    names = args.names or list(DETECTORS)
-    import paddle
-
-    version, found, begin = paddle.__version__, {}, time.time()
-    print(f"Paddle {version}: {len(names)} detectors", flush=True)
+    host, found, begin = host_of(versions()), {}, time.time()
+    names = args.names or list(detectors_of(host))
+    print(f"Paddle {host}: {len(names)} detectors", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         from ppkd.data.shapes import generate
 
@@ -67,13 +70,25 @@ def main():
             left = (time.time() - begin) / (done + 1) * (len(names) - done - 1)
             print(f"{name}: {cells}  ({duration(left)} left)", flush=True)
     results = read_results()
-    results[version] = {name: found.get(name) or results.get(version, {}).get(name) for name in DETECTORS}
+    kept = results.get(host, {})
+    results[host] = {name: found.get(name) or kept.get(name) for name in detectors_of(host)}
     write_results(results)
     for name, cells in found.items():
         for task, cell in cells.items():
             if not cell["ok"]:
                 print(f"{name} {task}: {cell['error']}", file=sys.stderr)
     return int(not all(cell["ok"] for cells in found.values() for cell in cells.values()))
+
+
+def host_of(versions):
+    """What a column of results is of, for example ``2.6.2`` or, of a clone, ``2.6.2, clone 666f597f``."""
+    ppdet, paddle = versions["paddledet"], versions["paddle"]
+    return f"{paddle}, {ppdet.replace(', commit', '')}" if ppdet.startswith("clone") else paddle
+
+
+def detectors_of(host):
+    """Name of a test config -> name in the table, of a host as `host_of` has it."""
+    return DETECTORS | (OF_CLONES if "clone" in host else {})
 
 
 def outside(name, folder):
@@ -212,13 +227,13 @@ def page(results):
     """The table as markdown.
 
     Args:
-        results: Paddle version -> detector -> task -> ``{"ok": bool, "error": text}``.
+        results: host, as `host_of` has it -> detector -> task -> ``{"ok": bool, "error": text}``.
     """
-    versions = sorted(results)
     lines = [
         "# What works",
         "",
-        "Made by `make support` (`python tools/support_table.py` on each Paddle); not to be edited by hand. Each cell "
+        "Made by `make support` (`python tools/support_table.py` on each Paddle); not to be edited by hand. Where no "
+        "clone of PaddleDetection is named it is the wheel's ppdet 2.6.0. Each cell "
         "is a run of the tools on a small model: train; distil with FGD on the neck and CWD on neck and logits (of "
         "DETR and its kin `detr_match` on the sets of predictions); evaluate; infer; export, where Paddle Inference "
         "has to give what the detector gives within 1e-4.",
@@ -227,16 +242,16 @@ def page(results):
         f"| --- | --- |{' --- |' * len(TASKS)}",
     ]
     errors = []
-    for name, title in DETECTORS.items():
-        for version in versions:
-            cells = results[version].get(name) or {}
+    for name, title in (DETECTORS | OF_CLONES).items():
+        for host in (host for host in sorted(results) if name in detectors_of(host)):
+            cells = results[host].get(name) or {}
             marks = []
             for task in TASKS:
                 cell = cells.get(task)
                 marks.append("not run" if cell is None else "yes" if cell["ok"] else "**no**")
                 if cell is not None and not cell["ok"]:
-                    errors.append(f"- {title}, Paddle {version}, {task}: `{cell['error']}`")
-            lines.append(f"| {title} | {version} | {' | '.join(marks)} |")
+                    errors.append(f"- {title}, Paddle {host}, {task}: `{cell['error']}`")
+            lines.append(f"| {title} | {host} | {' | '.join(marks)} |")
     return "\n".join([*lines, *(["", *errors] if errors else [])]) + "\n"
 
 

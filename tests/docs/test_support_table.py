@@ -31,14 +31,14 @@ NO |= {(version, name, "export") for version in ("2.6.2", "3.3.1") for name in (
 def test_both_versions_have_every_cell_and_all_say_yes(tool):
     assert {version.split(".")[0] for version in RESULTS} == {"2", "3"}
     for version, detectors in RESULTS.items():
-        assert list(detectors) == sorted(tool.DETECTORS), version
+        assert list(detectors) == sorted(tool.detectors_of(version)), version
         for name, cells in detectors.items():
             wanted = {task: (version, name, task) not in NO for task in tool.TASKS}
             assert {task: cells[task]["ok"] for task in tool.TASKS} == wanted, (version, name)
 
 
 def test_every_detector_has_a_student_and_a_teacher(tool):
-    for name in tool.DETECTORS:
+    for name in tool.DETECTORS | tool.OF_CLONES:
         assert all((CONFIGS / f"{name}_{kind}.yml").is_file() for kind in ("tiny", "wide"))
 
 
@@ -57,7 +57,18 @@ def test_a_failure_is_a_no_with_its_reason_and_the_other_tasks_go_on(tool, monke
     page = tool.page({"3.3.1": {"gfl": cells}})
     assert "| GFL | 3.3.1 | yes | yes | **no** | yes | yes |" in page
     assert "- GFL, Paddle 3.3.1, eval: `ValueError: no such operator`" in page
+    assert "PP-YOLOE-seg" not in page, "the wheel has none"
     assert page.count("not run") == len(tool.TASKS) * (len(tool.DETECTORS) - 1)
+
+
+def test_a_clone_has_rows_of_its_own(tool):
+    host = tool.host_of({"paddle": "2.6.2", "paddledet": "clone, commit 666f597f, changed"})
+    assert host == "2.6.2, clone 666f597f, changed"
+    assert tool.host_of({"paddle": "2.6.2", "paddledet": "2.6.0"}) == "2.6.2"
+    cells = {task: {"ok": True} for task in tool.TASKS}
+    page = tool.page({"2.6.2": {"gfl": cells}, host: {"gfl": cells, "rtdetr": cells}})
+    assert f"| GFL | {host} | yes |" in page and "| GFL | 2.6.2 | yes |" in page
+    assert f"| RT-DETR | {host} | yes |" in page and "| RT-DETR | 2.6.2 |" not in page
 
 
 def test_a_process_that_dies_is_a_no_for_what_it_did_not_get_to(tool, monkeypatch, tmp_path):
