@@ -49,7 +49,9 @@ RESULTS, PAGE = (os.path.join(ROOT, "docs", name) for name in ("support.json", "
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {', '.join(DETECTORS | OF_CLONES)}; all by default")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"some of {', '.join(DETECTORS | OF_CLONES)}; all by default"
+    )
     parser.add_argument("--inside", metavar="FOLDER", help=argparse.SUPPRESS)
     args = parser.parse_args()
     unknown = set(args.names) - set(DETECTORS | OF_CLONES)
