@@ -1,5 +1,6 @@
 """What a run distils, before it meets any model: terms in plain values, and what goes for all of them."""
 
+import re
 from dataclasses import dataclass, field
 
 from ppkd.errors import UserError
@@ -18,6 +19,7 @@ LABELLED, UNLABELLED, ALL = ON = ("labelled", "unlabelled", "all")
 
 # The keys of a schedule, at the top of `distill:` for all terms or in one of them.
 SCHEDULE_KEYS = ("start_epoch", "stop_epoch", "stop", "decay", "final_weight", "warmup_epochs")
+_SHARE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*%\s*$")
 
 
 @dataclass
@@ -131,11 +133,9 @@ def schedule_of(options, epochs, where):
     Raises:
         UserError: a value of the wrong kind.
     """
-    stop = options.get("stop_epoch")
-    counts = {key: options.get(key, 0) for key in ("start_epoch", "warmup_epochs")}
-    for key, value in {**counts, "stop_epoch": 0 if stop is None else stop}.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise UserError(f"{where}.{key} has to be an epoch number from 0, found {value!r}")
+    keys = ("start_epoch", "warmup_epochs", "stop_epoch")
+    counts = {key: _epoch_of(options.get(key), epochs, f"{where}.{key}") for key in keys}
+    stop = counts["stop_epoch"] if options.get("stop_epoch") is not None else None
     auto = options.get("stop")
     if auto not in (None, "auto"):
         raise UserError(f"{where}.stop has to be auto, found {auto!r}; an epoch is stop_epoch")
@@ -148,6 +148,19 @@ def schedule_of(options, epochs, where):
         raise UserError(f"{where}.final_weight needs {where.split(': ')[-1]}.decay: linear or cosine")
     final = (1.0 if decay == "constant" else 0.0) if final is None else float(final)
     return Schedule(counts["start_epoch"], stop, decay, final, counts["warmup_epochs"], epochs, auto is not None)
+
+
+def _epoch_of(value, epochs, where):
+    """The number that an epoch's key means: itself, 0 for None, or that of a share of the run (``33%``), 1 at least."""
+    share = _SHARE.match(value) if isinstance(value, str) else None
+    if share and 0 < float(share[1]) <= 100:
+        if epochs is None:
+            raise UserError(f"{where}: {value} of how many epochs? The run's file has no `epoch`")
+        return max(1, round(float(share[1]) / 100 * epochs))
+    value = 0 if value is None else value
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise UserError(f"{where} has to be an epoch number from 0 or a share of the run (33%), found {value!r}")
+    return value
 
 
 def schedule_keys(schedule):

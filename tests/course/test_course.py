@@ -297,11 +297,12 @@ def test_a_cpu_gets_images_that_it_gets_through():
     assert sides == [320, 640]
 
 
-def test_methods_are_in_one_place_and_auto_claims_nothing():
+def test_methods_are_in_one_place_and_auto_teaches_for_a_third():
     names = ("ppyoloe_plus_small_custom", "ppyoloe_plus_teacher_custom")
     pair = [load_recipe(name, None, ["num_classes=2"]).student for name in names]
     lines, why = lines_of("auto", *pair)
-    assert lines["slim_method"] == "PPYOLOEDistill" and lines["distill"]["inherit"] and "nothing was measured" in why
+    assert lines["slim_method"] == "PPYOLOEDistill" and "for the first third" in why
+    assert lines["distill"] == {"inherit": True, "stop_epoch": "33%", "hand_over": "reset"}
     assert lines_of("fgd", *pair)[0]["FGDFeatureLoss"]["normalize"]
     other = load_recipe("gfl_r50_fpn_1x_coco").student
     lines, _ = lines_of("auto", other, other)

@@ -439,8 +439,10 @@ def test_the_method_may_be_left_to_ppkd(auto_file):
     found = load_recipe(pair[0], auto_file(pair[1]), options)
     named = load_recipe(pair[0], "ppyoloe_plus_custom_ppyoloe", options)
     assert (found.method.name, found.method.params) == ("PPYOLOEDistill", named.method.params)
-    assert found.method.options == {**named.method.options, "inherit": True}
+    assert found.method.options == named.method.options | {"inherit": True, "stop_epoch": "33%", "hand_over": "reset"}
     assert found.teachers["teacher"].config == named.teachers["teacher"].config
+    made = plan(found.method)
+    assert made.hand_over is not None and {term.schedule.stop for term in made.terms} == {2}, "of five epochs"
     assert any(note.startswith("slim_method: Auto: PPYOLOEDistill, as ppyoloe_plus") for note in found.notes)
 
 

@@ -55,6 +55,15 @@ def test_plan_reads_decay_and_warmup():
     assert Plan.of(terms, MethodSpec("M", options={"decay": "linear"}, epochs=3)).terms[0].schedule.final == 0.0
 
 
+@pytest.mark.parametrize("share, epochs, epoch", [("33%", 96, 32), ("50 %", 5, 2), ("0.1%", 7, 1), ("100%", 3, 3)])
+def test_an_epoch_may_be_a_share_of_the_run(share, epochs, epoch):
+    terms = [TermSpec("a", "neck", "neck", {"name": "fgd"})]
+    made = Plan.of(terms, MethodSpec("M", options={"stop_epoch": share, "warmup_epochs": share}, epochs=epochs))
+    assert (made.terms[0].schedule.stop, made.terms[0].schedule.warmup) == (epoch, epoch)
+    with pytest.raises(UserError, match="distill.stop_epoch: .*% of how many epochs"):
+        Plan.of(terms, MethodSpec("M", options={"stop_epoch": share}, file="x.yml"))
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
@@ -91,8 +100,11 @@ def test_plan_gives_every_term_the_schedule_and_may_refuse_to_inherit():
 
 @pytest.mark.parametrize(
     "options",
-    [{"start_epoch": -1}, {"start_epoch": 1.5}, {"start_epoch": True}, {"stop_epoch": "two"}, {"inherit": "maybe"}],
-)
+    [
+        {"start_epoch": -1}, {"start_epoch": 1.5}, {"start_epoch": True}, {"stop_epoch": "two"}, {"inherit": "maybe"},
+        {"stop_epoch": "0%"}, {"stop_epoch": "101%"}, {"warmup_epochs": "a third"}, {"start_epoch": "5% of gradient"},
+    ],
+)  # fmt: skip
 def test_plan_refuses_what_is_no_epoch(options):
     (key,) = options
     with pytest.raises(UserError, match=rf"x\.yml: distill\.{key}"):
