@@ -51,7 +51,7 @@ def write_files(folder, data, sizes, student, teacher, method, weights, gpu, unl
     Returns:
         ``(names of the files that were written, why this method)``.
     """
-    lines, why = lines_of(method, student[1], teacher[1])
+    lines, why = lines_of(method, student[1], teacher[1], bool(unlabelled))
     common = {**data.keys, "metric": "COCO", "num_classes": "auto", "use_gpu": gpu}
     common |= {"imgsz": sizes.imgsz, "batch": sizes.batch}
     beside = {"unlabelled": unlabelled} if unlabelled else {}

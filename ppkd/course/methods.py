@@ -9,12 +9,12 @@ from ppkd.recipe import auto
 _PPYOLOE = {"ppyoloedistill": "ppyoloe_plus_custom_ppyoloe", "fgd": "ppyoloe_plus_custom_fgd"}
 
 
-def lines_of(method, student, teacher):
+def lines_of(method, student, teacher, unlabelled=False):
     """The lines of a slim file about the method.
 
     Args:
         method: ``auto``, a method's name (``FGD``), or the name of a slim file that comes with ppkd.
-        student, teacher: configs.
+        student, teacher, unlabelled: as of `auto.lines_of`.
 
     Returns:
         ``(mapping, why in words)``.
@@ -23,7 +23,7 @@ def lines_of(method, student, teacher):
         UserError: no such method.
     """
     if auto.is_auto(method):
-        return auto.lines_of(student, teacher)
+        return auto.lines_of(student, teacher, unlabelled)
     known, both = method.lower(), auto.is_ppyoloe(student) and auto.is_ppyoloe(teacher)
     if (shipped := _PPYOLOE.get(known) if both else None) or method in _slim_files():
         return auto.lines_of_shipped(shipped or method), f"as {shipped or method}"

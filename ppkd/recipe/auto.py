@@ -15,11 +15,12 @@ def is_auto(name):
     return isinstance(name, str) and name.lower() == AUTO.lower()
 
 
-def lines_of(student, teacher):
+def lines_of(student, teacher, unlabelled=False):
     """What a slim file says about the method that is chosen for a pair.
 
     Args:
         student, teacher: configs.
+        unlabelled: whether there are images without labels, from which nothing but the teacher teaches.
 
     Returns:
         ``(mapping, why in words)``.
@@ -28,10 +29,14 @@ def lines_of(student, teacher):
         lines, why = lines_of_shipped(_OF_PPYOLOE), f"as {_OF_PPYOLOE}"
     else:
         lines, why = lines_of_method(_OF_OTHERS), f"{_OF_OTHERS} with its own defaults"
-    # Where parts of both have equal shapes, starting from the teacher's is worth most in a short run. Taught for the
-    # first third and then alone, the optimizer begun anew, is the one way seen to end above plain training (evidence.md).
-    lines["distill"] = {**(lines.get("distill") or {}), "inherit": True, "stop_epoch": FIRST, "hand_over": "reset"}
-    return lines, f"{why}, for the first third of the run, then alone: docs/evidence.md has what was measured of that"
+    # Where parts of both have equal shapes, starting from the teacher's is worth most in a short run.
+    options = {"inherit": True}
+    if not unlabelled:
+        # The one way that was seen to end above plain training: evidence.md.
+        options |= {"stop_epoch": FIRST, "hand_over": "reset"}
+        why += ", for the first third of the run, then alone: docs/evidence.md has what was measured of that"
+    lines["distill"] = {**(lines.get("distill") or {}), **options}
+    return lines, why
 
 
 def lines_of_method(name):
@@ -52,14 +57,14 @@ def is_ppyoloe(config):
     return isinstance(section, dict) and section.get("yolo_head") == "PPYOLOEHead"
 
 
-def settled(method, student, teacher, path):
+def settled(method, student, teacher, unlabelled, path):
     """A slim file's keys of the method with the chosen one's in place of ``slim_method: Auto``.
 
     What the file itself says in ``distill`` goes over the choice.
 
     Args:
         method: the file's keys of the method.
-        student, teacher: configs.
+        student, teacher, unlabelled: as of `lines_of`.
         path: the file's.
 
     Returns:
@@ -73,6 +78,6 @@ def settled(method, student, teacher, path):
     for key in ("distill_loss", "distill_loss_name"):
         if key in method:
             raise UserError(f"{path}: {key}: `slim_method: Auto` chooses the loss; leave it out, or name a method")
-    lines, why = lines_of(student, teacher)
+    lines, why = lines_of(student, teacher, unlabelled)
     own = {key: value for key, value in method.items() if key != "slim_method"}
     return merge(clone(lines), own), [f"slim_method: Auto: {lines['slim_method']}, {why}"]

@@ -446,6 +446,12 @@ def test_the_method_may_be_left_to_ppkd(auto_file):
     assert any(note.startswith("slim_method: Auto: PPYOLOEDistill, as ppyoloe_plus") for note in found.notes)
 
 
+def test_from_images_without_labels_it_teaches_to_the_end(auto_file, tmp_path):
+    slim = auto_file("ppyoloe_plus_teacher_custom")
+    found = load_recipe("ppyoloe_plus_tiny_custom", slim, ["num_classes=2", f"unlabelled={tmp_path}"])
+    assert found.method.options["inherit"] and "stop_epoch" not in found.method.options
+
+
 def test_of_other_detectors_it_is_the_neck_and_the_files_own_options_win(auto_file):
     own = {"inherit": False, "loss_weight": 3}
     gfl, slim = "gfl_r50_fpn_1x_coco", auto_file("gfl_r101vd_fpn_mstrain_2x_coco", distill=own)
