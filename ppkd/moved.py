@@ -6,14 +6,32 @@ module is the same object under both names; a `DeprecationWarning` says the new 
 
 import importlib
 import importlib.util
-import pathlib
 import sys
 import types
 import warnings
 
-# Former names that several wings have today: the wing of the one that is meant.
-_SEVERAL = {"cost": "study", "sizes": "engine", "step": "training", "weights": "bridge"}
-_HERE = pathlib.Path(__file__).parent
+# By wing; a table, since a wing may get a module of a former name that is another.
+_WINGS = {
+    "bridge": "bad_images datasets ground_truth normalisation own_data weights workspace",
+    "demo": "demo picture",
+    "detectors": "context layers recorders",
+    "engine": "balance connectors loss_layers magnitude model pairing parallel sizes terms updates",
+    "files": "convert download foreign locate paths tensor_files torch_files unpickle yaml_io yaml_loader",
+    "methods": "block",
+    "recipe": "keys plan recipe schedules targets teachers",
+    "study": "bootstrap cells coco_matches compare cost detections runs samples",
+    "terminal": "log progress table",
+    "training": "averaging batch_size checkpoint digest evaluation learning_rate loader meters numerics precision "
+    "record reproduce runlog stages step stopping trainer",
+}
+_RENAMED = {
+    "export": "exporting.static",
+    "matching": "engine.channel_matching",
+    "onnx_export": "exporting.onnx",
+    "views": "engine.teacher_inputs",
+}
+# Former name -> the one of today, both below `ppkd`.
+NOW = {name: f"{wing}.{name}" for wing, names in _WINGS.items() for name in names.split()} | _RENAMED
 
 
 class _Finder:
@@ -21,12 +39,10 @@ class _Finder:
 
     def find_spec(self, name, path=None, target=None):
         package, _, module = name.rpartition(".")
-        wing = _SEVERAL.get(module, "*")
-        found = sorted(_HERE.glob(f"{wing}/{module}.py")) if package == "ppkd" and module.isidentifier() else []
-        if len(found) != 1:
+        if package != "ppkd" or module not in NOW:
             return None
         spec = importlib.util.spec_from_loader(name, self)
-        spec.loader_state = f"ppkd.{found[0].parent.name}.{module}"
+        spec.loader_state = f"ppkd.{NOW[module]}"
         return spec
 
     def create_module(self, spec):
