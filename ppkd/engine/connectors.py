@@ -3,19 +3,19 @@
 A connector is a layer ``kind(channels, target, parameters)`` with an attribute ``channels``, what comes out. Its
 constructor may have a parameter ``sides`` and gets `sides.Sides`; its ``forward`` takes the tensor, and may have a
 parameter ``moment`` and gets `sides.Moment`. An attribute ``side``, ``student`` or ``teacher``, says that it can stand
-on that side only. Several connectors make a `Chain`.
+on that side only. Several connectors make a `connector_layers.Chain`.
 """
 
 from functools import partial
 
+import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from ppkd.engine.channel_matching import Match, Norm
-from ppkd.engine.sides import OF_CONNECTOR, OF_FORWARD, Moment, parameters
+from ppkd.engine.channel_matching import Match
 from ppkd.engine.sizes import match_size
-from ppkd.errors import UserError, nearest
-from ppkd.losses.common import up
+from ppkd.errors import UserError
+from ppkd.losses.common import full_precision, up
 from ppkd.losses.mgd import check_mask, draw_mask, generation_block, mgd_generate
 from ppkd.losses.normalise import batch_standardise, pkd_standardise
 
@@ -194,34 +194,53 @@ class TeacherHead(nn.Layer):
         return sides.teacher.remaining(skip).channels_in
 
 
-class Chain(nn.Layer):
-    """Connectors one after another, each with what its ``forward`` asks for."""
+class Norm(nn.Layer):
+    """Normalises the student's map and gives each channel a trained scale and shift.
 
-    def __init__(self, links):
+    .. code-block:: yaml
+
+        student_connector: {name: norm, kind: gn, groups: 32}
+
+    Args:
+        channels: channels that come in and go out.
+        target: not used.
+        kind: ``gn``, by groups of channels of an image; ``bn``, over the batch; ``sync_bn``, over the batches of all
+            ranks where there are several, on GPUs.
+        groups: of ``gn``.
+
+    Raises:
+        ValueError: another kind, or channels that are no multiple of the groups.
+    """
+
+    def __init__(self, channels, target, kind="gn", groups=32):
         super().__init__()
-        self.links = nn.LayerList(links)
-        self.channels = links[-1].channels
-        self._asked = [OF_FORWARD & parameters(link.forward).keys() for link in links]
+        self.channels = channels
+        if kind not in ("gn", "bn", "sync_bn"):
+            raise ValueError(f"kind is {kind!r}, expected gn, bn or sync_bn")
+        if kind == "gn" and (not isinstance(groups, int) or groups < 1 or channels % groups):
+            raise ValueError(f"groups is {groups!r}, expected a divisor of the {channels} channels")
+        if kind == "gn":
+            self.norm = nn.GroupNorm(groups, channels)
+        else:
+            self.norm = nn.BatchNorm2D(channels)
+            if kind == "sync_bn" and paddle.distributed.get_world_size() > 1 and _on_gpu():
+                self.norm = nn.SyncBatchNorm.convert_sync_batchnorm(self.norm)
 
-    @property
-    def asks(self):
-        """Whether what comes out depends on more than what comes in."""
-        return any(self._asked)
+    @full_precision
+    def forward(self, x):
+        return self.norm(up(x))
 
-    def forward(self, x, like, age=0):
-        """Connect `x`; `like` is the other side's tensor, `age` the batches since the term began."""
-        moment = Moment(like, age)
-        for link, asked in zip(self.links, self._asked):
-            x = link(x, **moment.asked(asked))
-        return x
+
+def _on_gpu():
+    return paddle.get_device().startswith("gpu")
 
 
 def _normalise(x):
     return pkd_standardise(up(x), unbiased=True)
 
 
-# standardise: batch norm without affine parameters (RTMDet's distillation, MMYOLO); normalise: PaddleDetection's, by
-# the unbiased standard deviation.
+# By the name that a term gives. standardise: batch norm without affine parameters (RTMDet's distillation, MMYOLO);
+# normalise: PaddleDetection's, by the unbiased standard deviation.
 CONNECTORS = {
     "none": Identity,
     "align": Align,
@@ -237,83 +256,3 @@ CONNECTORS = {
     "match": Match,
     "norm": Norm,
 }
-
-def check_connectors(given, where):
-    """Refuse connectors that do not exist, and parameters that they do not have.
-
-    Args:
-        given: a name, a mapping with ``name``, or a list of these.
-        where: for messages.
-
-    Returns:
-        The same as a list of mappings.
-
-    Raises:
-        UserError: see above.
-    """
-    links = []
-    for each in given if isinstance(given, (list, tuple)) else [given]:
-        link = {"name": each} if isinstance(each, str) else each
-        if not isinstance(link, dict) or not isinstance(link.get("name"), str):
-            raise UserError(f"{where}: a connector is a name or {{name: ..., parameters}}, found {each!r}")
-        if link["name"] not in CONNECTORS:
-            known = ", ".join(CONNECTORS)
-            raise UserError(
-                f"{where}: unknown connector {link['name']!r}{nearest(link['name'], CONNECTORS)}; known: {known}"
-            )
-        own = _own_parameters(CONNECTORS[link["name"]])
-        for key in link:
-            if key != "name" and key not in own:
-                has = f"it has: {', '.join(own)}" if own else "it has none"
-                raise UserError(f"{where}: connector {link['name']} has no parameter {key!r}{nearest(key, own)}; {has}")
-        links.append(link)
-    if not links:
-        raise UserError(f"{where}: an empty list of connectors; write none")
-    return links
-
-
-def build_connector(given, channels, target, where, sides, side="student"):
-    """Build the `Chain` that a term names.
-
-    Args:
-        given: as for `check_connectors`.
-        channels: channels that come in.
-        target: channels that are to go out.
-        where: for messages.
-        sides: `sides.Sides`.
-        side: which of the two it is for, ``student`` or ``teacher``.
-
-    Raises:
-        UserError: as `check_connectors`; a connector that cannot be made of these channels, or not on this side.
-    """
-    links = check_connectors(given, where)
-    made = []
-    for i, link in enumerate(links):
-        kind = CONNECTORS[link["name"]]
-        if getattr(kind, "side", side) != side:
-            raise UserError(f"{where}: connector {link['name']} is for the {kind.side}'s side")
-        goal = next((wanted for after in links[i + 1 :] if (wanted := _takes(after, sides))), target)
-        try:
-            layer = kind(channels, goal, **sides.of_connector(kind), **_params(link))
-        except (TypeError, ValueError) as error:
-            raise UserError(f"{where}: connector {link['name']}: {error}") from error
-        if not isinstance(getattr(layer, "channels", None), int):
-            raise UserError(f"{where}: connector {link['name']} has no attribute `channels`: how many come out")
-        made.append(layer)
-        channels = layer.channels
-    return Chain(made)
-
-
-def _takes(link, sides):
-    takes = getattr(CONNECTORS[link["name"]], "takes", None)
-    return takes(sides, **_params(link)) if takes else None
-
-
-def _params(link):
-    return {key: value for key, value in link.items() if key != "name"}
-
-
-def _own_parameters(kind):
-    """The parameters of a connector that a file may set."""
-    fixed = kind.keywords if isinstance(kind, partial) else ()
-    return [name for name in parameters(kind) if name not in OF_CONNECTOR and name not in fixed]

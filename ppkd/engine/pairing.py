@@ -15,7 +15,7 @@ def match_levels(spec, student, teacher, scale=1.0, boxes=False):
     """Pair the levels of a spec's sources of the student with the teacher's.
 
     Levels of equal stride (or grid) pair; those of the student that have no partner are left out. Where no stride is
-    common to both, each pairs with the teacher's nearest, and the teacher's map is resized (`connectors.match_size`).
+    common to both, each pairs with the teacher's nearest, and the teacher's map is resized (`sizes.match_size`).
     What is no map, such as the sets of predictions of a decoder's layers, pairs by depth: the last with the last.
 
     Args:

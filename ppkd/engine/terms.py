@@ -6,7 +6,7 @@ from paddle import nn
 
 from ppkd.detectors.context import Context
 from ppkd.engine.beside import NOTHING, asked_of_labels, on_of
-from ppkd.engine.connectors import build_connector
+from ppkd.engine.connector_layers import build_connector
 from ppkd.engine.loss_layers import build_loss, context_names
 from ppkd.engine.sides import Side, Sides
 from ppkd.engine.sizes import match_size
@@ -198,7 +198,7 @@ class Term(nn.Layer):
         Args:
             student: list (pairs) of lists (sources) of the student's tensors.
             teacher: the teacher's, without gradient.
-            age: see `connectors.Chain`.
+            age: see `connector_layers.Chain`.
             ahead: whether the teacher's are connected already.
         """
         if len(self.connect_student):

@@ -3,7 +3,8 @@
 import re
 from dataclasses import replace
 
-from ppkd.engine.connectors import CONNECTORS, check_connectors
+from ppkd.engine.connector_layers import check_connectors
+from ppkd.engine.connectors import CONNECTORS
 from ppkd.engine.loss_layers import check_loss
 from ppkd.engine.pairing import sources
 from ppkd.engine.plugins import load_installed

@@ -9,8 +9,8 @@ import numpy as np
 from ppkd.bridge.weights import load_exactly
 from ppkd.bridge.workspace import build_detector
 from ppkd.detectors import detector_for
-from ppkd.engine.connectors import match_size
 from ppkd.engine.pairing import match_levels
+from ppkd.engine.sizes import match_size
 from ppkd.recipe.plan import TermSpec
 from ppkd.reporting.document import Gallery, Missing, Section, Table
 from ppkd.reporting.features import Pair, batches, recorded

@@ -10,7 +10,8 @@ import yaml
 from ppkd import losses
 from ppkd.detectors.context import Context
 from ppkd.engine import connectors
-from ppkd.engine.connectors import CONNECTORS, check_connectors
+from ppkd.engine.connector_layers import check_connectors
+from ppkd.engine.connectors import CONNECTORS
 from ppkd.engine.loss_layers import check_loss
 from ppkd.losses import LOSSES
 from ppkd.methods import plan

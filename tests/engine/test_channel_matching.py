@@ -12,7 +12,8 @@ from paddle import nn
 from ppkd.build import build_model, build_student
 from ppkd.detectors import detector_for
 from ppkd.detectors.recorders import Recorder
-from ppkd.engine.channel_matching import Match, Norm, assign
+from ppkd.engine.channel_matching import Match, assign
+from ppkd.engine.connectors import Norm
 from ppkd.engine.sides import Moment
 from ppkd.engine.updates import Updates
 from ppkd.errors import UserError

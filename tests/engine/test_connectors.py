@@ -7,9 +7,11 @@ import pytest
 from ppkd.bridge.ground_truth import BOXES, VALID
 from ppkd.detectors import Level, Tap
 from ppkd.detectors.context import Context
-from ppkd.engine.connectors import CONNECTORS, Align, Identity, build_connector, match_size
+from ppkd.engine.connector_layers import build_connector
+from ppkd.engine.connectors import CONNECTORS, Align, Identity
 from ppkd.engine.loss_layers import context_names
 from ppkd.engine.sides import Moment, RemainingLayers, Side, Sides
+from ppkd.engine.sizes import match_size
 from ppkd.engine.terms import Term
 from ppkd.errors import UserError
 from ppkd.losses import LOSSES

@@ -16,7 +16,8 @@ from ppkd.bridge.workspace import build_detector, registered_names, scope
 from ppkd.build import build_model
 from ppkd.detectors.recorders import Recorder
 from ppkd.engine import balance
-from ppkd.engine.connectors import CONNECTORS, check_connectors
+from ppkd.engine.connector_layers import check_connectors
+from ppkd.engine.connectors import CONNECTORS
 from ppkd.engine.model import DistillModel
 from ppkd.losses import LOSSES
 from ppkd.methods import plan

@@ -3,7 +3,8 @@
 import numpy as np
 import paddle
 
-from ppkd.engine.channel_matching import Norm, assign
+from ppkd.engine.channel_matching import assign
+from ppkd.engine.connectors import Norm
 from ppkd.losses.partial_l2 import (
     channel_distances,
     negative_margins,
