@@ -39,9 +39,9 @@ def run(parser, command, argv=None):
         if isinstance(command, str):
             command = getattr(importlib.import_module("ppkd.commands"), command)
         if getattr(args, "allow_plugins", False):
-            from ppkd.engine import plugins
+            from ppkd.engine import plugin_files
 
-            plugins.permit()
+            plugin_files.permit()
         command(args)
         if sys.stdout is not None:  # closed
             sys.stdout.flush()

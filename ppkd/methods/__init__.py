@@ -2,7 +2,7 @@
 
 from ppkd.detectors import ANCHORS, TARGETS, detector_for
 from ppkd.engine.pairing import sources
-from ppkd.engine.plugins import load_plugins
+from ppkd.engine.plugin_files import load_plugins
 from ppkd.errors import UserError, nearest
 from ppkd.methods import cwd, ld, matching_guided, neck, own_terms, ppyoloe, yolov3
 from ppkd.methods.block import with_users_terms

@@ -7,7 +7,7 @@ from ppkd.engine.connector_layers import check_connectors
 from ppkd.engine.connectors import CONNECTORS
 from ppkd.engine.loss_layers import check_loss
 from ppkd.engine.pairing import sources
-from ppkd.engine.plugins import load_installed
+from ppkd.engine.plugin_files import load_installed
 from ppkd.errors import UserError, nearest
 from ppkd.files.yaml_io import clone, merge
 from ppkd.losses import LOSSES

@@ -2,7 +2,7 @@
 
 import os
 
-from ppkd.engine.plugins import fingerprint
+from ppkd.engine.plugin_files import fingerprint
 from ppkd.errors import UserError
 from ppkd.training.contents import PREFIX
 

@@ -10,7 +10,7 @@ import paddle
 import pytest
 
 from ppkd.build import build_model
-from ppkd.engine import plugins
+from ppkd.engine import plugin_files
 from ppkd.engine.connectors import CONNECTORS
 from ppkd.errors import UserError
 from ppkd.losses import LOSSES
@@ -38,15 +38,15 @@ class Double(nn.Layer):
 @pytest.fixture(autouse=True)
 def _forgotten():
     """What a test registers is gone after it. Plugins are allowed, as by --allow-plugins."""
-    plugins.permit()
+    plugin_files.permit()
     registries = (LOSSES, CONNECTORS)
     before = [dict(registry) for registry in registries]
     yield
-    plugins._loaded.clear()
+    plugin_files._loaded.clear()
     for registry, content in zip(registries, before):
         registry.clear()
         registry.update(content)
-    plugins._installed = plugins._permitted = False
+    plugin_files._installed = plugin_files._permitted = False
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_the_example_of_the_documentation_trains(shapes, teacher_weights, tmp_pa
 
 
 def test_the_examples_loss_looks_into_boxes_only():
-    plugins.load_plugins([str(EXAMPLE)], "x.yml")
+    plugin_files.load_plugins([str(EXAMPLE)], "x.yml")
     loss = LOSSES["charbonnier_in_boxes"](eps=1e-9)
     student, teacher = paddle.zeros([1, 2, 4, 4]), paddle.zeros([1, 2, 4, 4])
     teacher[:, :, 1, 2] = 3.0
@@ -179,7 +179,7 @@ def test_a_plugin_runs_once_in_a_process(tmp_path):
     code = DOUBLE + "\nimport pathlib\npathlib.Path(__file__).with_name('runs').open('a').write('x')\n"
     path = write(tmp_path / "mine.py", code)
     for _ in range(2):
-        plugins.load_plugins([path], "x.yml")
+        plugin_files.load_plugins([path], "x.yml")
     assert (tmp_path / "runs").read_text() == "x"
 
 
@@ -195,7 +195,7 @@ HIDDEN = {
 @pytest.mark.parametrize("hidden", HIDDEN)
 def test_a_plugin_that_the_command_line_does_not_allow_is_not_run(slim, tmp_path, hidden):
     """However a slim file, or one that it inherits from, writes it, and whatever command reads it."""
-    plugins._permitted = False
+    plugin_files._permitted = False
     config, _, given = slim(CANARY + DOUBLE)
     text = HIDDEN[hidden].replace("x-anything", "distill_loss_name: []\nFGDFeatureLoss")
     write(tmp_path / "base.yml", f"_BASE_: [{CONFIGS}/ppyoloe_fgd.yml]\n{text}")
@@ -211,7 +211,7 @@ def test_a_plugin_that_the_command_line_does_not_allow_is_not_run(slim, tmp_path
 @pytest.mark.parametrize("way", ["--allow-plugins", "named"])
 def test_it_is_told_before_a_plugin_runs(slim, tmp_path, way):
     """On the error's stream where the log is quiet; a file that -o names is named by the command line itself."""
-    plugins._permitted = False
+    plugin_files._permitted = False
     config, path, given = slim(CANARY + DOUBLE)
     more = [way] if way != "named" else ["-o", f"distill.plugins={tmp_path / 'mine.py'}"]
     code, errors = call("explain", "-c", config, "--slim_config", path, "-o", *given, *more)
@@ -230,10 +230,10 @@ def test_what_a_run_folder_names_is_not_run(slim, tmp_path):
 
     write(tmp_path / "theirs" / "recipe.yml", record(loaded).replace("plugins:", '"plu\\x67ins":'))
     write(tmp_path / "theirs" / "model_final.pdparams", "")
-    plugins._permitted = False
+    plugin_files._permitted = False
     run = Run(str(tmp_path / "theirs"))
     with pytest.raises(UserError, match="allow it with --allow-plugins"):
         plan(run.recipe.method)
     assert not (tmp_path / "ran").exists()
-    plugins.permit()
+    plugin_files.permit()
     assert [term.name for term in plan(run.recipe.method).terms] == ["mine"]

@@ -7,7 +7,7 @@ import paddle
 import pytest
 from hypothesis import strategies as st
 
-from ppkd.engine.plugins import load_installed
+from ppkd.engine.plugin_files import load_installed
 from ppkd.errors import UserError
 from ppkd.files.yaml_io import clone, dump, read_yaml
 from ppkd.methods import plan
