@@ -281,12 +281,16 @@ class Detector:
         return recorder
 
     @contextlib.contextmanager
-    def looked_at_once(self):
-        """A block in which the model stays as it is: one dry forward tells of all that runs the same parts of it."""
+    def looked_at_once(self, whole=False):
+        """A block in which the model stays as it is: one dry forward tells of all that runs the same parts of it.
+
+        Args:
+            whole: whether it is one of all parts, whatever is asked for.
+        """
         dry_run, seen = self.dry_run, {}
 
         def known(paths):
-            parts = _parts(paths)
+            parts = _parts(paths_below(self.model) if whole else paths)
             if parts not in seen or not seen[parts].outputs.keys() >= set(paths):
                 below = (path for path in paths_below(self.model) if _parts([path]) <= parts)
                 seen[parts] = dry_run([*below, *paths])

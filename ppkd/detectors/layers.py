@@ -17,10 +17,9 @@ def layers_text(model, depth=2):
         depth: levels of modules in the tree, lists not counted.
     """
     detector = detector_for(model)
-    recorder = detector.dry_run(list(paths_below(model)))
-    detector.dry_run = lambda paths: recorder  # one run tells of every name; each would take its own
-    tree = [("module", "class", "output", "stride"), *module_rows(detector, depth)]
-    named = [("source", "module", "channels", "place"), *source_rows(detector)]
+    with detector.looked_at_once(whole=True):
+        tree = [("module", "class", "output", "stride"), *module_rows(detector, depth)]
+        named = [("source", "module", "channels", "place"), *source_rows(detector)]
     size = f"{PROBE_SIZE} x {PROBE_SIZE}"
     return "\n".join(
         [
