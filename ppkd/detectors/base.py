@@ -1,6 +1,7 @@
 """The generic detector adapter: anything of ppdet with a backbone and, mostly, a neck."""
 
 import contextlib
+import inspect
 import re
 
 import paddle
@@ -156,8 +157,30 @@ class Detector:
         self.run_head(features, batch)
 
     def run_head(self, features, batch):
-        """Run the head on the neck's output in eval mode, short of post-processing."""
+        """Run the head on the neck's output in eval mode, short of post-processing.
+
+        Raises:
+            UserError: there is no adapter for a head that takes more than that.
+        """
+        if not self.runs_head:
+            raise UserError(
+                f"{type(self.model).__name__}: how its head is run is not known here; sources are those of backbone "
+                "and neck: ppkd layers"
+            )
         self.head(features)
+
+    @property
+    def runs_head(self):
+        """Whether it is known how the head is run: without an adapter, if it takes the neck's output alone."""
+        if type(self).run_head is not Detector.run_head:
+            return True
+        head = find_or_none(self.model, self.head_name)
+        return head is not None and _takes_one(head.forward)
+
+    def paths(self):
+        """The paths of all modules that a dry forward runs, and of some that stand beside them."""
+        every = paths_below(self.model)
+        return [path for path in every if self.runs_head or _parts([path]) <= {"backbone", "neck"}]
 
     @property
     def head(self):
@@ -290,7 +313,7 @@ class Detector:
         dry_run, seen = self.dry_run, {}
 
         def known(paths):
-            parts = _parts(paths_below(self.model) if whole else paths)
+            parts = _parts(self.paths() if whole else paths)
             if parts not in seen or not seen[parts].outputs.keys() >= set(paths):
                 below = (path for path in paths_below(self.model) if _parts([path]) <= parts)
                 seen[parts] = dry_run([*below, *paths])
@@ -305,6 +328,11 @@ class Detector:
 
 def _parts(paths):
     return frozenset(path.split(".")[0] for path in paths)
+
+
+def _takes_one(function):
+    needed = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
+    return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in needed) == 1
 
 
 def find_or_none(model, path):

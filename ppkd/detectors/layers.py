@@ -1,10 +1,11 @@
 """A detector's modules with what they return, and the names that terms can take as sources."""
 
+from collections import defaultdict
+
 from paddle import nn
 
 from ppkd.detectors import detector_for
 from ppkd.detectors.base import PROBE_SIZE
-from ppkd.detectors.recorders import paths_below
 from ppkd.errors import UserError
 from ppkd.terminal.table import text_table
 
@@ -29,7 +30,9 @@ def layers_text(model, depth=2):
             "",
             "A module above that returns a tensor is a source by its name; one that returns several is name[i] or",
             "name[*], and one that is called several times gives what its first call does. '-' returns no tensor, or",
-            "is not run before post-processing. Named sources:",
+            "is not run before post-processing."
+            + ("" if detector.runs_head else " How this head is run is not known here: it is not run either.")
+            + " Named sources:",
             "",
             _table(named),
         ]
@@ -46,10 +49,10 @@ def module_rows(detector, depth):
     Returns:
         List of ``(indented path, class, shapes, strides)``; what is deeper is counted in the class column.
     """
-    recorder = detector.dry_run(list(paths_below(detector.model)))
+    outputs = defaultdict(list, detector.dry_run(detector.paths()).outputs)
     rows = []
-    for path, level, layer in _walk(detector.model, depth, recorder.outputs):
-        calls = recorder.outputs[path]
+    for path, level, layer in _walk(detector.model, depth, outputs):
+        calls = outputs[path]
         shapes = [list(x.shape) for x in _tensors(calls)]
         below = len(layer.sublayers()) if level == depth else 0
         kind = type(layer).__name__ + (f" (+{below})" if below else "")

@@ -7,6 +7,7 @@ import pytest
 from ppkd.build import build_student
 from ppkd.detectors import detector_for
 from ppkd.detectors.layers import layers_text, module_rows, source_rows
+from ppkd.errors import UserError
 from ppkd.recipe.recipe import load_recipe
 from tests.conftest import CONFIGS
 from tests.detectors.test_recorders import hooks_on
@@ -51,6 +52,18 @@ def test_one_run_of_the_model_is_enough(model):
     with mock.patch.object(kind, "run", autospec=True, side_effect=kind.run) as run:
         layers_text(model)
     assert run.call_count == 1
+
+
+@pytest.mark.parametrize("family, part, head", [("ssd", "backbone", "ssd_head"), ("centernet", "neck", "head")])
+def test_a_head_that_nobody_knows_to_run_is_told_and_the_rest_is_there(family, part, head, shapes):
+    path = str(CONFIGS / f"{family}_tiny.yml")
+    model = build_student(load_recipe(path, overrides=[f"dataset_dir={shapes}"]))
+    text = layers_text(model)
+    rows = {line.split()[0]: line.split() for line in text.splitlines() if line.strip()}
+    assert "-" not in rows["neck[0]"] and "x" in rows[part][2] and rows[head][2:] == ["-", "-"]
+    assert "is not known here" in text
+    with pytest.raises(UserError, match=f"{type(model).__name__}.*head is run is not known"):
+        detector_for(model).levels(head)
 
 
 def test_the_command_prints_the_tree(shapes, capsys):
