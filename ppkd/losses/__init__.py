@@ -2,7 +2,7 @@
 
 A loss is called ``loss(student, teacher, **context)``; the context it needs are the further
 arguments of its ``forward``, such as ``boxes`` and ``strides`` (`context.Context` has them all). It
-returns one scalar, or a mapping of names to scalars with their weights applied. A loss with
+returns one scalar, or a mapping from the names of its parts to scalars, with their weights applied. A loss with
 parameters of its own takes the channels of the maps as ``channels`` (those of the student's map before a
 connector as ``student_channels``). A loss class with
 ``all_levels`` gets the levels of a pyramid in lists instead of one level's tensor; one with ``least_classes``

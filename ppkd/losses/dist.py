@@ -19,7 +19,7 @@ def _pearson(a, b, eps=1e-8):
 
 
 @full_precision
-def dist_terms(student, teacher, tau=1.0):
+def dist_parts(student, teacher, tau=1.0):
     """One minus the mean correlation of class distributions, in two directions.
 
     With ``p = softmax(x / tau)`` over classes: ``inter`` correlates the class vectors sample by
@@ -51,7 +51,7 @@ def _as_rows(logits):
 
 
 class DISTLoss(nn.Layer):
-    """The terms of :func:`dist_terms`, each times its weight and ``tau^2``.
+    """The parts of :func:`dist_parts`, each times its weight and ``tau^2``.
 
     With a single sample ``intra`` has nothing to correlate and is constant.
 
@@ -66,5 +66,5 @@ class DISTLoss(nn.Layer):
         self.weights = {"inter": inter_weight, "intra": intra_weight}
 
     def forward(self, student, teacher):
-        terms = dist_terms(student, teacher, self.tau)
-        return {name: term * (self.tau**2 * self.weights[name]) for name, term in terms.items()}
+        parts = dist_parts(student, teacher, self.tau)
+        return {name: part * (self.tau**2 * self.weights[name]) for name, part in parts.items()}

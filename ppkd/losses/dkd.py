@@ -56,7 +56,7 @@ def dkd_rows(student, teacher, labels, tau=1.0):
     return target * tau**2, others * tau**2
 
 
-def dkd_terms(student, teacher, labels, tau=1.0, reduction="batchmean"):
+def dkd_parts(student, teacher, labels, tau=1.0, reduction="batchmean"):
     """:func:`dkd_rows` of all rows together.
 
     Args:
@@ -76,7 +76,7 @@ def dkd_terms(student, teacher, labels, tau=1.0, reduction="batchmean"):
 
 
 class DKDLoss(nn.Layer):
-    """``alpha * tckd`` and ``beta * nckd`` of :func:`dkd_terms`, for rows whose labels are known.
+    """``alpha * tckd`` and ``beta * nckd`` of :func:`dkd_parts`, for rows whose labels are known.
 
     Raises:
         ValueError: an unknown reduction.
@@ -90,8 +90,8 @@ class DKDLoss(nn.Layer):
         self.weights = {"tckd": alpha, "nckd": beta}
 
     def forward(self, student, teacher, labels):
-        terms = dkd_terms(student, teacher, labels, self.tau, self.reduction)
-        return {name: term * self.weights[name] for name, term in terms.items()}
+        parts = dkd_parts(student, teacher, labels, self.tau, self.reduction)
+        return {name: part * self.weights[name] for name, part in parts.items()}
 
 
 class DenseDKDLoss(nn.Layer):

@@ -109,7 +109,7 @@ class FGDLoss(nn.Layer):
 
     @full_precision
     def forward(self, student, teacher, boxes, boxes_valid, image_size, padded_size):
-        """The four terms, weighted.
+        """The four parts, weighted.
 
         Args:
             student, teacher: (N, C, H, W); no gradient reaches the teacher.

@@ -1,4 +1,4 @@
-"""The sums over maps that FGD's terms are made of, with their gradient: in pieces on the CPU, elsewhere at once."""
+"""The sums over maps that FGD's parts are made of, with their gradient: in pieces on the CPU, elsewhere at once."""
 
 import paddle
 from paddle.autograd import PyLayer
@@ -19,7 +19,7 @@ def summed_over_places(feature, weights):
 
 
 class Sums(PyLayer):
-    """The few sums over the student's map that all terms are made of, with the gradient of the map in one go.
+    """The few sums over the student's map that all parts are made of, with the gradient of the map in one go.
 
     With S and T (N, C, P), d = S - T, q (N, 1, C) and a (N, 1, P), each of the following (N, 1, ..):
 
@@ -31,7 +31,7 @@ class Sums(PyLayer):
     of the seven: outer products of vectors, made piece by piece.
 
     All are one tensor, and S alone gets a gradient: with more outputs or inputs ``paddle.grad`` of some inputs, or of
-    one term after the other, raises, crashes or is wrong.
+    one part after the other, raises, crashes or is wrong.
     """
 
     @staticmethod

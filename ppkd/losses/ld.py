@@ -16,7 +16,7 @@ from .atss import atss_regions, square_anchors
 from .common import COCO_CLASSES, as_float, check_same_shape, full_precision, up
 from .kernels import weighted_sums
 from .kl import kl_rows
-from .level_kernels import edges, terms_of_levels
+from .level_kernels import edges, parts_of_levels
 
 
 @full_precision
@@ -41,7 +41,7 @@ def ld_rows(student, teacher, temp=10.0, axis=1):
 
 
 @full_precision
-def ld_terms(
+def ld_parts(
     student,
     teacher,
     positive,
@@ -52,7 +52,7 @@ def ld_terms(
     kd_temp=2.0,
     batch_average=True,
 ):
-    """The three terms of one pyramid level, unweighted.
+    """The three parts of one pyramid level, unweighted.
 
     * ``ld``: :func:`ld_rows` of the four edges of positive anchors, weighted by the student's
       highest class score there (a sigmoid, without gradient); the sum over 4.
@@ -105,7 +105,7 @@ def _of_edges(student, teacher, temp):
 
 
 class LDLoss(nn.Layer):
-    """Localisation distillation of all levels of a head at once; formulas in :func:`ld_terms`.
+    """Localisation distillation of all levels of a head at once; formulas in :func:`ld_parts`.
 
     Positive anchors and the region come from :func:`atss_regions` on square anchors, one a position, as in the
     authors' GFL: the region's own assigner, whichever one the detector's loss has.
@@ -121,7 +121,7 @@ class LDLoss(nn.Layer):
         ld_temp, vlr_temp, kd_temp: the temperatures.
         anchor_scale: side of an anchor in strides.
         topk: anchors per level and box.
-        batch_average: see :func:`ld_terms`.
+        batch_average: see :func:`ld_parts`.
         biased_positives: see :func:`atss_regions`.
         kd_per_class: multiply ``kd_weight`` by classes / 80. ``kd`` is a mean over the classes, so that a weight chosen
             for COCO is too strong by that factor where there are fewer.
@@ -153,7 +153,7 @@ class LDLoss(nn.Layer):
         self.kd_per_class = kd_per_class
 
     def forward(self, student, teacher, boxes, boxes_valid, strides, cell_offset):
-        """The three terms, each the sum over the levels, weighted.
+        """The three parts, each the sum over the levels, weighted.
 
         Args:
             student, teacher: pairs of lists, one entry a level: class logits (N, K, H, W) and edge logits
@@ -177,8 +177,8 @@ class LDLoss(nn.Layer):
             factors["kd"] *= student[0][0].shape[1] / COCO_CLASSES
         most = max(boxes.shape[1], 1) * sum(min(self.topk, count) for count in counts)
         options = self.temps | {"batch_average": self.batch_average}
-        terms = terms_of_levels(ld_terms, student, teacher, assigned, region, counts, most, **options)
-        by_name = zip(factors.items(), zip(*(each.values() for each in terms)))
+        parts = parts_of_levels(ld_parts, student, teacher, assigned, region, counts, most, **options)
+        by_name = zip(factors.items(), zip(*(each.values() for each in parts)))
         return {name: functools.reduce(paddle.add, values) * factor for (name, factor), values in by_name}
 
 

@@ -1,7 +1,7 @@
 """Localisation Distillation over the levels of a pyramid, in the way that suits the device.
 
 On the CPU a level after the other, of which only the positions that count are computed; a device that wants few
-operations gets all levels as one. The formulas stand in :func:`ld.ld_terms`.
+operations gets all levels as one. The formulas stand in :func:`ld.ld_parts`.
 """
 
 import functools
@@ -14,11 +14,11 @@ from .common import check_levels, up
 from .softmax_kernels import log_shares, rows_of_logs
 
 
-def terms_of_levels(formula, student, teacher, positive, region, counts, most, **options):
-    """The terms of all levels.
+def parts_of_levels(formula, student, teacher, positive, region, counts, most, **options):
+    """The parts of all levels.
 
     Args:
-        formula: :func:`ld.ld_terms`, which gives those of one.
+        formula: :func:`ld.ld_parts`, which gives those of one.
         student, teacher: pairs of lists, one entry a level: class logits (N, K, H, W) and edge logits
             (N, 4 * bins, H, W).
         positive, region: (N, A), all levels one after the other.
@@ -46,7 +46,7 @@ def edges(x):
 
 
 def _at_once(student, teacher, positive, region, counts, most, ld_temp, vlr_temp, kd_temp, batch_average):
-    """The sums over the levels of :func:`ld.ld_terms`, for a device that wants few operations, of all levels as one.
+    """The sums over the levels of :func:`ld.ld_parts`, for a device that wants few operations, of all levels as one.
 
     A map of all levels is a copy, and the largest that there are here: it is let go as soon as it has been used.
     """

@@ -1,6 +1,6 @@
 """Logit distillation of PP-YOLOE heads: classes, boxes and edge distributions, as PaddleDetection 2.6 defines it.
 
-The class term is the quality focal loss (Li et al., NeurIPS 2020) with the teacher's scores for targets (`focal`); GIoU
+The class part is the quality focal loss (Li et al., NeurIPS 2020) with the teacher's scores for targets (`focal`); GIoU
 (Rezatofighi et al., CVPR 2019) stands in `boxes`.
 """
 
@@ -22,8 +22,8 @@ _SEEN = 0.1
 _NAMES = ("class", "iou", "dfl", "kd")
 
 
-def ppyoloe_terms(student, teacher, scores, positive, kd_temp=10.0, beta=2.0, first_bin=0, batch_floor=False):
-    """The terms of all levels together, unweighted.
+def ppyoloe_parts(student, teacher, scores, positive, kd_temp=10.0, beta=2.0, first_bin=0, batch_floor=False):
+    """The parts of all levels together, unweighted.
 
     With w the sum of a position's assigned scores where it is positive, 0 elsewhere:
 
@@ -59,7 +59,7 @@ def ppyoloe_terms(student, teacher, scores, positive, kd_temp=10.0, beta=2.0, fi
 
 @full_precision
 def _weighted(student, teacher, scores, positive, factors, kd_temp, beta, first_bin, batch_floor):
-    """The terms of :func:`ppyoloe_terms` that ``factors`` has, each times its factor: in few operations on scalars."""
+    """The parts of :func:`ppyoloe_parts` that ``factors`` has, each times its factor: in few operations on scalars."""
     for ours, theirs in zip(student, teacher):
         check_same_shape("ppyoloe", ours, theirs)
     (s_cls, s_box), (t_cls, t_box) = map(up, student), map(frozen, teacher)
@@ -93,7 +93,7 @@ def _weighted(student, teacher, scores, positive, factors, kd_temp, beta, first_
 
 
 class PPYOLOELoss(nn.Layer):
-    """:func:`ppyoloe_terms` of all levels of a head, weighted.
+    """:func:`ppyoloe_parts` of all levels of a head, weighted.
 
     .. code-block:: yaml
 
@@ -102,12 +102,12 @@ class PPYOLOELoss(nn.Layer):
         loss: {name: ppyoloe, class_weight: 1.0, iou_weight: 2.5, dfl_weight: 0.5, kd_weight: 20000}
 
     Args:
-        class_weight, iou_weight, dfl_weight, kd_weight: the weights of the terms.
-        kd_temp, beta: see :func:`ppyoloe_terms`.
+        class_weight, iou_weight, dfl_weight, kd_weight: the weights of the parts.
+        kd_temp, beta: see :func:`ppyoloe_parts`.
         kd_per_class: multiply ``kd_weight`` by (classes / 80)^2. The mean over the classes and a softmax that is all
             but flat each divide ``kd`` by the number of classes; this makes a weight chosen for COCO mean the same
             elsewhere. False is PaddleDetection's way.
-        batch_floor: see :func:`ppyoloe_terms`.
+        batch_floor: see :func:`ppyoloe_parts`.
     """
 
     all_levels = True
@@ -131,7 +131,7 @@ class PPYOLOELoss(nn.Layer):
         self.batch_floor = batch_floor
 
     def forward(self, student, teacher, assignment=None, first_bin=0):
-        """The weighted terms whose weight is not 0.
+        """The weighted parts whose weight is not 0.
 
         Args:
             student, teacher: pairs of lists, one entry a level: class logits (N, K, H, W) and edge logits

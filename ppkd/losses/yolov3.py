@@ -12,8 +12,8 @@ from .common import check_same_shape, frozen, full_precision, up
 
 
 @full_precision
-def yolov3_terms(student, teacher):
-    """The six terms of one pyramid level, unweighted, each a mean over images, anchors and positions.
+def yolov3_parts(student, teacher):
+    """The six parts of one pyramid level, unweighted, each a mean over images, anchors and positions.
 
     With o the teacher's objectness (a sigmoid), s and t the student's and the teacher's raw outputs:
 
@@ -22,7 +22,7 @@ def yolov3_terms(student, teacher):
     * ``cls``: ``o * BCE(s, sigmoid(t))``, a mean over the classes too;
     * ``obj``: ``BCE(s, 1 where the teacher's logit is above 0)``, not gated.
 
-    The entropy of the target is not subtracted: for equal outputs the terms are not zero, but their gradient is
+    The entropy of the target is not subtracted: for equal outputs the parts are not zero, but their gradient is
     (except for ``obj``, whose target is hard).
 
     Args:
@@ -62,7 +62,7 @@ def _fields(box, objectness, classes):
 
 
 class YOLOv3Loss(nn.Layer):
-    """:func:`yolov3_terms` of one level; weighting is the term's business.
+    """:func:`yolov3_parts` of one level; weighting is the term's business.
 
     .. code-block:: yaml
 
@@ -73,4 +73,4 @@ class YOLOv3Loss(nn.Layer):
     """
 
     def forward(self, student, teacher):
-        return yolov3_terms(student, teacher)
+        return yolov3_parts(student, teacher)

@@ -17,7 +17,7 @@ from ppkd.engine.terms import Term
 from ppkd.losses.atss import atss_regions, square_anchors
 from ppkd.losses.cwd import cwd
 from ppkd.losses.ppyoloe import PPYOLOELoss
-from ppkd.losses.yolov3 import yolov3_terms
+from ppkd.losses.yolov3 import yolov3_parts
 from ppkd.methods import plan
 from ppkd.recipe.method import MethodSpec
 from ppkd.recipe.recipe import load_recipe
@@ -40,7 +40,7 @@ def _close(ours, theirs, rel=1e-5):
 # --- heads: the same tensors ----------------------------------------------------------------------
 
 
-def test_yolov3_terms():
+def test_yolov3_parts():
     anchors, classes = 3, 4
     sides = [
         [tuple(paddle.randn([2, anchors * n, size, size]) for n in (4, 1, classes)) for size in (4, 8)]
@@ -55,7 +55,7 @@ def test_yolov3_terms():
             pairs.append([*(box[..., i : i + 1] for i in range(4)), objectness, scores])
         models.append(SimpleNamespace(yolo_head=SimpleNamespace(loss=SimpleNamespace(distill_pairs=pairs))))
     theirs = distill_loss.DistillYOLOv3Loss(weight=1000)(models[1], models[0])
-    ours = 1000 * sum(sum(yolov3_terms(s, t).values()) for s, t in zip(*sides))
+    ours = 1000 * sum(sum(yolov3_parts(s, t).values()) for s, t in zip(*sides))
     _close(ours, theirs)
 
 
@@ -88,7 +88,7 @@ def _distill_pairs(side, assignment, bins=17):
 
 
 @pytest.mark.parametrize("only", ["class", "iou", "dfl", "kd"])
-def test_ppyoloe_terms(only):
+def test_ppyoloe_parts(only):
     sides, assignment = _ppyoloe_heads()
     student, teacher = (
         SimpleNamespace(yolo_head=SimpleNamespace(num_classes=5, distill_pairs=_distill_pairs(side, assignment)))

@@ -5,7 +5,7 @@ import paddle
 import pytest
 
 from ppkd.losses import DenseDKDLoss
-from ppkd.losses.dkd import dkd_rows, dkd_terms, smallest_box
+from ppkd.losses.dkd import dkd_parts, dkd_rows, smallest_box
 
 from . import slow
 
@@ -94,7 +94,7 @@ def test_the_mean_of_rows_is_the_loss_of_a_classifier():
     flat = [
         np.concatenate([x.transpose(0, 2, 3, 1).reshape(-1, CLASSES) for x in side]) for side in (student, teacher)
     ]
-    expected = dkd_terms(*slow.tensors(flat), paddle.full([len(flat[0])], 2, "int64"), tau=4.0)
+    expected = dkd_parts(*slow.tensors(flat), paddle.full([len(flat[0])], 2, "int64"), tau=4.0)
     assert _numbers(parts) == pytest.approx(_numbers(expected), rel=1e-10)
 
 
@@ -104,7 +104,7 @@ def test_terms_average_or_sum_the_rows():
     rows = dkd_rows(student, teacher, labels, 2.0)
     assert [row.shape for row in rows] == [[5], [5]]
     for reduction, divisor in (("batchmean", 5), ("sum", 1)):
-        terms = dkd_terms(student, teacher, labels, 2.0, reduction)
+        terms = dkd_parts(student, teacher, labels, 2.0, reduction)
         for row, term in zip(rows, terms.values()):
             assert float(term) == pytest.approx(float(row.sum()) / divisor, rel=1e-5)
 

@@ -6,7 +6,7 @@ import pytest
 
 from ppkd.losses import LDLoss
 from ppkd.losses.atss import atss_regions, square_anchors
-from ppkd.losses.ld import ld_rows, ld_terms
+from ppkd.losses.ld import ld_parts, ld_rows
 
 CLASSES, BINS, SIZE, BATCH = 3, 4, (4, 5), 2
 CELLS = SIZE[0] * SIZE[1]
@@ -31,7 +31,7 @@ def _targets(batch=BATCH, share=0.5):
 
 def test_ld_without_positives_is_zero_and_connected():
     student, teacher = _sides()
-    terms = ld_terms(student, teacher, *_targets(share=0.0))
+    terms = ld_parts(student, teacher, *_targets(share=0.0))
     assert all(float(term) == 0 for term in terms.values())
     sum(terms.values()).backward()
     assert all(float(x.grad.abs().max()) == 0 for x in student)
@@ -39,7 +39,7 @@ def test_ld_without_positives_is_zero_and_connected():
 
 def test_ld_of_equal_heads_is_zero_and_has_no_gradient():
     student, _ = _sides()
-    terms = ld_terms(student, tuple(x.detach() for x in student), *_targets())
+    terms = ld_parts(student, tuple(x.detach() for x in student), *_targets())
     assert all(float(term) == 0 for term in terms.values())
     sum(terms.values()).backward()
     assert all(float(x.grad.abs().max()) == 0 for x in student)
@@ -47,10 +47,10 @@ def test_ld_of_equal_heads_is_zero_and_has_no_gradient():
 
 def test_ld_of_two_copies_is_that_of_one_unless_summed_as_the_authors_do():
     sides, targets = _sides(1), _targets(1)
-    once = ld_terms(*sides, *targets)
+    once = ld_parts(*sides, *targets)
     pairs = [tuple(paddle.concat([x, x]) for x in side) for side in sides]
     doubled = [paddle.concat([x, x]) for x in targets]
-    averaged, summed = (ld_terms(*pairs, *doubled, batch_average=average) for average in (True, False))
+    averaged, summed = (ld_parts(*pairs, *doubled, batch_average=average) for average in (True, False))
     for name, term in once.items():
         assert float(averaged[name]) == pytest.approx(float(term), rel=1e-5)
     for name in ("ld", "ld_vlr"):
@@ -60,8 +60,8 @@ def test_ld_of_two_copies_is_that_of_one_unless_summed_as_the_authors_do():
 def test_ld_in_half_precision_is_close():
     sides, targets = _sides(), _targets()
     half = [tuple(x.detach().astype("float16") for x in side) for side in sides]
-    exact = ld_terms(*sides, *targets)
-    for name, term in ld_terms(*half, *targets).items():
+    exact = ld_parts(*sides, *targets)
+    for name, term in ld_parts(*half, *targets).items():
         assert term.dtype == paddle.float32
         assert float(term) == pytest.approx(float(exact[name]), rel=1e-2)
 
@@ -148,7 +148,7 @@ def test_levels_add_up_with_their_weights():
     for level, cells in enumerate((slice(0, 48), slice(48, 60))):
         pairs = [(cls[level], box[level]) for cls, box in sides]
         targets = assigned[:, cells] > 0, paddle.ones_like(region[:, cells]), region[:, cells]
-        for name, term in zip(weights, ld_terms(*pairs, *targets, 4.0, 5.0, 6.0).values()):
+        for name, term in zip(weights, ld_parts(*pairs, *targets, 4.0, 5.0, 6.0).values()):
             expected[name] += float(term) * weights[name]
     assert {name: float(term) for name, term in terms.items()} == pytest.approx(expected, rel=1e-5)
     assert min(expected.values()) > 0

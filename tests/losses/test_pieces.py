@@ -10,7 +10,7 @@ from ppkd.detectors.context import Assignment
 from ppkd.engine.balance import gradient
 from ppkd.losses import CWDLoss, FGDLoss, KLLoss, LDLoss, PKDLoss, PPYOLOELoss, kernels
 from ppkd.losses.atss import atss_regions, square_anchors
-from ppkd.losses.ld import ld_terms
+from ppkd.losses.ld import ld_parts
 from ppkd.losses.masks import box_masks
 from ppkd.losses.normalise import batch_standardise, pkd_standardise
 from ppkd.losses.pkd import pkd
@@ -256,7 +256,7 @@ def test_positions_that_do_not_count_need_not_be_computed(share, temps, monkeypa
         for x in maps[0]:
             x.stop_gradient = False
             x.clear_gradient(False)
-        terms = ld_terms(*maps, positive, paddle.ones([2, 20]), region, *temps)
+        terms = ld_parts(*maps, positive, paddle.ones([2, 20]), region, *temps)
         functools.reduce(paddle.add, terms.values()).backward()
         return [*terms.values(), *(x.grad for x in maps[0])]
 

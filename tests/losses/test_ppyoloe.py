@@ -7,7 +7,7 @@ import pytest
 from ppkd.detectors.context import Assignment
 from ppkd.losses import PPYOLOELoss
 from ppkd.losses.boxes import distances, giou_loss
-from ppkd.losses.ppyoloe import ppyoloe_terms
+from ppkd.losses.ppyoloe import ppyoloe_parts
 
 from . import slow
 
@@ -60,7 +60,7 @@ def _reference(student, teacher, scores, positive, temp, beta, first_bin):
 @pytest.mark.parametrize(("temp", "beta", "first_bin"), [(10.0, 2.0, 0), (2.0, 1.0, 0), (10.0, 2.0, -1)])
 def test_terms_follow_their_formulas(temp, beta, first_bin):
     student, teacher, targets = _pair(), _pair(), _targets()
-    terms = _numbers(ppyoloe_terms(student, teacher, *targets, temp, beta, first_bin))
+    terms = _numbers(ppyoloe_parts(student, teacher, *targets, temp, beta, first_bin))
     assert terms == pytest.approx(_reference(student, teacher, *targets, temp, beta, first_bin), rel=1e-4)
 
 
@@ -90,7 +90,7 @@ def test_giou_stays_between_0_and_2_where_edges_have_passed_each_other():
 
 def test_no_positive_leaves_the_class_term_alone_and_all_connected():
     student, teacher = _pair(trained=True), _pair()
-    terms = ppyoloe_terms(student, teacher, *_targets(every=0))
+    terms = ppyoloe_parts(student, teacher, *_targets(every=0))
     assert float(terms["class"]) > 0
     assert [float(terms[name]) for name in ("iou", "dfl", "kd")] == [0, 0, 0]
     sum(terms.values()).backward()
@@ -100,7 +100,7 @@ def test_no_positive_leaves_the_class_term_alone_and_all_connected():
 def test_a_positive_of_score_zero_stays_finite():
     student, teacher = _pair(trained=True), _pair()
     scores, positive = _targets()
-    terms = ppyoloe_terms(student, teacher, paddle.zeros_like(scores), positive)
+    terms = ppyoloe_parts(student, teacher, paddle.zeros_like(scores), positive)
     sum(terms.values()).backward()
     assert all(np.isfinite(value) for value in _numbers(terms).values())
     assert all(bool(paddle.isfinite(x.grad).all()) for x in student)
@@ -108,24 +108,24 @@ def test_a_positive_of_score_zero_stays_finite():
 
 def test_places_without_a_target_count_for_the_class_term_only():
     student, teacher, (scores, positive) = _pair(), _pair(), _targets()
-    before = _numbers(ppyoloe_terms(student, teacher, scores, positive))
+    before = _numbers(ppyoloe_parts(student, teacher, scores, positive))
     rest = (1 - positive).unsqueeze(-1)
     moved = [x + rest * paddle.randn(x.shape) for x in student]
-    after = _numbers(ppyoloe_terms(moved, teacher, scores + rest, positive))
+    after = _numbers(ppyoloe_parts(moved, teacher, scores + rest, positive))
     assert before.pop("class") != pytest.approx(after.pop("class"))
     assert after == pytest.approx(before, rel=1e-5)
 
 
 def test_a_batch_of_two_copies_gives_the_terms_of_one():
     student, teacher = _pair(1), _pair(1)
-    once = ppyoloe_terms(student, teacher, *_targets(1))
+    once = ppyoloe_parts(student, teacher, *_targets(1))
     pairs = [tuple(paddle.concat([x, x]) for x in side) for side in (student, teacher)]
-    assert _numbers(ppyoloe_terms(*pairs, *_targets(2))) == pytest.approx(_numbers(once), rel=1e-5)
+    assert _numbers(ppyoloe_parts(*pairs, *_targets(2))) == pytest.approx(_numbers(once), rel=1e-5)
 
 
 def test_equal_heads_have_no_gradient_but_that_of_the_giou_kink():
     student = _pair(trained=True)
-    terms = ppyoloe_terms(student, tuple(x.detach() for x in student), *_targets())
+    terms = ppyoloe_parts(student, tuple(x.detach() for x in student), *_targets())
     assert float(terms["class"]) == float(terms["kd"]) == 0
     assert float(terms["iou"]) == pytest.approx(0, abs=1e-6)
     for name in ("class", "dfl", "kd"):
@@ -156,7 +156,7 @@ def _of_head(loss, student, teacher, classes=CLASSES):
 def test_levels_are_rows_one_after_the_other_and_weights_are_applied():
     student, teacher = _pair(), _pair()
     loss = PPYOLOELoss(2.0, 3.0, 4.0, 5.0, kd_temp=4.0, beta=1.0, kd_per_class=False)
-    terms = ppyoloe_terms(student, teacher, *_targets(), 4.0, 1.0)
+    terms = ppyoloe_parts(student, teacher, *_targets(), 4.0, 1.0)
     expected = {name: weight * float(terms[name]) for name, weight in loss.weights.items()}
     assert _numbers(_of_head(loss, student, teacher)) == pytest.approx(expected, rel=1e-5)
 
@@ -213,7 +213,7 @@ def test_few_targets_weigh_the_same_in_a_batch_of_any_size(total):
             return x.tile([copies] + [1] * (x.ndim - 1))
 
         sides = (tuple(map(tiled, side)) for side in (student, teacher))
-        return float(ppyoloe_terms(*sides, tiled(scores), tiled(positive), **options)["class"])
+        return float(ppyoloe_parts(*sides, tiled(scores), tiled(positive), **options)["class"])
 
     assert class_term(6) == pytest.approx(class_term(1), rel=1e-5)
     # PaddleDetection's floor does not grow with the batch.

@@ -5,7 +5,7 @@ import paddle
 import pytest
 
 from ppkd.losses import YOLOv3Loss
-from ppkd.losses.yolov3 import yolov3_terms
+from ppkd.losses.yolov3 import yolov3_parts
 
 ANCHORS, CLASSES, SIZE = 3, 2, (4, 5)
 
@@ -51,13 +51,13 @@ def _reference(student, teacher):
 
 def test_terms_follow_their_formulas():
     student, teacher = _triple(), _triple()
-    terms = yolov3_terms(student, teacher)
+    terms = yolov3_parts(student, teacher)
     assert {name: float(term) for name, term in terms.items()} == pytest.approx(_reference(student, teacher), rel=1e-5)
 
 
 def test_equal_outputs_leave_only_the_hard_objectness_a_gradient():
     student = _triple(trained=True)
-    terms = yolov3_terms(student, tuple(x.detach() for x in student))
+    terms = yolov3_parts(student, tuple(x.detach() for x in student))
     assert float(terms["w"]) == float(terms["h"]) == 0
     for name, term in terms.items():
         largest = max(np.abs(x).max() for x in _gradients(term, student) if x is not None)
@@ -68,7 +68,7 @@ def test_where_the_teacher_sees_nothing_boxes_and_classes_teach_nothing():
     student, teacher = _triple(trained=True), _triple()
     teacher[1][:] = 60.0
     teacher[1][:, 0] = -60.0
-    terms = yolov3_terms(student, teacher)
+    terms = yolov3_parts(student, teacher)
     objectness = terms.pop("obj")
     box, _, classes = _gradients(sum(terms.values()), student)
     assert np.abs(box[:, :4]).max() < 1e-20 and np.abs(classes[:, :CLASSES]).max() < 1e-20
@@ -86,7 +86,7 @@ def test_half_precision_is_computed_in_float32():
 
 def test_large_outputs_stay_finite():
     student, teacher = ([x * 1000 for x in _triple()] for _ in range(2))
-    assert all(np.isfinite(float(term)) for term in yolov3_terms(student, teacher).values())
+    assert all(np.isfinite(float(term)) for term in yolov3_parts(student, teacher).values())
 
 
 @pytest.mark.parametrize("part", range(3))
@@ -94,7 +94,7 @@ def test_unequal_shapes_of_any_part_are_refused(part):
     student, teacher = _triple(), list(_triple())
     teacher[part] = teacher[part][:, 1:]
     with pytest.raises(ValueError, match=r"yolov3: student \[.*\] and teacher \[.*\] must have the same shape"):
-        yolov3_terms(student, teacher)
+        yolov3_parts(student, teacher)
 
 
 @pytest.mark.parametrize("part", [0, 2])
@@ -102,4 +102,4 @@ def test_channels_that_do_not_fit_the_anchors_are_refused(part):
     wrong = list(_triple())
     wrong[part] = wrong[part][:, 1:]
     with pytest.raises(ValueError, match="do not fit 3 anchors"):
-        yolov3_terms(wrong, wrong)
+        yolov3_parts(wrong, wrong)

@@ -13,12 +13,12 @@ from paddle import nn
 
 from ppkd.losses.atss import atss_regions
 from ppkd.losses.cwd import CWDLoss
-from ppkd.losses.dist import DISTLoss, dist_terms
-from ppkd.losses.dkd import DKDLoss, dkd_terms
+from ppkd.losses.dist import DISTLoss, dist_parts
+from ppkd.losses.dkd import DKDLoss, dkd_parts
 from ppkd.losses.fgd import FGDLoss, attention_maps
 from ppkd.losses.kl import KLLoss, log_softmax
 from ppkd.losses.l2 import L2Loss
-from ppkd.losses.ld import ld_rows, ld_terms
+from ppkd.losses.ld import ld_parts, ld_rows
 from ppkd.losses.masks import box_masks
 from ppkd.losses.mgd import MGDLoss, mgd_generate
 from ppkd.losses.normalise import batch_standardise, pkd_standardise
@@ -260,7 +260,7 @@ def dkd(case):
     student, teacher, total = _pair(case, lambda s, t: sum(loss(s, t, labels).values()) * weight)
 
     yield "value", "loss", total, case["out_loss"], VALUE
-    terms = dkd_terms(student.detach(), teacher, labels, hyper["tau"], reduction)
+    terms = dkd_parts(student.detach(), teacher, labels, hyper["tau"], reduction)
     for name, term in terms.items():
         yield "term", name, term, case[f"out_terms_{name}"], VALUE
     yield "gradient", "student", student.grad, case["grad_student"], GRADIENT
@@ -271,7 +271,7 @@ def dist(case):
     loss = DISTLoss(hyper["tau"], hyper["inter_loss_weight"], hyper["intra_loss_weight"])
     yield from _scalar(case, lambda s, t: sum(loss(s, t).values()))
     pair = paddle.to_tensor(case["in_student"]), paddle.to_tensor(case["in_teacher"])
-    for name, term in dist_terms(*pair, hyper["tau"]).items():
+    for name, term in dist_parts(*pair, hyper["tau"]).items():
         yield "term", name, term, case[f"out_terms_{name}"], VALUE
 
 
@@ -318,7 +318,7 @@ def ld_head(case):
     for level in range(len(hyper["strides"])):
         pairs = [(side[f"cls_{level}"], side[f"box_{level}"]) for side in sides]
         labels = case[f"extra_labels_{level}"]
-        terms = ld_terms(
+        terms = ld_parts(
             *pairs,
             paddle.to_tensor((labels >= 0) & (labels < hyper["num_classes"])),
             paddle.to_tensor(case[f"extra_label_weights_{level}"]),
