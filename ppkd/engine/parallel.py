@@ -7,6 +7,7 @@ from paddle.distributed.parallel import sync_params_buffers
 
 from ppkd.bridge.bad_images import STAND_IN
 from ppkd.engine.packing import packed
+from ppkd.losses.ranks import summed
 
 
 class Synchronised(nn.Layer):
@@ -61,7 +62,7 @@ class Synchronised(nn.Layer):
         averaged = []
         for parameters in groups.values():
             copies, whole = packed([*signs, *(paddle.zeros_like(p) if p.grad is None else p.grad for p in parameters)])
-            dist.all_reduce(whole)
+            summed([whole])
             if signs:  # with the first group
                 factor, *told = copies[: len(signs)]
                 factor = factor + 1 / dist.get_world_size()

@@ -1,5 +1,6 @@
-"""What several processes agree on: sums and means over all of them. One process has them already."""
+"""What several processes agree on: sums, means, and whether any says yes. One process has them already."""
 
+import paddle
 from paddle import distributed as dist
 
 
@@ -23,3 +24,12 @@ def of_first_rank(tensor):
     if dist.get_world_size() > 1:
         dist.broadcast(tensor, 0)
     return tensor
+
+
+def any_of_them(flag):
+    """Whether `flag` is true on any rank."""
+    if dist.get_world_size() == 1:
+        return flag
+    told = paddle.to_tensor([float(flag)])
+    dist.all_reduce(told, op=dist.ReduceOp.MAX)
+    return bool(told.item())

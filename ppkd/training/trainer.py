@@ -91,7 +91,7 @@ class Trainer:
             count(self.config, *key) for key in (("snapshot_steps", 0), ("keep", 0), ("keep_resume", 1))
         )
         check_sizes(recipe, reader_size(self.config, "EvalReader"), EVAL_SIZE)  # what is trained is evaluated some day
-        self.patience = Patience(self.config, validate, self.ranks)
+        self.patience = Patience(self.config, validate)
         self.digest, self.names = digest(recipe, self.ranks), names_of_training(self.config)
         self._stages = Stages.of(recipe, self.seed)
         if self._stages.unlabelled:
