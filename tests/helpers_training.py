@@ -124,7 +124,8 @@ def train_plain_ppdet(loaded, steps):
 
     from ppkd.bridge.datasets import open_dataset
     from ppkd.bridge.workspace import scope
-    from ppkd.training.loader import TrainLoader, seed_everything
+    from ppkd.training.loader import TrainLoader
+    from ppkd.training.seeds import seed_everything
 
     config = loaded.student
     with scope(config):

@@ -50,7 +50,7 @@ def make_weights(config, batches, path, seed, with_head=True):
         seed: seed of the weights.
     """
     from ppkd.bridge.workspace import build_detector
-    from ppkd.training.loader import seed_everything
+    from ppkd.training.seeds import seed_everything
 
     seed_everything(seed)
     model = build_detector(config)

@@ -13,7 +13,7 @@ from ppkd.files.tensor_files import read_weights
 from ppkd.files.yaml_io import clone
 from ppkd.methods import plan
 from ppkd.recipe.plan import TEACHER
-from ppkd.training.loader import seed_everything
+from ppkd.training.seeds import seed_everything
 
 
 @dataclass

@@ -7,7 +7,7 @@ from ppkd.build import build_model
 from ppkd.files.tensor_files import write_tensors
 from ppkd.study.coco_matches import Matches
 from ppkd.study.detections import detect
-from ppkd.training.loader import seed_everything
+from ppkd.training.seeds import seed_everything
 
 
 def ap_before(subject, material):

@@ -15,7 +15,7 @@ from ppkd.detectors.towers import evaluating
 from ppkd.engine.teacher_inputs import preparation_for
 from ppkd.errors import UserError
 from ppkd.training import checkpoint
-from ppkd.training.loader import seed_everything
+from ppkd.training.seeds import seed_everything
 
 
 def batches(config, ids):

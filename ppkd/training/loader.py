@@ -3,18 +3,15 @@
 import contextlib
 import itertools
 import os
-import random
 import threading
 from functools import partial
 
 import numpy as np
-import paddle
 from paddle import distributed as dist
 from paddle.io import DataLoader, Dataset, DistributedBatchSampler
 from paddle.io.dataloader.dataloader_iter import _DataLoaderIterSingleProcess
 
 from ppkd.bridge.bad_images import BAD, STAND_IN, BadImages, Checked, marked, told
-from ppkd.bridge.compat import yolox_sizes
 from ppkd.bridge.datasets import files_of
 from ppkd.bridge.ground_truth import keep_ground_truth
 from ppkd.bridge.images import BadImage
@@ -23,9 +20,9 @@ from ppkd.engine.bank import VIEW, view_of
 from ppkd.errors import UserError
 from ppkd.files.records import digest_of
 from ppkd.terminal.log import logger
+from ppkd.training.seeds import number_of, sample_seed, seed_augmentation
 
 _SEED_KEY = "ppkd_seed"
-_BESIDE = 0x0B5E55
 _MIXING = ("Mixup", "Cutmix", "Mosaic")
 _SHARED_MEMORY = "/dev/shm"
 
@@ -101,7 +98,7 @@ class TrainLoader:
     def names(self, number):
         """The names of the views in epoch `number`, one a batch, in their order; between epochs, and with `views`."""
         self._sampler.go_to(number, views=self.views)
-        seeds = partial(_sample_seed, self._seeded.seed, number % self.views)
+        seeds = partial(sample_seed, self._seeded.seed, number % self.views)
         return [_name(self.stage, map(seeds, batch)) for batch in self._sampler]
 
     def epoch(self, number, begin=0, only=None):
@@ -197,10 +194,10 @@ class Order(DistributedBatchSampler):
             only: numbers of the batches that are wanted, or None for all.
         """
         place = epoch if views is None else epoch % views
-        self.set_epoch(_number(self._seed, place) if self._seed else place)  # what Paddle seeds its generator with
+        self.set_epoch(number_of(self._seed, place) if self._seed else place)  # what Paddle seeds its generator with
         self._begin, self._only = begin, only
         again = views is not None and self.shuffle and epoch >= views
-        self._anew = _number(self._seed, epoch, views) if again else None
+        self._anew = number_of(self._seed, epoch, views) if again else None
 
     def __iter__(self):
         batches = super().__iter__()
@@ -237,8 +234,8 @@ class _Seeded(Dataset):
             return self._drawn(index)
 
     def _drawn(self, index):
-        seed = _sample_seed(self.seed, self.epoch, index)
-        _seed_augmentation(seed)
+        seed = sample_seed(self.seed, self.epoch, index)
+        seed_augmentation(seed)
         try:
             sample = self._dataset[index]
         except BadImage as bad:
@@ -266,7 +263,7 @@ class _SeededCollate:
 
     def _drawn(self, samples):
         seeds = [sample.pop(_SEED_KEY) for sample in samples]
-        _seed_augmentation(seeds[0] ^ 0x5EED)
+        seed_augmentation(seeds[0] ^ 0x5EED)
         bad = [sample[BAD] for sample in samples if BAD in sample]
         samples = [sample for sample in samples if BAD not in sample]
         alone = not samples and dist.get_world_size() > 1
@@ -286,18 +283,9 @@ class _SeededCollate:
         return marked(batch, bad)
 
 
-def _sample_seed(seed, epoch, index):
-    return _number(seed, epoch, index)
-
-
 def _name(stage, seeds):
     """The name of a view of the images with these seeds."""
     return digest_of(np.array([stage, *seeds], "<u8").tobytes()).hex()
-
-
-def _seed_augmentation(seed):
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
 
 
 @contextlib.contextmanager
@@ -305,30 +293,3 @@ def undisturbed():
     """A block that may draw random numbers in the midst of training: nothing that is drawn after it is another."""
     with _drawing, random_state_kept():
         yield
-
-
-def seed_everything(seed):
-    """Seed Python, NumPy and Paddle, for initial weights."""
-    _seed_augmentation(seed)
-    paddle.seed(seed)
-
-
-def seed_step(seed, epoch, step, rank):
-    """Seed what a step draws (dropout, random masks, YOLOX's sizes), so that no state is needed to resume."""
-    paddle.seed(step_seed(seed, epoch, step, rank))
-    # Python's own generator belongs to the loading thread. Sizes are those of all ranks, or one would wait for others.
-    yolox_sizes.GENERATOR.seed(_number(seed, epoch, step))
-
-
-def other_seed(seed):
-    """A seed for a second stream of images, whose order and augmentation are not the first one's."""
-    return _number(seed, _BESIDE)
-
-
-def step_seed(seed, epoch, step, rank):
-    """The number that Paddle's generator is seeded with for a step."""
-    return _number(seed, epoch, step, rank)
-
-
-def _number(*place):
-    return int(np.random.SeedSequence(place).generate_state(1)[0])

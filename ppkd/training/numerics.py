@@ -17,7 +17,7 @@ from ppkd.files.write import make_own_folder
 from ppkd.terminal.log import logger
 from ppkd.training import checkpoint
 from ppkd.training.batch_size import count
-from ppkd.training.loader import step_seed
+from ppkd.training.seeds import step_seed
 
 MODES = ("stop", "skip")
 FOLDER = "nonfinite"

@@ -31,7 +31,6 @@ from ppkd.training.contents import PREFIX, contents
 from ppkd.training.device import empty_cache
 from ppkd.training.digest import digest
 from ppkd.training.learning_rate import learning_rate
-from ppkd.training.loader import seed_everything, seed_step
 from ppkd.training.meters import Meters
 from ppkd.training.numerics import Numerics
 from ppkd.training.of_ranks import OfRanks
@@ -42,6 +41,7 @@ from ppkd.training.precision import Precision
 from ppkd.training.restart import Restart
 from ppkd.training.resuming import state_to_go_on
 from ppkd.training.runlog import RunLog
+from ppkd.training.seeds import seed_everything, seed_step
 from ppkd.training.stages import Stages
 from ppkd.training.standing import Standing
 from ppkd.training.step import Step

@@ -12,7 +12,8 @@ from ppkd.files.yaml_io import clone, merge
 from ppkd.recipe.keys import is_number
 from ppkd.recipe.plan import UNLABELLED
 from ppkd.terminal.log import logger
-from ppkd.training.loader import TrainLoader, other_seed
+from ppkd.training.loader import TrainLoader
+from ppkd.training.seeds import other_seed
 
 _KEYS = ("images", "image_dir", "ratio")
 

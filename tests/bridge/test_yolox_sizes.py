@@ -6,7 +6,7 @@ import random
 import paddle
 
 from ppkd.bridge.workspace import import_ppdet
-from ppkd.training.loader import seed_step
+from ppkd.training.seeds import seed_step
 from tests.helpers_hosts import cured
 from tests.helpers_training import differing, fit
 

@@ -115,7 +115,7 @@ def test_the_recipes_of_fgds_authors_stand_in_a_table_of_their_own():
 @pytest.mark.parametrize("name", ONCE)
 def test_student_and_teacher_match_on_every_level(name, monkeypatch):
     """What the loss is made of, found by dry forwards of the two detectors; they have random weights and no data."""
-    monkeypatch.setattr("ppkd.detectors.base.PROBE_SIZE", 128)
+    monkeypatch.setattr("ppkd.detectors.base.Detector.probe_size", 128)
     published = RECIPES[name]
     files = [os.path.join(ROOT, "configs", path) for path in (published.student, published.slim)]
     # Depth is time and nothing else: channels and levels do not depend on it.

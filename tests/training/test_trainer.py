@@ -17,8 +17,9 @@ from ppkd.build import build_student
 from ppkd.errors import UserError
 from ppkd.terminal.log import logger
 from ppkd.training.averaging import Averaging
-from ppkd.training.loader import Order, TrainLoader, seed_step
+from ppkd.training.loader import Order, TrainLoader
 from ppkd.training.precision import Precision
+from ppkd.training.seeds import seed_step
 from ppkd.training.stopping import Stopped
 from ppkd.training.trainer import Trainer
 from tests.helpers_training import FOUR, QUICK, STRONG, differing, families, fit
