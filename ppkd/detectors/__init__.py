@@ -1,6 +1,6 @@
 """What differs between detector architectures: the names of sources and the part of a teacher that has to run."""
 
-from ppkd.detectors.base import ANCHORS, TARGETS, Detector, Level, Tap
+from ppkd.detectors.base import ANCHORS, TARGETS, Detector
 from ppkd.detectors.detr import DETR
 from ppkd.detectors.fcos import FCOS
 from ppkd.detectors.gfl import GFL, PicoDet
@@ -12,6 +12,7 @@ from ppkd.detectors.retinanet import RetinaNet
 from ppkd.detectors.rtmdet import RTMDet
 from ppkd.detectors.solo import SOLO
 from ppkd.detectors.solov2 import SOLOv2
+from ppkd.detectors.taps import Level, Tap
 from ppkd.detectors.tood import TOOD
 from ppkd.detectors.vit import ViT
 from ppkd.detectors.yolov3 import YOLOv3

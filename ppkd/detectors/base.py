@@ -2,15 +2,15 @@
 
 import contextlib
 import inspect
-import re
 
 import paddle
 
+from ppkd.detectors.levels import count_of, find_or_none, levels_of
 from ppkd.detectors.recorders import Recorder, find_module, paths_below
 from ppkd.detectors.residual import norm_of, sums
-from ppkd.detectors.taps import Level, Tap
+from ppkd.detectors.taps import Tap
 from ppkd.detectors.towers import SUPPORTED, evaluating, remaining
-from ppkd.errors import UserError, nearest
+from ppkd.errors import UserError
 
 # A multiple of 128, so that every stride up to 128 is exact.
 PROBE_SIZE = 256
@@ -18,11 +18,6 @@ PROBE_SIZE = 256
 # What some detectors have beside sources: boxes as offsets in cells and factors on anchors, behind sigmoid and
 # exponential; and targets that can be read and given.
 ANCHORS, TARGETS = "boxes on anchors", "a target assignment"
-
-_SOURCE = re.compile(
-    r"(?P<name>[A-Za-z_][\w.]*?)(\[(?P<index>[0-9]{1,6}|\*|s[0-9]{1,6}(, *s[0-9]{1,6})*)\])?\Z", re.ASCII
-)
-_LAYER = re.compile(r"^(?P<tower>head\.\w+_tower)\.(?P<layer>\w+)$")
 
 
 class Detector:
@@ -103,7 +98,7 @@ class Detector:
         tower, alias = self._tower(source), self.aliases()[source]
         count = len(tower.rungs)
         # Counting may take a dry forward, and this is asked once a level.
-        levels = self._numbers_of_levels.get(source) or self._count(alias)
+        levels = self._numbers_of_levels.get(source) or count_of(self, alias)
         self._numbers_of_levels[source] = levels
         if not 0 <= skip <= count:
             raise UserError(f"{source} has a tower of {count} layers: skip has to be from 0 to {count}, found {skip}")
@@ -219,76 +214,7 @@ class Detector:
         Raises:
             UserError: no such source; the message gives the nearest that exist.
         """
-        match = _SOURCE.match(source)
-        if match is None:
-            raise UserError(f"{source!r} is not a source: write neck[*], neck[0], neck[s8] or a module path")
-        name, index = match["name"], match["index"]
-        alias = self.aliases().get(name)
-        if alias is None and find_or_none(self.model, name) is None:
-            raise UserError(self._unknown(source, name))
-        if index == "*" or (index is None and alias is not None):
-            return self._all_levels(name, alias)
-        if index and index.startswith("s"):
-            return self._of_strides(source, [int(stride.strip(" s")) for stride in index.split(",")])
-        tap = alias(int(index)) if alias else Tap(name, item=int(index or 0))
-        if tap is None or find_or_none(self.model, tap.path) is None:
-            raise UserError(f"{type(self.model).__name__} has no {source!r}: {name} has {self._count(alias)} levels")
-        return [self._probe(source, [tap])[0]]
-
-    def _unknown(self, source, name):
-        """What to tell a user who asks for a source that does not exist."""
-        begin = f"{type(self.model).__name__} has no source {source!r}"
-        layers = [key for key in self.aliases() if _LAYER.match(key)]
-        if _LAYER.match(name):
-            exist = f"layers of towers: {', '.join(layers)}" if layers else f"known are those of {', '.join(SUPPORTED)}"
-            return f"{begin}; {exist}"
-        known = [*self.aliases(), *(path for path, _ in self.model.named_sublayers())]
-        named = [f"{key}[i]" for key in self.aliases() if key not in layers]
-        named += [f"{tower}.K[i]" for tower in dict.fromkeys(_LAYER.match(key)["tower"] for key in layers)]
-        return f"{begin}{nearest(name, known)}; named sources: {', '.join(named)}"
-
-    def _of_strides(self, source, strides):
-        name = source.partition("[")[0]
-        levels = self._all_levels(name, self.aliases().get(name))
-        there = [level.stride for level in levels if level.stride]
-        if missing := [f"s{stride}" for stride in strides if stride not in there]:
-            exist = ", ".join(f"s{stride}" for stride in there) or "none"
-            raise UserError(f"{source!r}: {name} has no level {', '.join(missing)}; its strides: {exist}")
-        return [level for level in levels if level.stride in strides]
-
-    def _all_levels(self, name, alias):
-        make = alias or (lambda i: Tap(name, item=i))
-        count = self._count(make)
-        return self._probe(name, [make(i) for i in range(count)])
-
-    def _count(self, make):
-        """How many levels an alias has: outputs of one call, calls or parts of one, or modules in a list."""
-        first, second = make(0), make(1)
-        if second is None or first.path != second.path or (first.call, first.item) == (second.call, second.item):
-            count = 0
-            while (tap := make(count)) is not None and find_or_none(self.model, tap.path) is not None:
-                count += 1
-            return count
-        calls = self.dry_run([first.path]).outputs[first.path]
-        if first.call != second.call:
-            return len(calls)
-        return len(calls[0]) if isinstance(calls[0], (list, tuple)) else 1
-
-    def _probe(self, name, taps):
-        recorder = self.dry_run([path for tap in taps for path in tap.paths])
-        levels = []
-        for i, tap in enumerate(taps):
-            shape = getattr(recorder.take(tap), "shape", None)
-            if shape is None:
-                raise UserError(f"{name}: {tap.path} returns no tensor, nor several; take one of the modules in it")
-            is_map = len(shape) == 4 and shape[2] > 0
-            stride = self.probe_size // shape[2] if is_map and not tap.grid else None
-            cells = (int(shape[2]), int(shape[3])) if is_map and tap.grid else None
-            source = name if len(taps) == 1 and "[" in name else f"{name}[{i}]"
-            # Of (N, tokens, C) the tokens are places.
-            channels = int(shape[2 if len(shape) == 3 else 1]) if len(shape) > 1 else 0
-            levels.append(Level(source, tap, channels, stride, cells))
-        return levels
+        return levels_of(self, source)
 
     def dry_run(self, paths):
         """A `Recorder` of the modules at `paths` for one empty image; the model is left as it was."""
@@ -333,11 +259,3 @@ def _parts(paths):
 def _takes_one(function):
     needed = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
     return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in needed) == 1
-
-
-def find_or_none(model, path):
-    """The sub-layer at `path`, or None."""
-    try:
-        return find_module(model, path)
-    except UserError:
-        return None

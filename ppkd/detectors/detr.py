@@ -11,8 +11,9 @@ from functools import partial
 import paddle
 import paddle.nn.functional as F
 
-from ppkd.detectors.base import Detector, Tap
+from ppkd.detectors.base import Detector
 from ppkd.detectors.queries import ASKED
+from ppkd.detectors.taps import Tap
 
 # ppdet keeps reference points that far from 0 and 1 before it takes their log odds.
 _EPS = 1e-5

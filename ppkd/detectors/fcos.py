@@ -2,8 +2,9 @@
 
 from functools import partial
 
-from ppkd.detectors.base import Detector, Tap
+from ppkd.detectors.base import Detector
 from ppkd.detectors.decoding import exponential_distances, rectified_distances
+from ppkd.detectors.taps import Tap
 from ppkd.detectors.towers import Tower, convolutions
 
 

@@ -4,8 +4,9 @@ from functools import partial
 
 import paddle.nn.functional as F
 
-from ppkd.detectors.base import Detector, Tap
+from ppkd.detectors.base import Detector
 from ppkd.detectors.decoding import channels, expected_distances
+from ppkd.detectors.taps import Tap
 from ppkd.detectors.towers import Rung, Tower, apply_pooled, convolutions
 
 # Activations by the names that a config has for them; of any other name the head makes none.

@@ -2,7 +2,8 @@
 
 import re
 
-from ppkd.detectors.base import PROBE_SIZE, Detector, Tap
+from ppkd.detectors.base import PROBE_SIZE, Detector
+from ppkd.detectors.taps import Tap
 
 _PLAIN = re.compile(r"[^A-Za-z0-9_.]+")
 

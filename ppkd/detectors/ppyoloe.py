@@ -7,9 +7,10 @@ import paddle
 import paddle.nn.functional as F
 
 from ppkd.bridge.grid import grid_of
-from ppkd.detectors.base import TARGETS, Detector, Tap
+from ppkd.detectors.base import TARGETS, Detector
 from ppkd.detectors.context import Assignment
 from ppkd.detectors.decoding import expected_distances
+from ppkd.detectors.taps import Tap
 from ppkd.detectors.towers import Rung, Tower, apply_pooled
 
 # Where the head looks for targets that somebody else has assigned; ppdet's own distillation puts them there. The mask,

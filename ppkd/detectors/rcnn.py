@@ -5,9 +5,10 @@ So logits can be compared where both look at the same places: at those of the re
 
 from functools import partial
 
-from ppkd.detectors.base import Detector, Tap
+from ppkd.detectors.base import Detector
 from ppkd.detectors.decoding import boxes_on_anchors
 from ppkd.detectors.retinanet import anchor_sizes
+from ppkd.detectors.taps import Tap
 
 
 class RCNN(Detector):

@@ -1,6 +1,7 @@
 """RepPoints: output convolutions that all levels share, called once a level."""
 
-from ppkd.detectors.base import Detector, Tap
+from ppkd.detectors.base import Detector
+from ppkd.detectors.taps import Tap
 
 
 class RepPoints(Detector):

@@ -2,8 +2,9 @@
 
 from functools import partial
 
-from ppkd.detectors.base import Detector, Tap
+from ppkd.detectors.base import Detector
 from ppkd.detectors.decoding import boxes_on_anchors
+from ppkd.detectors.taps import Tap
 from ppkd.detectors.towers import Tower, convolutions
 
 

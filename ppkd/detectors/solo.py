@@ -1,6 +1,7 @@
 """SOLO: classes and masks for the cells of a grid a level, of so many cells whatever the image's size."""
 
-from ppkd.detectors.base import Detector, Tap
+from ppkd.detectors.base import Detector
+from ppkd.detectors.taps import Tap
 
 
 class SOLO(Detector):

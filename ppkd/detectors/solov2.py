@@ -1,6 +1,7 @@
 """SOLOv2: classes and kernels on a grid a level, of so many cells whatever the image's size, and one map for masks."""
 
-from ppkd.detectors.base import Detector, Tap
+from ppkd.detectors.base import Detector
+from ppkd.detectors.taps import Tap
 
 
 class SOLOv2(Detector):

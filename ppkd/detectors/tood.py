@@ -3,7 +3,8 @@
 import paddle
 import paddle.nn.functional as F
 
-from ppkd.detectors.base import Detector, Tap
+from ppkd.detectors.base import Detector
+from ppkd.detectors.taps import Tap
 from ppkd.detectors.towers import Rung, Tower, apply_pooled
 
 

@@ -1,6 +1,7 @@
 """Vision transformers as teachers: their tokens as maps, and no head."""
 
-from ppkd.detectors.base import Detector, Tap
+from ppkd.detectors.base import Detector
+from ppkd.detectors.taps import Tap
 
 
 class ViT(Detector):

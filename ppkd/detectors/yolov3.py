@@ -2,8 +2,9 @@
 
 from functools import partial
 
-from ppkd.detectors.base import ANCHORS, Detector, Tap
+from ppkd.detectors.base import ANCHORS, Detector
 from ppkd.detectors.decoding import boxes_in_cells, fields
+from ppkd.detectors.taps import Tap
 
 _BOX, _OBJECTNESS, _CLASSES = (0, 4), (4, 5), (5, None)
 

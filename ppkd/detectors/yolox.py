@@ -6,8 +6,9 @@ from functools import partial
 import paddle
 
 from ppkd.bridge.ground_truth import BOXES, FRAME
-from ppkd.detectors.base import Detector, Tap
+from ppkd.detectors.base import Detector
 from ppkd.detectors.decoding import boxes_at_points, channels
+from ppkd.detectors.taps import Tap
 from ppkd.detectors.towers import Rung, Tower
 from ppkd.losses.kernels import numbers
 
