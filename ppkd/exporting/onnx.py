@@ -75,7 +75,7 @@ def write_onnx(model, recipe, target, opset):
     """Write ``model.onnx`` for one image a batch.
 
     Args:
-        model, recipe: as for `export.write_static`.
+        model, recipe: as for `static.write_static`.
         target: path of the file to write.
         opset: version of ONNX's operators; a graph that needs a higher one gets that.
 
@@ -93,7 +93,7 @@ def convert(folder, target, opset):
     """Convert the graph in `folder`, which is changed, to the ONNX file `target`.
 
     Args:
-        folder: as `export.write_static` leaves it.
+        folder: as `static.write_static` leaves it.
         target, opset: as for `write_onnx`.
 
     Raises:

@@ -23,7 +23,6 @@ from ppkd.terminal.progress import follow
 
 # In the order in which `auto` asks; YOLO's is the last, since other formats come with a classes.txt as well.
 FORMATS = {"coco": coco, "label-studio": label_studio, "labelme": labelme, "cvat": cvat, "voc": voc, "yolo": yolo}
-IMAGES = ("copy", "link", "leave")
 
 
 def convert(folder, output, form="auto", val=None, seed=0, images="copy", names=None):

@@ -196,7 +196,7 @@ class Banking:
             follow: function from batches, text and total to the batches, that shows how far it is.
 
         Returns:
-            How many views were filled, and how many were there.
+            How many batches of views were filled, and how many were there.
 
         Raises:
             UserError: they do not fit, or cannot be written.
@@ -262,7 +262,7 @@ def fill_bank(recipe, shard, amp, follow):
         amp: whether the run will be in mixed precision.
 
     Returns:
-        ``(folder, views filled, views that were there)``.
+        ``(folder, batches of views filled, those that were there)``.
 
     Raises:
         UserError: the recipe has no bank, or one that would not be used; as `Banking.fill`.

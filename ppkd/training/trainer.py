@@ -71,7 +71,8 @@ class Trainer:
 
     Attributes:
         student: ppdet model.
-        distillation: the `model.Distillation`, or None in plain training.
+        distill: the `model.DistillModel` around it, or None in plain training.
+        distillation: its `distillation.Distillation`, or None.
         standing: `standing.Standing`.
 
     Raises:

@@ -47,7 +47,7 @@ def export(recipe, tmp_path):
 
 
 def test_ppdet_asks_for_the_graph_as_a_whole(export, monkeypatch):
-    """Once this fails, `export.write_static` need not ask for it."""
+    """Once this fails, `static.write_static` need not ask for it."""
     monkeypatch.setattr(paddle.jit.api, "sot_mode_guard", lambda flag: contextlib.nullcontext())
     with pytest.raises(RuntimeError, match="full_graph=False"):
         export("yolov3")
