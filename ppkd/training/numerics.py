@@ -1,11 +1,8 @@
 """Losses and gradients that are not finite: found, named, kept for reproduction, skipped or the end of the run."""
 
-import glob
-import os
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-import numpy as np
 import paddle
 from paddle import _C_ops, nn
 from paddle import distributed as dist
@@ -13,33 +10,12 @@ from paddle import distributed as dist
 from ppkd.bridge.bad_images import STAND_IN
 from ppkd.engine.packing import by_type, packed
 from ppkd.errors import UserError
-from ppkd.files.write import make_own_folder
 from ppkd.terminal.log import logger
-from ppkd.training import checkpoint
 from ppkd.training.batch_size import count
-from ppkd.training.seeds import step_seed
+from ppkd.training.reproducer import Entry, Reproducer, listed
 
 MODES = ("stop", "skip")
-FOLDER = "nonfinite"
-_KEPT = 3
 _ADVICE = "Lower the learning rate or the terms' weights, or set OptimizerBuilder.clip_grad_by_norm"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A batch that was done: its place (all from 0), its images' ids, itself where it is kept, and its losses."""
-
-    epoch: int
-    batch: int
-    step: int
-    images: object
-    inputs: dict
-    losses: dict
-
-    def broken(self):
-        """Names of the losses that are not finite; the sum only if no other is."""
-        names = [name for name, value in self.losses.items() if not bool(paddle.isfinite(value).all())]
-        return [name for name in names if name != "loss"] or names
 
 
 class Numerics:
@@ -76,7 +52,7 @@ class Numerics:
             raise UserError(f"on_nonfinite has to be one of {', '.join(MODES)}, found {mode!r}")
         self.skips, self._limit = mode == "skip", count(config, "max_nonfinite", 5, least=1)
         self._model, self._detector, self._scales = model, detector, scales
-        self._folder, self._seed, self._rank, self._reload = folder, seed, rank, reload
+        self._folder, self._reload, self._reproducer = folder, reload, Reproducer(model, folder, seed, rank)
         self.skipped = self.row = 0
         self._pending, self._counted, self._before, self._fed = [], [], None, False
 
@@ -128,7 +104,7 @@ class Numerics:
         self._put_back()
         self.skipped, self.row = self.skipped + 1, self.row + 1
         found = any(entry.broken() for entry in self._pending)
-        told = self._report(self._pending, [] if found else _broken_gradients(self._model), weights=True)
+        told = self._reproducer.report(self._pending, [] if found else _broken_gradients(self._model), weights=True)
         self._detector.restore(self._before[1])
         if self.row >= self._limit:
             raise UserError(
@@ -179,7 +155,7 @@ class Numerics:
         """End the run because of the first of the batches that is not finite."""
         first = next(entry for entry in pending if entry.broken())
         first = replace(first, inputs=first.inputs or self._reload(first.epoch, first.batch))
-        told = self._report([first], [], weights=False)
+        told = self._reproducer.report([first], [], weights=False)
         raise UserError(f"{told}. Checkpoints in {self._folder} are as they were. {_ADVICE}")
 
     def check_weights(self, states, name):
@@ -196,7 +172,7 @@ class Numerics:
         if tensors and not bool(_finite(tensors)):
             broken = [k for s in states for k, t in (s or {}).items() if _is_float(t) and not bool(_finite([t]))]
             raise UserError(
-                f"{name} is not saved: these weights are not finite any more: {_listed(broken)}. Checkpoints in "
+                f"{name} is not saved: these weights are not finite any more: {listed(broken)}. Checkpoints in "
                 f"{self._folder} are as they were. {_ADVICE}"
             )
 
@@ -208,51 +184,6 @@ class Numerics:
         """Go on as `state` was; None is a state of before there was any."""
         if state is not None:
             self.skipped, self.row = state["skipped"], state["row"]
-
-    def _report(self, entries, gradients, weights):
-        """Save the reproducer and say what was met."""
-        broken = list(dict.fromkeys(name for entry in entries for name in entry.broken()))
-        images = [int(i) for e in entries if e.images is not None for i in e.images.numpy().reshape(-1)]
-        parts = [f"the loss{'es' if len(broken) > 1 else ''} {_listed(broken)}"] if broken else []
-        parts += [f"the gradients of {_listed(gradients)}"] if gradients else []
-        teachers = self._broken_sources([entry.inputs for entry in entries if entry.inputs])
-        parts += [f"before that, what the teacher gave: {_listed(teachers)}"] if teachers else []
-        first = entries[0]
-        place = f"epoch {first.epoch + 1}, batch {first.batch + 1}, step {first.step + 1}"
-        path = self._save(entries, broken, weights)
-        told = f"not finite in {place} (image ids {_listed(images, 32)}): {'; '.join(parts) or 'the gradients'}"
-        return told + (f"; to reproduce it: {path}" if path else "")
-
-    def _broken_sources(self, batches):
-        found = getattr(self._model, "broken_sources", None)
-        return list(dict.fromkeys(name for batch in batches for name in found(batch))) if found else []
-
-    def _save(self, entries, broken, weights):
-        """Write batches, random states and (where they are still those of the step) weights; the path, or None."""
-        folder = os.path.join(self._folder, FOLDER)
-        epoch, batch = entries[0].epoch, entries[0].batch
-        if len(glob.glob(os.path.join(glob.escape(folder), "*.pdparams"))) >= _KEPT:
-            return None
-        path = os.path.join(folder, f"epoch{epoch}_batch{batch}_rank{self._rank}.pdparams")
-        content = {
-            "epoch": epoch,
-            "rank": self._rank,
-            "seed": self._seed,
-            "numbers": [entry.batch for entry in entries],
-            "batches_of_epoch": getattr(self._model, "batches", None),
-            "batches": [_arrays(entry.inputs or {}) for entry in entries],
-            "losses": [{k: float(v) for k, v in entry.losses.items()} for entry in entries],
-            "random": [step_seed(self._seed, e.epoch, e.batch, self._rank) for e in entries],
-            "not_finite": broken,
-            "model": _arrays(self._model.state_dict()) if weights else None,
-        }
-        try:
-            make_own_folder(folder)
-            checkpoint.write(path, content)
-        except (OSError, UserError) as error:
-            logger().warning("the batch to reproduce this is not saved: %s", error)
-            return None
-        return path
 
 
 def statistics(model):
@@ -300,17 +231,3 @@ def _is_float(tensor):
 def _broken_gradients(model):
     named = ((n, p.grad) for n, p in model.named_parameters() if p.grad is not None)
     return [name for name, grad in named if not bool(paddle.isfinite(grad).all())]
-
-
-def _arrays(values):
-    """Tensors as arrays, in dicts and lists."""
-    if isinstance(values, dict):
-        return {key: _arrays(value) for key, value in values.items()}
-    if isinstance(values, (list, tuple)):
-        return [_arrays(value) for value in values]
-    return values.numpy().copy() if isinstance(values, paddle.Tensor) else np.asarray(values)
-
-
-def _listed(names, most=6):
-    rest = len(names) - most
-    return ", ".join(map(str, names[:most])) + (f" and {rest} more" if rest > 0 else "")

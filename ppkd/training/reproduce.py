@@ -1,4 +1,4 @@
-"""Repeats a step that was not finite, from what `numerics.Numerics` kept of it."""
+"""Repeats a step that was not finite, from what `reproducer.Reproducer` kept of it."""
 
 import numpy as np
 import paddle

@@ -10,8 +10,9 @@ import pytest
 from ppkd.errors import UserError
 from ppkd.files.tensor_files import read_tensors
 from ppkd.training import checkpoint
-from ppkd.training.numerics import FOLDER, statistics
+from ppkd.training.numerics import statistics
 from ppkd.training.reproduce import reproduce
+from ppkd.training.reproducer import FOLDER
 from ppkd.training.trainer import Trainer
 from tests.engine.test_synchronisation import waits
 from tests.helpers_training import FOUR, differing, everything_in
