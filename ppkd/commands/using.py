@@ -46,9 +46,8 @@ def evaluate(args):
     if args.json:
         by_class = {"classes": {each.kind: each.rows for each in found}} if args.classwise else {}
         write_text(args.json, json.dumps(results | by_class, indent=1))
-    for classes in found if args.classwise else ():
-        folder = args.output_eval or os.path.join("output", "eval")
-        logger().info("curves of precision and recall: %s", classes.draw(folder))
+    for classes in found if args.classwise and args.output_eval else ():
+        logger().info("curves of precision and recall: %s", classes.draw(args.output_eval))
     return results
 
 
@@ -60,7 +59,7 @@ def infer(args):
     from ppkd.bridge.sizes import TEST_SIZE, check_sizes, reader_size
     from ppkd.bridge.workspace import scope
     from ppkd.build import build_student
-    from ppkd.training.inference import check_not_over, find_images, in_words
+    from ppkd.training.inference import check_not_over, find_images, in_words, score_text
     from ppkd.training.inference import infer as run
 
     images = find_images(args.infer_img, args.infer_dir)
@@ -95,10 +94,10 @@ def _tell_whole(found, good, args):
     if found and best is None:
         logger().warning("nothing was found, with whatever score: are these the weights of a trained detector?")
     elif best is not None and best < args.draw_threshold:
-        lower = max(0.01, int(best * 90) / 100)
+        lower = int(best * 90) / 100 if best > 0.02 else float(f"{best / 2:.1g}")  # below the best, however low that is
         logger().warning(
-            "nothing reaches a score of %g, the best of all has %.2f: --draw_threshold %g shows some",
-            args.draw_threshold, best, lower,
+            "nothing reaches a score of %g, the best of all has %s: --draw_threshold %g shows some",
+            args.draw_threshold, score_text(best), lower,
         )  # fmt: skip
     if good and args.visualize:
         logger().info("%d images written to %s", good, args.output_dir)

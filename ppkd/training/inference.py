@@ -106,7 +106,8 @@ def infer(
         with alone(output_dir) if visualize else contextlib.nullcontext():
             return _detect(model, engine, images, threshold, drawn_to, (categories, names), [], tell)
     with filling(output_dir) as folder:  # ppdet writes results itself
-        metrics = metrics_of_detections(engine, images, folder)
+        with hushed():
+            metrics = metrics_of_detections(engine, images, folder)
         bad = _detect(model, engine, images, threshold, drawn_to, (categories, names), metrics, tell)
         for metric in metrics:
             metric.accumulate()
@@ -177,13 +178,18 @@ def in_words(found, threshold):
         if detection.score >= threshold:
             counted.setdefault(detection.name, []).append(detection.score)
     if not counted:
-        best = f"; the best score is {found[0].score:.2f} ({found[0].name})" if found else ""
+        best = f"; the best score is {score_text(found[0].score)} ({found[0].name})" if found else ""
         return f"nothing from a score of {threshold:g} on{best}"
     return ", ".join(f"{len(scores)} {name} ({_scores(scores)})" for name, scores in counted.items())
 
 
+def score_text(score):
+    """A score in two digits, or in the first that is not 0."""
+    return f"{score:.2f}" if score >= 0.01 else f"{score:.1g}"
+
+
 def _scores(scores):
-    shown = ", ".join(f"{score:.2f}" for score in scores[:_NAMED])
+    shown = ", ".join(map(score_text, scores[:_NAMED]))
     return f"{shown}, ..." if len(scores) > _NAMED else shown
 
 

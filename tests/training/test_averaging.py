@@ -52,6 +52,20 @@ def test_the_average_is_ppdets_to_the_bit(kind):
     same(ours.ema.state_dict, expected)
 
 
+@pytest.mark.parametrize("kind", ["threshold", "exponential"])
+def test_what_leaves_the_average_is_no_part_of_a_larger_tensor(kind):
+    """Of a part NumPy is given the whole by Paddle, once for each: checkpoints of 30 MB took 14 GB and a minute."""
+    made = layer()
+    ours = Averaging(made, {"use_ema": True, "ema_decay_type": kind}, WHOLE)
+    move(made, 0)
+    ours.update()
+    inside = [x.data_ptr() for x in ours.ema.state_dict.values()]
+    saved, applied = ours.state()["tensors"], ours._average(counts=False)
+    same(saved, ours.ema.state_dict)
+    for left in (saved, applied):
+        assert not {x.data_ptr() for x in left.values()} & set(inside)
+
+
 def test_an_average_that_was_restored_goes_on():
     made = layer()
     whole, first, second = (Averaging(made, {"use_ema": True}, WHOLE) for _ in range(3))
