@@ -25,6 +25,10 @@ def __getattr__(name):
     raise AttributeError(f"module 'ppkd' has no attribute {name!r}")
 
 
+def __dir__():
+    return sorted({*globals(), *__all__})
+
+
 def _extend_ppdet():
     from ppkd import models
     from ppkd.bridge import compat

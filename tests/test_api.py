@@ -51,6 +51,10 @@ def test_each_function_hands_the_command_what_it_is_given(monkeypatch):
     assert seen["distill"].student == "ppyoloe_plus_small_custom" and seen["distill"].waive == ["x"]
 
 
+def test_the_functions_are_among_what_python_proposes():
+    assert set(ppkd.__all__) <= set(dir(ppkd)) and "errors" in dir(ppkd)
+
+
 def test_every_function_is_documented_and_typed():
     page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
     assert (ROOT / "ppkd" / "py.typed").exists()

@@ -50,9 +50,11 @@ def check_sizes(recipe, size, where):
         value = tuple(config[key]) if isinstance(config[key], list) else config[key]
         if value is not None and value != wanted:
             shown = list(value) if isinstance(value, tuple) else value
+            square = isinstance(value, tuple) and len({*value}) == len({*size}) == 1 and value[0] % _STRIDE == 0
+            one = f"--imgsz {value[0]} moves both, or " if square else ""
             raise UserError(
                 f"-o {key}={shown} does not go with {where}, which makes images {size[0]} high and {size[1]} wide: "
-                f"set {where} to the size that is meant, and leave {key} out: it follows the images"
+                f"{one}set {where} to the size that is meant, and leave {key} out: it follows the images"
             )
 
 

@@ -1,6 +1,9 @@
 """What several commands need."""
 
+import shlex
+
 from ppkd.errors import UserError
+from ppkd.recipe.keys import METHOD_KEYS, RUN_KEYS
 from ppkd.terminal.log import logger
 from ppkd.terminal.text import printable
 
@@ -8,6 +11,26 @@ from ppkd.terminal.text import printable
 def show(text):
     """Print what a command is for; names out of files of others are in it."""
     print(printable(text, lines=True), flush=True)
+
+
+# What `-o` may say of a run that a detector is not used by.
+_OF_TRAINING = (RUN_KEYS | METHOD_KEYS | {"pretrain_weights", "weights", "use_vdl", "vdl_log_dir"}) - {
+    "imgsz", "TestReader", "use_gpu",
+}  # fmt: skip
+
+
+def infer_command(config, weights, given=(), teachers=()):
+    """The command line that uses a detector, for people to copy.
+
+    Args:
+        config: its file.
+        weights: their path.
+        given: ``key=value`` of ``-o`` by which it was trained; what they say of the detector is taken along.
+        teachers: names under which ``-o`` speaks of others.
+    """
+    kept = [each for each in given if each.split("=")[0].split(".")[0].strip() not in {*_OF_TRAINING, *teachers}]
+    words = ["ppkd", "infer", "-c", str(config), "-o", f"weights={weights}", *kept, "--infer_dir", "FOLDER"]
+    return shlex.join(words)
 
 
 def with_weights(model, config):

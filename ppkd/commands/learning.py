@@ -3,7 +3,7 @@
 import os
 import sys
 
-from ppkd.commands.common import show
+from ppkd.commands.common import infer_command, show
 from ppkd.errors import UserError
 from ppkd.files.write import check_writable, write_text
 from ppkd.recipe.plan import UNLABELLED
@@ -42,7 +42,7 @@ def train(args):
     }
     with Trainer.open(recipe, **options) as trainer:
         results = trainer.run()
-    return _tell_end(args, trainer, results)
+    return _tell_end(args, trainer, results, recipe.teachers)
 
 
 def bank(args):
@@ -63,7 +63,7 @@ def _check_reader(config, recipe):
             raise UserError(f"{config}: no `{key}`, which training needs (is a _BASE_ missing?)")
 
 
-def _tell_end(args, trainer, results):
+def _tell_end(args, trainer, results, teachers):
     """The end line: what came of it, where it lies, and what is next."""
     best = trainer.standing.best
     name = "best_model" if best >= 0 else "model_final"
@@ -72,8 +72,9 @@ def _tell_end(args, trainer, results):
     told = [f"best {score or 'AP'} {100 * best:.1f}"] if best >= 0 else []
     told += [f"last {score} {100 * results[score]:.1f}"] if score else []
     logger().info(
-        "done after %d epochs, %d steps: %sweights in %s; next: ppkd infer -c %s -o weights=%s --infer_dir FOLDER",
-        trainer.epoch, trainer.step, "".join(f"{each}, " for each in told), trainer.output_dir, args.config, weights,
+        "done after %d epochs, %d steps: %sweights in %s; next: %s",
+        trainer.epoch, trainer.step, "".join(f"{each}, " for each in told), trainer.output_dir,
+        infer_command(args.config, weights, args.opt or (), teachers),
     )  # fmt: skip
     return {"folder": trainer.output_dir, "weights": weights, "best": best if best >= 0 else None, "results": results}
 

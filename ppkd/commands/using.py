@@ -59,7 +59,7 @@ def infer(args):
     from ppkd.bridge.sizes import TEST_SIZE, check_sizes, reader_size
     from ppkd.bridge.workspace import scope
     from ppkd.build import build_student
-    from ppkd.training.inference import check_not_over, find_images, in_words, score_text
+    from ppkd.training.inference import check_not_over, find_images, in_words
     from ppkd.training.inference import infer as run
 
     images = find_images(args.infer_img, args.infer_dir)
@@ -90,6 +90,8 @@ def infer(args):
 
 
 def _tell_whole(found, good, args):
+    from ppkd.training.inference import score_text
+
     best = max((detections[0].score for detections in found.values() if detections), default=None)
     if found and best is None:
         logger().warning("nothing was found, with whatever score: are these the weights of a trained detector?")

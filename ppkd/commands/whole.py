@@ -2,6 +2,7 @@
 
 import shlex
 
+from ppkd.commands.common import infer_command
 from ppkd.terminal.log import logger
 
 
@@ -20,10 +21,8 @@ def distill(args):
     for line in compared(course.folder):
         logger().info(line)
     logger().info("report: %s", found["report"])
-    logger().info(
-        "the taught student: %s; next: ppkd infer -c %s -o weights=%s --infer_dir FOLDER",
-        found["weights"], course.trained[1].config, found["weights"],
-    )  # fmt: skip
+    weights = found["weights"]
+    logger().info("the taught student: %s; next: %s", weights, infer_command(course.trained[1].config, weights))
     return found
 
 

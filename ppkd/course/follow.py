@@ -49,7 +49,7 @@ class Follower:
         Raises:
             UserError: it failed, or did not make what it is for.
         """
-        log = os.path.join(self._folder, "log", f"{part.name}.txt")
+        log = self._log(part)
         _let_end(part)
         begin = shown = time.time()
         before = self._progress(part)
@@ -79,13 +79,16 @@ class Follower:
         logger().info("%s done in %s%s%s", place, duration(seconds), _result(part), self._whole())
         return seconds
 
+    def _log(self, part):
+        return os.path.join(self._folder, "log", f"{part.name}.txt")
+
     def _tell(self, part, place, seconds, before):
         share, records = self._progress(part), _records(part)
         if share != self._seen[0]:
             self._seen = share, seconds
         since = seconds - self._seen[1]  # of which no record says anything yet
         train = [record for record in records if record.get("kind") == "train"]
-        where = f"epoch {train[-1]['epoch'] + 1}" if train else "at work"
+        where = _place(train[-1]) if train else f"at work for {duration(seconds)}; what it prints: {self._log(part)}"
         left = f", {duration(max(0.0, train[-1]['seconds_left'] - since))} left of it" if train else ""
         now = (seconds - since, (share - before) * part.cost) if share > before else (0.0, 0.0)
         logger().info("%s %s%s%s%s", place, where, _result(part), left, self._whole(*now, share * part.cost))
@@ -106,11 +109,8 @@ class Follower:
     def _progress(part):
         """The share of a training that is done, by its own records."""
         train = [record for record in _records(part) if record.get("kind") == "train"]
-        if not train or not train[-1].get("seconds_per_step"):
-            return 0.0
-        last = train[-1]
-        left = last["seconds_left"] / last["seconds_per_step"]
-        return last["step"] / (last["step"] + left) if last["step"] + left else 0.0
+        whole = _steps(train[-1]) if train else 0
+        return train[-1]["step"] / whole if whole else 0.0
 
 
 @contextlib.contextmanager
@@ -124,6 +124,17 @@ def _sigterm_is_told():
         yield
     finally:
         signal.signal(signal.SIGTERM, former if former is not None else signal.SIG_DFL)
+
+
+def _steps(record):
+    """How many steps a run has in all, by a record of its own; 0 where that does not say it."""
+    each = record.get("seconds_per_step")
+    return record["step"] + record["seconds_left"] / each if each else 0
+
+
+def _place(record):
+    whole = round(_steps(record))
+    return f"epoch {record['epoch'] + 1}" + (f", step {record['step']} of {whole}" if whole else "")
 
 
 def _records(part):

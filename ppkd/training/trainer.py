@@ -218,8 +218,12 @@ class Trainer:
                     self._save(checkpoint.LAST)
                     raise Stopped(self._stop.signal, os.path.join(self.output_dir, checkpoint.LAST))
         if self.epoch < epochs and self.patience.over():
-            logger().info("epoch %d: no better AP since %d evaluations (patience)", self.epoch, self.patience.since)
+            logger().info(
+                "epoch %d: no better AP since %d evaluation%s (patience)",
+                self.epoch, self.patience.since, "" if self.patience.since == 1 else "s",
+            )  # fmt: skip
             self._save("model_final")
+            self._keep_newest("model_final")
         if self.ranks > 1:
             dist.barrier()
         return results
@@ -303,9 +307,12 @@ class Trainer:
         with self.averaging.applied():
             self.standing.to_evaluate = name if self._validation else None
             self._write(name)
-            if self.rank == 0:
-                checkpoint.keep_newest(self.output_dir, *self._keep, name)
+            self._keep_newest(name)
             return self._validation.evaluate() if self._validation else {}
+
+    def _keep_newest(self, written):
+        if self.rank == 0:
+            checkpoint.keep_newest(self.output_dir, *self._keep, written)
 
     def _write(self, name):
         """The first process writes, of what all of them have."""

@@ -38,6 +38,14 @@ def test_a_given_size_that_the_images_do_not_have_names_both_keys(key, value):
     check_sizes(plain(**{key: value}), None, "X")
 
 
+@pytest.mark.parametrize("value, size, moves", [([320, 320], (256, 256), True), ([320, 320], (256, 192), False),
+                                                ([300, 300], (256, 256), False)])  # fmt: skip
+def test_the_one_setting_that_moves_both_is_proposed_where_it_does(value, size, moves):
+    with pytest.raises(UserError, match="-o eval_size=.* does not go with X") as told:
+        check_sizes(plain(eval_size=value), size, "X")
+    assert ("wide: --imgsz 320 moves both, or set X to" in str(told.value)) == moves
+
+
 @pytest.mark.parametrize("key", ["eval_size=[96,64]", "eval_size=[32,32]"])
 def test_a_size_that_does_not_fit_is_told_by_every_command(key, recipe, shapes):
     from ppkd.diagnosis.examination import examine

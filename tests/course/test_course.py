@@ -334,10 +334,17 @@ def test_without_news_the_time_left_does_not_grow(tmp_path, caplog, monkeypatch)
     (tmp_path / "metrics.jsonl").write_text(json.dumps(record) + "\n")
     for seconds in (100, 130, 240):
         follower._tell(parts[0], "[1/2]", seconds, 0.0)
-    assert [text.partition(", ")[2] for text in dict.fromkeys(caplog.messages)] == [
-        "1:40 left of it; about 2:30 left of all", "1:10 left of it; about 2:30 left of all",
-        "0:00 left of it; about 2:30 left of all",
-    ]  # fmt: skip
+    assert list(dict.fromkeys(caplog.messages)) == [
+        f"[1/2] epoch 1, step 100 of 200, {left} left of it; about 2:30 left of all"
+        for left in ("1:40", "1:10", "0:00")
+    ]
+
+
+def test_before_a_part_says_how_far_it_is_it_is_told_where_to_look(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logger(), "propagate", True)
+    part = Part("doctor", "an examination", (), "", 200)
+    Follower("out", [part], [])._tell(part, "[1/1]", 16, 0.0)
+    assert list(dict.fromkeys(caplog.messages)) == ["[1/1] at work for 0:16; what it prints: out/log/doctor.txt"]
 
 
 @pytest.mark.parametrize("both, told", [

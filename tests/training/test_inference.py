@@ -112,16 +112,18 @@ def test_one_bad_file_costs_only_itself(detector, copied, tmp_path):
     ([("car", 0.92), ("man", 0.7), ("car", 0.55), ("car", 0.3)], "2 car (0.92, 0.55), 1 man (0.70)"),
     ([("car", 0.31)], "nothing from a score of 0.5 on; the best score is 0.31 (car)"),
     ([], "nothing from a score of 0.5 on"),
+    ([("car", 0.0031)], "nothing from a score of 0.5 on; the best score is 0.003 (car)"),
     ([("car", 0.9)] * 6, "6 car (0.90, 0.90, 0.90, 0.90, ...)"),
 ])  # fmt: skip
 def test_a_line_says_what_was_found(scores, words):
     assert in_words([Detection(name, 1, score, None) for name, score in scores], 0.5) == words
 
 
-def test_results_have_names_and_what_is_told_is_what_is_written(detector, copied, tmp_path):
+def test_results_have_names_and_what_is_told_is_what_is_written(detector, copied, tmp_path, capsys):
     folder, images = copied
     told = {}
     detected(detector, config_of(folder), images, tmp_path / "out", tell=told.__setitem__, visualize=False)
+    assert "index" not in capsys.readouterr().out, "pycocotools' noise"
     entries = json.loads((tmp_path / "out" / "bbox.json").read_text())
     listed = json.loads((folder / "annotations/instances_val.json").read_text())["categories"]
     names = {category["id"]: category["name"] for category in listed}

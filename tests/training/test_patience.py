@@ -31,6 +31,8 @@ def test_it_ends_early_and_a_resumed_run_ends_at_the_same_epoch(recipe, monkeypa
     common = ["TrainReader.batch_size=12", "epoch=7", "patience=3"]
     whole = recipe(QUICK, distil=False, overrides=[*common, f"save_dir={tmp_path / 'whole'}"])
     assert train(whole, monkeypatch).epoch == 5
+    resumable = [name for name in os.listdir(whole.output_dir) if name.endswith(".resume")]
+    assert resumable == ["model_final.resume"], "as at the end of any run"
     parts = recipe(QUICK, distil=False, overrides=[*common, f"save_dir={tmp_path / 'parts'}"])
     assert train(parts, monkeypatch, max_steps=4).epoch == 4
     for _ in range(2):  # and going on with what has ended changes nothing
