@@ -9,7 +9,7 @@ from ppkd.files.write import check_writable, write_text
 from ppkd.recipe.plan import UNLABELLED
 from ppkd.recipe.pseudo_boxes import NAME as PSEUDO_BOXES
 from ppkd.recipe.recipe import load_recipe
-from ppkd.terminal.log import logger, quiet
+from ppkd.terminal.log import counted, logger, quiet
 from ppkd.training.device import start_device
 
 
@@ -72,8 +72,9 @@ def _tell_end(args, trainer, results, teachers):
     told = [f"best {score or 'AP'} {100 * best:.1f}"] if best >= 0 else []
     told += [f"last {score} {100 * results[score]:.1f}"] if score else []
     logger().info(
-        "done after %d epochs, %d steps: %sweights in %s; next: %s",
-        trainer.epoch, trainer.step, "".join(f"{each}, " for each in told), trainer.output_dir,
+        "done after %s, %s: %sweights in %s; next: %s",
+        counted(trainer.epoch, "epoch"), counted(trainer.step, "step"), "".join(f"{each}, " for each in told),
+        trainer.output_dir,
         infer_command(args.config, weights, args.opt or (), teachers),
     )  # fmt: skip
     return {"folder": trainer.output_dir, "weights": weights, "best": best if best >= 0 else None, "results": results}

@@ -162,7 +162,7 @@ def _data(wishes, folder):
         logger().info("data: %s is there already", made)
     else:
         where = shlex.join(["data", "import", wishes.data, "--output", made, "--images", "leave"])
-        logger().info("data: another format than COCO's, or other folders: ppkd %s", where)
+        logger().info("data: to be laid out as ppkd's configs take it, its images where they are: ppkd %s", where)
         data_sets.make(wishes.data, made)
     return data_sets.opened(made, wishes.data)
 

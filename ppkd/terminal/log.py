@@ -105,6 +105,11 @@ def hushed():
     return contextlib.redirect_stdout(io.StringIO())
 
 
+def counted(number, what):
+    """``1 epoch``, ``2 epochs``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def duration(seconds):
     """Seconds as ``1:02:03`` or ``2:03``."""
     minutes, seconds = divmod(int(seconds + 0.5), 60)

@@ -21,7 +21,7 @@ from ppkd.engine.parallel import distribute
 from ppkd.errors import UserError
 from ppkd.files.lock import held_alone
 from ppkd.recipe.plan import UNLABELLED
-from ppkd.terminal.log import logger
+from ppkd.terminal.log import counted, logger
 from ppkd.terminal.progress import follow
 from ppkd.training import checkpoint
 from ppkd.training.averaging import Averaging
@@ -219,9 +219,8 @@ class Trainer:
                     raise Stopped(self._stop.signal, os.path.join(self.output_dir, checkpoint.LAST))
         if self.epoch < epochs and self.patience.over():
             logger().info(
-                "epoch %d: no better AP since %d evaluation%s (patience)",
-                self.epoch, self.patience.since, "" if self.patience.since == 1 else "s",
-            )  # fmt: skip
+                "epoch %d: no better AP since %s (patience)", self.epoch, counted(self.patience.since, "evaluation")
+            )
             self._save("model_final")
             self._keep_newest("model_final")
         if self.ranks > 1:
