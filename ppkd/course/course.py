@@ -12,6 +12,7 @@ from ppkd.course import files, sizes
 from ppkd.course.follow import Follower
 from ppkd.course.methods import lines_of
 from ppkd.course.parts import comparison_of, detectors, parts, result_of
+from ppkd.course.told import warnings_of
 from ppkd.errors import UserError
 from ppkd.files.json_io import read_json
 from ppkd.files.locate import find_weights
@@ -129,6 +130,8 @@ def run(course):
         seconds = follower.run(part, place)
         done[part.name] = {"seconds": round(seconds, 1), "of": _fingerprint(part)}
         _keep(course.folder, course.state)
+        for line in warnings_of(part.makes) if part.words[0] == "doctor" else ():
+            logger().warning("%s %s", place, line)
     results = {each.name: read_json(result_of(course.folder, each)) for each in course.trained}
     times = ", ".join(f"{part.name} {duration(done[part.name]['seconds'])}" for part in course.parts)
     logger().info("time by part: %s; this time %s in all", times, duration(time.time() - begin))

@@ -28,7 +28,7 @@ class Commands:
     """In place of processes: notes each command, and leaves what it makes; the one whose name `fails` fails."""
 
     def __init__(self, monkeypatch):
-        self.run, self.fails, self.makes = [], None, {}
+        self.run, self.fails, self.makes, self.says = [], None, {}, {}
         monkeypatch.setattr(follow, "start", self.start)
         monkeypatch.setattr(courses, "has_gpu", lambda: False)
 
@@ -38,7 +38,7 @@ class Commands:
         self.run.append(name)
         made = pathlib.Path(self.makes[name])
         made.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"AP": 0.5}) if made.suffix == ".json" else ""
+        text = json.dumps(self.says.get(name, {"AP": 0.5})) if made.suffix == ".json" else ""
         if name == self.fails:
             pathlib.Path(log).write_text("a line\nppkd: error: no room on the disk\n")
         else:
@@ -124,6 +124,20 @@ def test_what_is_done_is_done_once_and_a_failed_part_is_where_it_goes_on(wishes,
     assert found["results"]["taught_seed0"]["AP"] == 0.5 and found["weights"].endswith("model_final.pdparams")
     run(commands.course(wishes()))
     assert commands.run == []
+
+
+def test_what_the_examinations_warn_of_is_said_where_the_course_is_followed(wishes, commands, caplog, monkeypatch):
+    monkeypatch.setattr(logger(), "propagate", True)
+    weak = {"id": "teacher-weak", "level": "warning", "text": "AP 7.4", "advice": "Train it longer."}
+    twice = {"count": 3, "level": "warning", "examples": ["a.jpg"]}
+    commands.says = {
+        "doctor": {"findings": [weak, {**weak, "id": "student-random", "level": "note"}]},
+        "data": {"data": {"TrainDataset": {"found": {"twice": twice, "empty": {**twice, "level": "note"}}}}},
+    }
+    run(commands.course(wishes()))
+    told = dict.fromkeys(record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+    weak, twice = "[3/7] teacher-weak: AP 7.4. Train it longer.", "[1/7] TrainDataset: 3 of: twice, for example a.jpg"
+    assert [*told] == [twice, weak]
 
 
 def test_sigterm_asks_the_part_once_and_waits_for_it(wishes, commands, monkeypatch):
