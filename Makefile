@@ -22,7 +22,7 @@ READY := $(VENV)/installed-$(PADDLE)
 .PHONY: install test test-host demo docs support support-here clean python
 
 install: $(READY)
-	@echo "ppkd: ready in $(VENV): $$($(PY) --version), Paddle $(PADDLE); for example $(VENV)/bin/ppkd demo"
+	@echo "ppkd: ready: $$($(PY) --version), Paddle $(PADDLE); source $(VENV)/bin/activate, then for example ppkd distill FOLDER"
 
 python:
 	@case "$(MINOR)" in 311|312|313) ;; "") echo "ppkd: needs Python 3.11, 3.12 or 3.13, and found none" \
