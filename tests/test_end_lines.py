@@ -31,3 +31,11 @@ def test_a_threshold_that_is_proposed_shows_some(best, caplog, monkeypatch):
     using._tell_whole({"a.jpg": [Detection("car", 0, best, None)]}, 1, args)
     words = caplog.messages[-1].split()
     assert 0 < float(words[words.index("--draw_threshold") + 1]) < best
+
+
+@pytest.mark.parametrize("score, told", [(0.9, "image written to out"), (0.3, "image written to out, without a box")])
+def test_pictures_without_a_box_are_told_as_such(score, told, caplog, monkeypatch):
+    monkeypatch.setattr(logger(), "propagate", True)
+    args = SimpleNamespace(draw_threshold=0.5, visualize=True, save_results=False, output_dir="out")
+    using._tell_whole({"a.jpg": [Detection("car", 0, score, None)]}, 1, args)
+    assert caplog.messages[-1] == f"1 {told}"

@@ -7,7 +7,7 @@ from ppkd.commands.common import with_weights
 from ppkd.errors import UserError
 from ppkd.files.write import check_writable, write_text
 from ppkd.recipe.recipe import load_recipe
-from ppkd.terminal.log import logger
+from ppkd.terminal.log import counted, logger
 from ppkd.training.device import start_device
 
 
@@ -102,7 +102,8 @@ def _tell_whole(found, good, args):
             args.draw_threshold, score_text(best), lower,
         )  # fmt: skip
     if good and args.visualize:
-        logger().info("%d images written to %s", good, args.output_dir)
+        empty = ", without a box" if best is None or best < args.draw_threshold else ""
+        logger().info("%s written to %s%s", counted(good, "image"), args.output_dir, empty)
     if good and args.save_results:
         logger().info("results written to %s", args.output_dir)
 
