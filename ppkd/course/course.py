@@ -12,7 +12,7 @@ from ppkd.course import files, sizes
 from ppkd.course.follow import Follower
 from ppkd.course.methods import lines_of
 from ppkd.course.parts import comparison_of, detectors, parts, result_of
-from ppkd.course.told import warnings_of
+from ppkd.course.told import errors_of, warnings_of
 from ppkd.errors import UserError
 from ppkd.files.json_io import read_json
 from ppkd.files.locate import find_weights
@@ -67,7 +67,7 @@ class Course:
         folder: of all that it makes.
         trained: list of `parts.Trained`.
         parts: list of `parts.Part`.
-        state: what was done before: ``parts`` by name.
+        state: what was done before: ``parts`` by name, and the ``begun`` ones.
     """
 
     folder: str
@@ -127,10 +127,22 @@ def run(course):
             logger().info("%s %s: done before", place, part.title)
             continue
         logger().info("%s %s: ppkd %s", place, part.title, shlex.join(part.words))
-        seconds = follower.run(part, place)
-        done[part.name] = {"seconds": round(seconds, 1), "of": _fingerprint(part)}
+        begun = _begun(course, part)
+        earlier = begun["seconds"]
+
+        def note(seconds, begun=begun, earlier=earlier):
+            begun["seconds"] = round(earlier + seconds, 1)
+            _keep(course.folder, course.state)
+
+        try:
+            note(follower.run(part, place, note))
+        except UserError:
+            for line in errors_of(part.makes) if part.examines else ():
+                logger().error("%s %s", place, line)
+            raise
+        done[part.name] = course.state["begun"].pop(part.name)
         _keep(course.folder, course.state)
-        for line in warnings_of(part.makes) if part.words[0] == "doctor" else ():
+        for line in warnings_of(part.makes) if part.examines else ():
             logger().warning("%s %s", place, line)
     results = {each.name: read_json(result_of(course.folder, each)) for each in course.trained}
     times = ", ".join(f"{part.name} {duration(done[part.name]['seconds'])}" for part in course.parts)
@@ -196,6 +208,15 @@ def _state(folder, wishes):
 
 def _keep(folder, state):
     write_text(os.path.join(folder, STATE), json.dumps(state, indent=1))
+
+
+def _begun(course, part):
+    """The entry of a part that is not done: what calls that were killed have spent on it, if it is the same still."""
+    entries, of = course.state.setdefault("begun", {}), _fingerprint(part)
+    before = entries.get(part.name)
+    if not (isinstance(before, dict) and before.get("of") == of and isinstance(before.get("seconds"), int | float)):
+        entries[part.name] = {"seconds": 0.0, "of": of}
+    return entries[part.name]
 
 
 def _forget(parts, done):

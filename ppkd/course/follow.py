@@ -8,6 +8,7 @@ import threading
 import time
 
 from ppkd.course.process import start, tail
+from ppkd.course.told import error_names
 from ppkd.errors import UserError
 from ppkd.files.lock import is_held
 from ppkd.terminal.log import duration, logger
@@ -17,8 +18,6 @@ _EVERY = 15
 # Seconds that a run has to save itself, of which the slowest step is most.
 _ENDING = 120
 _ERROR = "ppkd: error: "
-# Where the same command would only fail again.
-_HOW_ON = {"doctor": "The same command with --waive NAME,NAME goes on all the same"}
 
 
 class Follower:
@@ -36,12 +35,13 @@ class Follower:
         self._spent = self._paid = 0.0
         self._seen = 0.0, 0.0  # share of the running part, and the seconds after which it was first seen
 
-    def run(self, part, place):
+    def run(self, part, place, note=lambda seconds: None):
         """Run one and wait for it.
 
         Args:
             part: `parts.Part`.
             place: text in front of the lines.
+            note: is called with the seconds so far now and then, since nobody is told of a kill.
 
         Returns:
             Seconds.
@@ -51,6 +51,8 @@ class Follower:
         """
         log = self._log(part)
         _let_end(part)
+        if part.examines and os.path.isfile(part.makes):
+            os.remove(part.makes)  # what is told of a failure is of this call
         begin = shown = time.time()
         before = self._progress(part)
         self._seen = before, 0.0
@@ -61,6 +63,7 @@ class Follower:
                     time.sleep(0.2)
                     if time.time() - shown > _EVERY:
                         shown = time.time()
+                        note(shown - begin)
                         self._tell(part, place, shown - begin, before)
             finally:
                 if process.poll() is None:
@@ -69,7 +72,7 @@ class Follower:
                     process.wait()
         if process.returncode:
             why = f"{part.title} failed: {_why(log)}"
-            raise UserError(f"{why} (log: {log}). {_HOW_ON.get(part.name, 'The same command goes on from here')}")
+            raise UserError(f"{why} (log: {log}). The same command {_how_on(part)}")
         if not os.path.exists(part.makes):
             raise UserError(f"{part.title} ended without {part.makes} (log: {log})")
         seconds = time.time() - begin
@@ -157,6 +160,12 @@ def _let_end(part):
         logger().info("%s: a process of an earlier call is still ending", part.title)
         while is_held(part.run) and time.time() < limit:
             time.sleep(0.2)
+
+
+def _how_on(part):
+    """An examination would only fail again."""
+    names = error_names(part.makes) if part.examines else []
+    return f"with --waive {','.join(names)} goes on all the same" if names else "goes on from here"
 
 
 def _why(log):

@@ -33,6 +33,11 @@ class Part:
     reads: tuple = ()
     needs: tuple = ()
 
+    @property
+    def examines(self):
+        """Whether it leaves findings."""
+        return self.words[:1] == ("doctor",)
+
 
 @dataclass(frozen=True)
 class Trained:

@@ -41,7 +41,7 @@ class Commands:
         text = json.dumps(self.says.get(name, {"AP": 0.5})) if made.suffix == ".json" else ""
         if name == self.fails:
             pathlib.Path(log).write_text("a line\nppkd: error: no room on the disk\n")
-        else:
+        if name != self.fails or name in self.says:
             made.write_text(text)
         self.returncode = int(name == self.fails)
         return self
@@ -126,6 +126,34 @@ def test_what_is_done_is_done_once_and_a_failed_part_is_where_it_goes_on(wishes,
     assert commands.run == []
 
 
+def test_the_time_of_a_part_counts_what_a_killed_call_has_spent_on_it(wishes, commands, monkeypatch):
+    """Nothing is told of a kill: the seconds are kept now and then."""
+    clock, kills = [0.0], [MemoryError]
+    monkeypatch.setattr(follow.time, "time", lambda: clock[0])
+    monkeypatch.setattr(follow.time, "sleep", lambda seconds: clock.__setitem__(0, clock[0] + 20))
+
+    class Slow:
+        returncode, polled = 0, 0
+
+        def poll(self):
+            self.polled += 1
+            if kills and self.polled == 4:
+                raise kills.pop()
+            return None if self.polled < 4 else 0
+
+    def begin(words, log, append=False):
+        commands.start(words, log)
+        return Slow()
+
+    monkeypatch.setattr(follow, "start", begin)
+    with pytest.raises(MemoryError):
+        run(commands.course(wishes()))
+    course = commands.course(wishes())
+    run(course)
+    assert course.state["parts"]["data"]["seconds"] == 120 and course.state["parts"]["doctor"]["seconds"] == 60
+    assert course.state["begun"] == {}
+
+
 def test_what_the_examinations_warn_of_is_said_where_the_course_is_followed(wishes, commands, caplog, monkeypatch):
     monkeypatch.setattr(logger(), "propagate", True)
     weak = {"id": "teacher-weak", "level": "warning", "text": "AP 7.4", "advice": "Train it longer."}
@@ -138,6 +166,16 @@ def test_what_the_examinations_warn_of_is_said_where_the_course_is_followed(wish
     told = dict.fromkeys(record.getMessage() for record in caplog.records if record.levelname == "WARNING")
     weak, twice = "[3/7] teacher-weak: AP 7.4. Train it longer.", "[1/7] TrainDataset: 3 of: twice, for example a.jpg"
     assert [*told] == [twice, weak]
+
+
+def test_what_ends_a_course_is_said_with_its_cure_and_the_names_to_go_on_with(wishes, commands, caplog, monkeypatch):
+    monkeypatch.setattr(logger(), "propagate", True)
+    zero = {"id": "teacher-near-zero", "level": "error", "text": "AP50 0.0", "advice": "Train it longer."}
+    course, commands.fails = commands.course(wishes()), "doctor"
+    commands.says = {"doctor": {"findings": [zero, {**zero, "id": "dead-source"}, zero]}}
+    with pytest.raises(UserError, match="with --waive teacher-near-zero,dead-source goes on all the same$"):
+        run(course)
+    assert "[3/7] teacher-near-zero: AP50 0.0. Train it longer." in caplog.messages
 
 
 def test_sigterm_asks_the_part_once_and_waits_for_it(wishes, commands, monkeypatch):
