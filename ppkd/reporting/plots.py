@@ -89,8 +89,9 @@ def line(axes, x, y, style, label=None, dense=12):
 
 
 def over(axes, what, last):
-    """Let the axis along count epochs or steps, from 0 on."""
-    axes.set(xlabel=what, xlim=(0, 1.02 * max(last, 1)))
+    """Let the axis along count epochs or steps, from 0 on, with room for the markers at both ends."""
+    end = max(last, 1)
+    axes.set(xlabel=what, xlim=(-0.02 * end, 1.02 * end))
     axes.xaxis.get_major_locator().set_params(integer=True)
 
 
