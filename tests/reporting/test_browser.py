@@ -104,6 +104,13 @@ def test_a_picture_opens_large_and_closes(width, path, browser):
     assert browser.ask("document.querySelectorAll('input:checked').length") == 0
 
 
+def test_beside_a_large_photograph_there_is_no_white(path, browser):
+    browser.open(path, 1280, 900)
+    browser.click(".photos figure:nth-of-type(2) img")  # a portrait in a wide window
+    shown = np.asarray(Picture.open(io.BytesIO(browser.screenshot())).convert("L"))
+    assert shown[300:600, 40:200].max() < 130 and shown[300:600, 560:720].std() > 20
+
+
 def test_on_paper_nothing_is_cut_off(path, browser):
     browser.open(path, PAPER, media="print")
     assert browser.ask(BEYOND.replace("!e.closest('.table, pre') && ", "!e.closest('details, nav') && ")) == []
