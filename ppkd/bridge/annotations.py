@@ -12,10 +12,12 @@ _SLACK = 1.0
 _LEAST = 1e-5
 # Share of lost boxes that is worth a warning.
 _LOST = 0.1
-# Share of boxes beyond the edges of their images that is worth one.
+# Share of boxes beyond the edges of their images, or within the first pixel, that is worth one.
 _BEYOND = 0.1
 # Boxes and the share of them that are told by their numbers to be no x, y, width, height in pixels.
 _MANY, _TELLING = 8, 0.2
+# Of what a box covers, the least and the most that an `area` of it or of its mask is.
+_THIN, _FULL = 0.005, 1.5
 # Above it, and below 0, pycocotools does not count a box; it looks at neither `ignore` nor width and height.
 _COUNTED_AREA = 1e10
 _ALL_SMALL = 0.9
@@ -94,7 +96,7 @@ def weigh(tidied, found, masks=False, evaluated=False, load_crowd=False, by_pyco
         if key in copies:
             found.note("copied-box", _shown(entry, image))
         copies.add(key)
-        kind = shape.add(*entry["bbox"], wide, tall)
+        kind = shape.add(*entry["bbox"], wide, tall, entry["area"])
         if kind is not None:
             found.note(kind, _shown(entry, image))
         if kind != "box-outside":
@@ -147,21 +149,24 @@ class Together:
 
     Attributes:
         boxes: their number.
-        small, beyond, corners: of these, within the first pixel; beyond the edge of their image; within it, if they
-            are taken for two corners.
+        small, beyond, corners, areas: of these, within the first pixel; beyond the edge of their image; within it, if
+            they are taken for two corners; of an area that is not theirs.
     """
 
     def __init__(self):
-        self.boxes = self.small = self.beyond = self.corners = 0
-        self._example = ""
+        self.boxes = self.small = self.beyond = self.corners = self.areas = 0
+        self._example = self._area = ""
 
-    def add(self, x, y, width, height, wide, tall):
+    def add(self, x, y, width, height, wide, tall, area=None):
         """Count a box; its kind if it lies outside of its image, `wide` and `tall`, or reaches beyond it."""
         self.boxes += 1
+        if area is not None and not _THIN * width * height <= area <= _FULL * (width + 2) * (height + 2):
+            self.areas += 1
+            self._area = self._area or f"{area:g} of {width:g} x {height:g}"
         if width <= 1 and height <= 1 and 0 <= x <= 1 and 0 <= y <= 1:
             self.small += 1
         # What would be two corners inside of the image.
-        self.corners += x < width <= wide + _SLACK and y < height <= tall + _SLACK
+        self.corners += -_SLACK <= x < width <= wide + _SLACK and -_SLACK <= y < height <= tall + _SLACK
         if x >= -_SLACK and y >= -_SLACK and x + width <= wide + _SLACK and y + height <= tall + _SLACK:
             return None
         self.beyond += 1
@@ -172,11 +177,15 @@ class Together:
         """Note what the boxes together are."""
         if self.boxes and self.small > _ALL_SMALL * self.boxes:
             found.note("normalised-boxes", f"{self.small} of {self.boxes} boxes are within the first pixel")
+        elif self.small > 1 and self.small > _BEYOND * self.boxes:  # files of two tools put together
+            found.note("some-normalised", f"{self.small} of {self.boxes} boxes are within the first pixel")
         if self.boxes >= _MANY and self.corners == self.boxes and self.beyond > _TELLING * self.boxes:
             text = f"{self.beyond} of {self.boxes} boxes reach beyond their image, none would as corners"
             found.note("corner-boxes", f"{text}: {self._example}")
         elif self.beyond >= _MANY and self.beyond > _BEYOND * self.boxes:
             found.note("boxes-beyond", f"{self.beyond} of {self.boxes} boxes: {self._example}")
+        if self.areas > _BEYOND * self.boxes and not self.small:
+            found.note("unlike-areas", f"{self.areas} of {self.boxes} boxes: {self._area}")
 
 
 def _judge_categories(categories, used, evaluated, found):

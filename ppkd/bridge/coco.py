@@ -12,6 +12,7 @@ from ppkd.files.write import write_text
 
 _LARGEST = 2**63 - 1  # of a tensor's whole numbers
 _NUMBERS, _FAR = {int, float}, 1e15
+_FARTHEST = 3e38  # of a tensor's numbers of 32 bits: beyond it is infinity
 _FALSE, _TRUE = ("", "0", "false", "no"), ("1", "true", "yes")
 
 
@@ -65,7 +66,7 @@ class Tidied:
                 continue
             lacking = [key for key in ("width", "height") if not (_number(entry.get(key)) or 0) > 0]
             lacking += [] if _can_be_id(entry.get("id")) else ["id"]
-            lacking += [] if isinstance(entry.get("file_name"), str) else ["file_name"]
+            lacking += [] if _is_file_name(entry.get("file_name")) else ["file_name"]
             if lacking:
                 name = entry.get("file_name") or f"number {number}"
                 self._note("broken-image-entry", f"image {name}: needs a sound {' and '.join(lacking)}")
@@ -169,7 +170,7 @@ class Tidied:
     def _tidy_flags(self, entry, number):
         for key in ("iscrowd", "ignore"):
             value = entry.get(key, 0)
-            if type(value) is int:
+            if type(value) is int and value in (0, 1):
                 if key == "iscrowd" and key not in entry:
                     entry[key] = 0  # ppdet and pycocotools look for it
                 continue
@@ -187,7 +188,7 @@ class Tidied:
         if box is None or box == []:
             self._note("no-bbox", f"{name_of(entry, number)} of {image['file_name']}")
             return False
-        if not isinstance(box, list) or len(box) != 4 or any(_number(value) is None for value in box):
+        if not isinstance(box, list) or len(box) != 4 or not all(_is_coordinate(value) for value in box):
             self._note("broken-box", f"{name_of(entry, number)} of {image['file_name']}: bbox {box!r:.80}")
             return False
         if any(isinstance(value, str) for value in box):
@@ -222,6 +223,7 @@ def _is_plain(entry, images, categories):
             and type(entry["category_id"]) is int
             and entry["category_id"] in categories
             and type(entry["iscrowd"]) is int
+            and 0 <= entry["iscrowd"] <= 1
             and "ignore" not in entry
             and type(box) is list
             and {type(x), type(y), type(width), type(height), type(area)} <= _NUMBERS
@@ -261,6 +263,11 @@ def _is_name(value):
     return isinstance(value, (str, int, float)) and not isinstance(value, bool)
 
 
+def _is_file_name(value):
+    """Whether it can be the name of a file: the empty one, and one of dots, is a folder's."""
+    return isinstance(value, str) and os.path.basename(value) not in ("", ".", "..")
+
+
 def _can_be_id(value):
     return isinstance(value, (int, str)) and not isinstance(value, bool) or isinstance(value, float) and value == value
 
@@ -290,9 +297,14 @@ def _number(value):
         return None
 
 
+def _is_coordinate(value):
+    number = _number(value)
+    return number is not None and abs(number) < _FARTHEST
+
+
 def flag(value):
     """0 or 1 of what stands for it, or None."""
-    if value is None or isinstance(value, (bool, float)):
+    if value is None or isinstance(value, (bool, int, float)):
         return int(bool(value)) if value is None or value in (0, 1) else None
     text = value.strip().lower() if isinstance(value, str) else None
     return 0 if text in _FALSE else 1 if text in _TRUE else None

@@ -9,6 +9,7 @@ from ppkd.bridge.bad_images import missing_images
 from ppkd.bridge.between import compare_categories, same_files
 from ppkd.bridge.coco import Tidied
 from ppkd.bridge.coco_reading import handed_over, read_tidied, uncollected
+from ppkd.bridge.images import fault
 from ppkd.bridge.kinds import ANNOTATIONS, ERROR, WARNING, kinds_of
 from ppkd.bridge.made_labels import made_labels
 from ppkd.bridge.missing import cure_of
@@ -85,12 +86,18 @@ def check_sets(config):
         Paths of the validation images.
 
     Raises:
-        UserError: as `open_dataset`, or classes are numbered otherwise in the one than in the other.
+        UserError: as `open_dataset`; classes are numbered otherwise in the one than in the other; no image can be read.
     """
     dataset = open_dataset("EvalDataset", config)
     if told := tell_categories(config):
         raise UserError(f"EvalDataset: {told}")
-    return files_of(dataset)
+    paths = files_of(dataset)
+    if not any(fault(path) is None for path in paths):  # as a rule the first one can be read
+        raise UserError(
+            f"EvalDataset: not one of {len(paths)} validation images can be read, the first: {paths[0]}: "
+            f"{fault(paths[0])}. ppkd doctor --data -c ... lists all"
+        )
+    return paths
 
 
 def files_of(dataset):

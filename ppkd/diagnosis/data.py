@@ -33,7 +33,7 @@ KINDS = {
     "missing-image": (WARNING, "skipped in training, and counted against max_bad_images"),
     "unreadable-image": (WARNING, "skipped in training, and counted against max_bad_images"),
     "outside-folder": (ERROR, "the name leads out of the data set's folder (allow_outside)"),
-    "nothing-to-use": (ERROR, "no image that is there has a box"),
+    "nothing-to-use": (ERROR, "no image that can be read has a box"),
     **ANNOTATIONS,
     "image-size": (WARNING, "the boxes do not fit the image: training takes the file's size, not the annotated one"),
     "huge-image": (WARNING, "slow to load; store it smaller"),
@@ -120,10 +120,12 @@ def _scan(section, config):
             for kind, example in notes:
                 scan.note(kind, example)
             missing += [path for kind, path in notes if kind == "missing-image"]
-            there = not {"missing-image", "outside-folder"} & set(dict(notes))
+            wrong = set(dict(notes))
+            there = not {"missing-image", "outside-folder"} & wrong
             if there:
                 scan.files.append(os.path.join(root, entry["file_name"]))
-            useful |= there and (entry["id"] in with_boxes or given.get("allow_empty") is True)
+            if there and "unreadable-image" not in wrong:
+                useful |= entry["id"] in with_boxes or given.get("allow_empty") is True
             if time.time() - mark > 5:
                 mark = time.time()
                 left = duration((mark - begin) / number * (len(images) - number))

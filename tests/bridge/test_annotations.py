@@ -204,7 +204,15 @@ def test_many_boxes_beyond_the_edge():
 def test_shares_in_place_of_pixels():
     shares = [(x / 64, y / 48, w / 64, h / 48) for x, y, w, h in TEN]
     assert judged(content(shares)).of("error") == ["normalised-boxes"]
-    assert not judged(content([*TEN, (0, 0, 1, 1)])).of("error"), "a tiny box among others"
+    assert not judged(content([*TEN, (0, 0, 1, 1)])).of("error", "warning"), "a tiny box among others"
+
+
+@pytest.mark.parametrize("others", [2, 5, 10])
+def test_shares_of_one_tool_among_pixels_of_another(others):
+    shares = [(x / 64, y / 48, w / 64, h / 48) for x, y, w, h in TEN[:others]]
+    found = judged(content([*TEN, *shares]))
+    assert found.of("error", "warning") == ["some-normalised"]
+    assert f"{len(shares)} of {10 + len(shares)} boxes" in found.told("some-normalised")
 
 
 def test_corners_in_place_of_width_and_height():
@@ -213,6 +221,46 @@ def test_corners_in_place_of_width_and_height():
     assert found.of("error") == ["corner-boxes"] and "none would as corners" in found.told("corner-boxes")
     beyond = [(20, 20, 100, 20), *TEN]
     assert not judged(content(beyond)).of("error"), "one that reaches beyond its image"
+    moved = [(-3, -9, 10 + x, 12 + y) for x, y, _, _ in TEN]
+    assert judged(content(moved)).of("error", "warning") == ["boxes-beyond"], "none of them would be a corner"
+
+
+@pytest.mark.parametrize("box", [[5, 5, 1e39, 5], [5, 5, 5, "1e300"], [-(10**40), 5, 5, 5]])
+def test_a_number_that_a_tensor_takes_for_infinity_is_none(box):
+    made = content(TEN)
+    made["annotations"][3]["bbox"] = box
+    assert judged(made).of("error") == ["broken-box"]
+
+
+AREAS = {"shares": lambda a: a / 64 / 48, "1 everywhere": lambda _: 1, "another size's": lambda a: 16 * a}
+
+
+@pytest.mark.parametrize("kind", AREAS)
+def test_areas_that_are_not_of_their_boxes(kind):
+    large = [(n, n, 40, 30) for n in range(10)]
+    made = content(large)
+    made["annotations"][0]["area"] = AREAS[kind](1200)
+    assert judged(made).of("error", "warning") == [], "one of ten"
+    for entry in made["annotations"][1:5]:
+        entry["area"] = AREAS[kind](entry["area"])
+    assert judged(made).of("error", "warning") == ["unlike-areas"]
+
+
+def test_areas_of_masks_may_be_a_small_part_of_their_boxes():
+    made = content(TEN)
+    for entry in made["annotations"]:
+        entry["area"] *= 0.02
+    assert not judged(made).of("error", "warning")
+
+
+@pytest.mark.parametrize("key", ["iscrowd", "ignore"])
+@pytest.mark.parametrize("value", [2, -1, 10**30, "2", 0.5])
+def test_flags_are_0_or_1(key, value):
+    """pycocotools' AP is another with each value."""
+    made = content(TEN)
+    made["annotations"][3][key] = value
+    found = judged(made)
+    assert found.of("error") == ["broken-annotation"] and "neither 0 nor 1" in found.told("broken-annotation")
 
 
 def test_a_category_of_no_box_is_told_for_training():

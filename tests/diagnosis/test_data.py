@@ -12,7 +12,7 @@ from PIL import Image
 from ppkd import cli, commands
 from ppkd.bridge.annotations import Found, weigh
 from ppkd.bridge.coco import Tidied
-from ppkd.bridge.datasets import open_dataset
+from ppkd.bridge.datasets import check_sets, open_dataset
 from ppkd.bridge.workspace import scope
 from ppkd.diagnosis import data as data_scan
 from ppkd.diagnosis.data import KINDS, NOTE, scan_data, verdict
@@ -195,6 +195,8 @@ ANNOTATIONS = {
     "a list as name": ("broken-category", lambda c: c["categories"].append({"id": 9, "name": []})),
     "a text as id": ("other-types", again("images", id="a")),
     "a list as id": ("broken-image-entry", again("images", id=[])),
+    "an empty name": ("broken-image-entry", again("images", id=999, file_name="")),
+    "the name of a folder": ("broken-image-entry", again("images", id=999, file_name="below/..")),
 }
 
 
@@ -264,6 +266,22 @@ def test_nothing_is_left_to_train_on(copied):
     assert "1 nothing-to-use" in verdict([refused, val], config)
     with scope(config), pytest.raises(UserError, match="TrainDataset: "):
         open_dataset("TrainDataset", config)
+
+
+@pytest.mark.parametrize("spoil", [half, lambda path: path.write_bytes(b""), lambda path: path.write_text("<html>")])
+def test_a_run_that_will_evaluate_needs_a_validation_image_that_can_be_read(copied, spoil):
+    folder, _, _ = copied
+    first, *rest = sorted((folder / "val").iterdir())
+    for path in rest:
+        spoil(path)
+    _, config = scan(folder)
+    with scope(config):
+        assert len(check_sets(config)) == 6
+    spoil(first)
+    (train, val), config = scan(folder)
+    assert val.counts["nothing-to-use"] == 1 and "1 nothing-to-use" in verdict([train, val], config)
+    with scope(config), pytest.raises(UserError, match="EvalDataset: not one of 6 validation images can be read"):
+        check_sets(config)
 
 
 def test_images_without_a_box(copied):
