@@ -11,7 +11,7 @@ from ppkd.detectors.context import Assignment
 from ppkd.errors import UserError
 from ppkd.files.records import STAMP, digest_of, read_record, write_record
 from ppkd.files.regular import open_file
-from ppkd.files.write import make_folder, write_text
+from ppkd.files.write import make_folder, replacing, write_text
 from ppkd.terminal.log import logger
 
 # Key of a batch that is a view: the record's name, and the stamp of what is seen in it, as bytes.
@@ -66,8 +66,9 @@ class Bank:
         if not os.path.lexists(path):
             if any(name.endswith(SUFFIX) for name in os.listdir(self.folder)):
                 raise UserError(f"{self.folder}: has records of a bank and no {FILE}: of what is not known; remove it")
-            write_text(path, json.dumps(content, indent=1) + "\n")
-            return
+            # Of two processes that open it at once the first says whose it is.
+            with replacing(path, keep=True) as temporary:
+                write_text(temporary, json.dumps(content, indent=1) + "\n")
         try:
             with open_file(path, encoding="utf-8") as file:
                 found = json.load(file)

@@ -17,7 +17,7 @@ _UNFINISHED = re.compile(r"\..+\.ppkd-[0-9a-f]{12}")
 
 
 @contextlib.contextmanager
-def replacing(path, note=""):
+def replacing(path, note="", keep=False):
     """A block that writes a file under a temporary name, which it is given; afterwards `path` is that file.
 
     The content is on the disk before the name is. Where `path` is a link, it is the link that is replaced.
@@ -25,6 +25,7 @@ def replacing(path, note=""):
     Args:
         path: the file to write; its folder has to be there.
         note: what else to say when it cannot be written.
+        keep: whether a file that another process has made meanwhile stays as it is, in place of this one.
 
     Raises:
         UserError: the disk is full, the folder not writable, or `path` no place for a file; `path` is as it was.
@@ -36,7 +37,7 @@ def replacing(path, note=""):
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        (_link if keep else os.replace)(temporary, path)
         _sync_folder(os.path.dirname(path))
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {_reason(error)}{note}") from error
@@ -215,6 +216,19 @@ def _new_file(path):
     temporary = os.path.join(folder, f".{name}.ppkd-{secrets.token_hex(6)}")
     os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
     return temporary
+
+
+def _link(temporary, path):
+    """Give a file its name unless there is one of it: `os.replace` would take another's."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        if is_of_the_disk(error):
+            raise
+        if not os.path.lexists(path):
+            os.replace(temporary, path)  # a file system without hard links
 
 
 def _check_place(path):

@@ -11,6 +11,7 @@ from ppkd.detectors.context import Assignment
 from ppkd.engine import bank as module
 from ppkd.engine.bank import Bank, view_of
 from ppkd.errors import UserError
+from ppkd.files import write
 from ppkd.recipe.bank import BankSpec, bank_of
 
 OF = {"weights of teacher": "abc", "TrainReader.batch_size": 8}
@@ -122,6 +123,32 @@ def test_a_bank_of_something_else_is_refused_by_what_differs_or_left_alone(tmp_p
     assert asked and going_on.stops is None and "something else" in going_on.failure
     assert (found.numpy() == np.float16(1 / 3)).all()  # as it would be with a bank
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("other", [OF, OF | {"seed": 1}, {"weights of teacher": "xyz"}])
+def test_of_two_that_make_a_bank_at_once_the_first_says_whose_it_is(other, links, tmp_path, monkeypatch):
+    """In the moment in which one of them is about to give its file the name, the other one has done so."""
+    real = write._new_file
+
+    def meanwhile(path):
+        monkeypatch.setattr(write, "_new_file", real)
+        opened(tmp_path, other)
+        if not links:
+            monkeypatch.setattr(write.os, "link", without)
+        return real(path)
+
+    def without(*_):
+        raise PermissionError(1, "no links on this file system")
+
+    monkeypatch.setattr(write, "_new_file", meanwhile)
+    if other == OF:
+        opened(tmp_path)
+    else:
+        with pytest.raises(UserError, match="the bank is of something else"):
+            opened(tmp_path)
+    assert json.loads((tmp_path / "bank.json").read_text())["of"] == other | {"kept as": "float16"}
+    assert [path.name for path in tmp_path.iterdir()] == ["bank.json"]
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"format": 9, "of": {}}', '{"format": 1, "of": []}', "[]", "\0"])
