@@ -16,6 +16,7 @@ from ppkd.files.download import sha256
 from ppkd.files.lock import held_alone
 from ppkd.files.write import check_writable, write_text
 from ppkd.labelling import picture
+from ppkd.labelling.place import check_place, picture_of
 from ppkd.labelling.teacher import open_teacher
 from ppkd.labelling.work import detect_all
 from ppkd.study import thresholds
@@ -87,7 +88,7 @@ def label(wishes):
         `Labels`.
 
     Raises:
-        UserError: anything wrong with what is given; a teacher below the gate, of other classes, or that finds nothing;
+        UserError: anything wrong with what is given; a file of somebody in the place of what is written; a teacher below the gate, of other classes, or that finds nothing;
             photographs of the validation set. Nothing is written then.
     """
     if not wishes.output.endswith(".json"):
@@ -95,6 +96,7 @@ def label(wishes):
     if not 0 <= wishes.least_ap <= 1:
         raise UserError(f"--least_ap has to be an AP from 0 to 100%, found {wishes.least_ap!r}")
     check_writable("--output", os.path.dirname(wishes.output) or ".")
+    check_place(wishes.output)
     photographs = find_photographs(wishes.images, "--images", allow_outside="allow_outside=true" in wishes.options)
     teacher = open_teacher(wishes.data, wishes.teacher, wishes.options, wishes.gpu)
     given = thresholds.parse(wishes.threshold, teacher.names)
@@ -112,7 +114,7 @@ def label(wishes):
             )
         counts = {"listed": len(photographs.names) + known, "labelled": made.labelled, "boxes": made.boxes,
                   "empty": len(images) - made.labelled, "bad": len(bad), "in_training": known}  # fmt: skip
-        shown = os.path.splitext(wishes.output)[0] + ".png"
+        shown = picture_of(wishes.output)
         picture.draw(images, photographs.folder, made.names, made.limits, shown)
         by_class = made.by_class()
         told = {name: each.as_dict() | {"labels": by_class[name]} for name, each in found.items()}

@@ -5,6 +5,7 @@ import warnings
 
 from ppkd.files.write import replacing
 from ppkd.importing.summary import draw_example
+from ppkd.labelling.place import MADE_BY
 
 _DOUBTFUL, _OTHERS, _COLUMNS = 8, 8, 4
 # Detections below their threshold by more than this are not drawn.
@@ -59,7 +60,7 @@ def draw(images, folder, names, thresholds, path):
         draw_example(figure.add_subplot(rows, _COLUMNS, place + 1), entry, colours)
     with warnings.catch_warnings(), replacing(path) as temporary:
         warnings.filterwarnings("ignore", message="Glyph")  # names in scripts that the font does not have
-        figure.savefig(temporary, format="png")
+        figure.savefig(temporary, format="png", metadata=MADE_BY)
 
 
 def _objects(results, names, thresholds):

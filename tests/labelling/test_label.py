@@ -19,6 +19,7 @@ from ppkd.diagnosis.data import as_text, scan_data
 from ppkd.errors import UserError
 from ppkd.files.download import sha256
 from ppkd.labelling import work
+from ppkd.labelling.place import check_place
 from ppkd.recipe.recipe import load_recipe
 from ppkd.reporting.provenance import section
 from ppkd.study.samples import match
@@ -162,6 +163,25 @@ def test_what_is_wrong_is_one_line_and_nothing_is_written(sets, tmp_path, monkey
     shutil.rmtree(inside)
     shutil.copytree(sets / "labelled" / "images", inside, ignore=shutil.ignore_patterns("val_*"))
     refused(sets, "all 8 images are training images", images=inside)
+
+
+def test_nothing_but_labels_of_before_is_written_over(labelled, sets, tmp_path):
+    """Annotations that people have drawn are not, nor is a photograph that has the picture's name."""
+    made, photos = labelled
+    own, photo, notes = tmp_path / "own.json", tmp_path / "mine.png", tmp_path / "notes.json"
+    shutil.copy(sets / "labelled" / "annotations" / "instances_train.json", own)
+    Image.new("RGB", (8, 8)).save(photo)
+    notes.write_text("to do")
+    before = {path: path.read_bytes() for path in (own, photo, notes)}
+    for output, named in ((own, own), (tmp_path / "mine.json", photo), (notes, notes)):
+        with pytest.raises(UserError, match=f"{named} is there already and is not of ppkd label"):
+            ppkd.label(sets / "labelled", TEACHER, photos, output)
+    assert {path: path.read_bytes() for path in sorted(tmp_path.iterdir())} == before
+    shutil.copy(made.picture, tmp_path / "again.png")  # of a run that was killed behind it
+    check_place(str(tmp_path / "again.json"))
+    shutil.copy(made.file, tmp_path / "again.json")
+    (tmp_path / "again.png").write_bytes(b"")
+    check_place(str(tmp_path / "again.json"))
 
 
 def test_a_teacher_below_the_gate_labels_nothing(sets, tmp_path, monkeypatch):
