@@ -80,6 +80,11 @@ def same_files(first, second, seconds=math.inf):
                 break
 
 
+def marks_of(paths):
+    """Bytes that tell files of other content at these paths, by the sizes and ends of them; nothing else is read."""
+    return hashlib.blake2b(b"".join(repr((_size(path), _end(path))).encode() for path in paths)).digest()
+
+
 def _until(end, paths):
     for path in paths:
         if time.monotonic() > end:

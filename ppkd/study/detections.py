@@ -9,6 +9,7 @@ import tempfile
 from dataclasses import dataclass
 
 from ppkd.bridge.bad_images import BadImages
+from ppkd.bridge.between import marks_of
 from ppkd.bridge.class_names import tell_difference
 from ppkd.bridge.datasets import open_dataset
 from ppkd.bridge.weights import load_exactly
@@ -104,7 +105,7 @@ def detect(config, weights, folder, what, images=None):
         dataset = open_dataset("EvalDataset", config)
         annotations, image_dir = dataset.get_anno(), os.path.join(dataset.dataset_dir, dataset.image_dir)
         ids = [(record["im_file"], int(record["im_id"][0])) for record in dataset.roidbs]
-        path = os.path.join(folder, _FOLDER, f"{key_of(config, weights, annotations)}.json")
+        path = os.path.join(folder, _FOLDER, f"{key_of(config, weights, annotations, [file for file, _ in ids])}.json")
         if os.path.exists(path):
             logger().info("%s: detections of these weights are there already (%s)", what, path)
             return _detections(annotations, image_dir, ids, read_json(path, _ANEW))
@@ -143,8 +144,9 @@ def run_detector(model, table, bad):
     return "bbox", []  # ppdet writes no file where a detector found nothing at all
 
 
-def key_of(config, weights, annotations):
-    """A digest of all that the detections depend on: of values, and of the content of two files."""
+def key_of(config, weights, annotations, images=()):
+    """A digest of all that the detections depend on: of values, of the content of two files, and of `images`, which may
+    have been mended since, by their sizes and ends."""
     relevant = {
         k: v for k, v in config.items()
         if (k not in RUN_KEYS or k in _OF_EVALUATION) and k not in ("weights", "pretrain_weights")
@@ -153,6 +155,7 @@ def key_of(config, weights, annotations):
     for path in (weights, annotations):
         with open(path, "rb") as file:
             digest.update(hashlib.sha256(file.read()).digest())
+    digest.update(marks_of(images))
     return digest.hexdigest()[:16]
 
 

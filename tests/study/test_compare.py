@@ -3,6 +3,7 @@
 import json
 import math
 import pathlib
+import shutil
 import statistics
 from types import SimpleNamespace
 
@@ -142,6 +143,28 @@ def test_detections_are_computed_once(folders, found, monkeypatch):
             config["PPYOLOEHead"]["nms"]["score_threshold"] = 0.5
         with pytest.raises(AssertionError, match="built again"):
             detect(config, run.weights, run.folder, "changed", change.get("images"))
+
+
+def test_detections_on_images_that_were_replaced_are_not_taken(data, tmp_path):
+    """A validation image that is mended counts again; one of another picture is looked at."""
+    moved = pathlib.Path(shutil.copytree(data, tmp_path / "data"))
+    first, second = sorted((moved / "val").iterdir())[:2]
+    whole = first.read_bytes()
+    first.write_bytes(whole[:2000])
+    folder = by_hand(tmp_path / "run", moved, more=["max_bad_images=20%"])
+    (run,) = open_runs([folder])
+
+    def seen():
+        found = detect(config_for(run), run.weights, run.folder, "again")
+        return found.images, [result for result in found.results if result["image_id"] == 2]
+
+    images, boxes = seen()
+    assert images == [*range(2, 11)] and boxes
+    first.write_bytes(whole)
+    assert seen() == ([*range(1, 11)], boxes)
+    shutil.copy(sorted((moved / "val").iterdir())[2], second)
+    assert seen()[1] != boxes
+    assert len(list(pathlib.Path(folder, "detections").iterdir())) == 3
 
 
 def test_a_report_gives_one_pair_the_same_interval(folders):
