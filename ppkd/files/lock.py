@@ -7,6 +7,7 @@ import socket
 import stat
 
 from ppkd.errors import UserError
+from ppkd.files.write import lacking
 from ppkd.terminal.log import logger
 
 FILE = ".ppkd.lock"
@@ -28,7 +29,7 @@ def held_alone(folder):
     Raises:
         UserError: another process has it, or it cannot be made or written to.
     """
-    path, made = os.path.join(folder, FILE), _lacking(folder)
+    path, made = os.path.join(folder, FILE), lacking(folder)
     try:
         os.makedirs(folder, exist_ok=True)
         handle = _open(path)
@@ -72,15 +73,6 @@ def is_held(folder):
 
 def _open(path):
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
-
-
-def _lacking(folder):
-    """The folders that have to be made for `folder`, the deepest first."""
-    folder, found = os.path.abspath(folder), []
-    while not os.path.lexists(folder):
-        found.append(folder)
-        folder = os.path.dirname(folder)
-    return found
 
 
 def _clear(path, made):

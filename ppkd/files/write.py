@@ -145,7 +145,7 @@ def filling(folder):
         UserError: as `replacing`; what a full disk lets fail inside of the block as well; another process is filling
             the folder: files of the two belong together no more.
     """
-    new = not os.path.isdir(folder)
+    made_for_it = lacking(folder)
     make_folder(folder)
     try:
         with alone(folder), scratch_folder(folder) as scratch:
@@ -163,9 +163,18 @@ def filling(folder):
             raise  # of something that was read
         raise UserError(f"{folder}: cannot be written: {_reason(error)}") from error
     finally:
-        if new:
-            with contextlib.suppress(OSError):
-                os.rmdir(folder)  # unless there is something in it
+        with contextlib.suppress(OSError):
+            for each in made_for_it:
+                os.rmdir(each)  # unless there is something in it
+
+
+def lacking(folder):
+    """The folders that have to be made for `folder`, the deepest first."""
+    folder, found = os.path.abspath(folder), []
+    while not os.path.lexists(folder):
+        found.append(folder)
+        folder = os.path.dirname(folder)
+    return found
 
 
 @contextlib.contextmanager

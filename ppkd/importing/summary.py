@@ -7,6 +7,7 @@ from collections import Counter
 from ppkd.bridge.images import picture
 from ppkd.importing.source import unpacked
 from ppkd.terminal.table import text_table
+from ppkd.terminal.text import printable
 
 _EXAMPLES, _THUMBNAIL, _BARS, _BOXES = 12, 480, 30, 60
 
@@ -110,5 +111,6 @@ def draw_example(axes, entry, colours):
 
 
 def _plain(text, most):
-    """Short, and no formula to matplotlib."""
+    """Short, and no formula to matplotlib, which fails on what is half a character."""
+    text = printable(text)
     return (text if len(text) <= most else text[: most - 1] + "…").replace("$", r"\$")

@@ -43,5 +43,5 @@ def section(material):
 
 
 def _training(subject):
-    seconds = sorted(r["seconds_per_step"] for r in subject.run.of_kind("train"))
+    seconds = sorted(r["seconds_per_step"] for r in subject.run.of_kind("train") if "seconds_per_step" in r)
     return f"{seconds[len(seconds) // 2]:.2f}" if seconds and subject.role != "teacher" else "-"

@@ -1,9 +1,11 @@
 """Plots for reading on paper, too, and by colour-blind readers: Okabe-Ito's colours, each with a line and a marker."""
 
 import io
+import math
 
 from ppkd.reporting.document import Image
 from ppkd.study.cells import OKABE_ITO
+from ppkd.terminal.text import printable
 
 # Colour, line and marker of the lines of a plot, in this order.
 STYLES = (
@@ -15,6 +17,8 @@ STYLES = (
     (OKABE_ITO["sky"], (0, (1, 1)), "P"),
 )
 HATCHES = ("", "///", "...", "xxx", "\\\\\\", "++", "oo")
+# Values from here on are none that an axis can have its marks at.
+_BEYOND = 1e100
 _DPI = 96  # of CSS, so that sizes in inches are those on the page
 _SETTINGS = {
     "text.parse_math": False,  # a folder's name is no formula
@@ -70,11 +74,14 @@ def _image(fill, kind, alt, caption, size, layout=None, **options):
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
     with rc_context(_SETTINGS):
         figure = Figure(figsize=size, layout=layout, facecolor="white")
         FigureCanvasAgg(figure)
         fill(figure)
+        for text in figure.findobj(Text):
+            text.set_text(printable(text.get_text(), lines=True))  # matplotlib fails on half a character
         buffer = io.BytesIO()
         metadata = {"metadata": {"Date": None}} if kind == "svg" else {}  # the same page twice is the same bytes
         figure.savefig(buffer, format=kind, **metadata, **options)
@@ -82,9 +89,10 @@ def _image(fill, kind, alt, caption, size, layout=None, **options):
 
 
 def line(axes, x, y, style, label=None, dense=12):
-    """Draw a line with about `dense` markers on it."""
+    """Draw a line with about `dense` markers on it; what is not finite, or beyond all measure, is a gap."""
     colour, dashes, marker = style
     every = max(1, len(x) // dense)
+    y = [value if abs(value) < _BEYOND else math.nan for value in y]
     axes.plot(x, y, color=colour, linestyle=dashes, marker=marker, markevery=every, label=label)
 
 

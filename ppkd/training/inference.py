@@ -43,10 +43,15 @@ def find_images(images, folder):
         raise UserError("give --infer_img FILE or --infer_dir FOLDER")
     if not os.path.isdir(folder):
         raise UserError(f"--infer_dir {folder}: no such folder")
-    entries = [entry for entry in sorted(os.scandir(folder), key=lambda entry: entry.path) if entry.name[0] != "."]
-    found = [entry.path for entry in entries if not entry.is_dir() and entry.name.lower().endswith(ENDINGS)]
-    folders = [entry.name for entry in entries if entry.is_dir()]
-    others = [entry.name for entry in entries if not entry.is_dir() and not entry.name.lower().endswith(ENDINGS)]
+    try:
+        names = [name for name in sorted(os.listdir(folder)) if name[0] != "."]
+    except OSError as error:
+        raise UserError(f"--infer_dir {folder}: cannot be read: {error.strerror}") from None
+    # A link that leads to itself is, as one that leads nowhere, an image that cannot be read.
+    folders = [name for name in names if os.path.isdir(os.path.join(folder, name))]
+    files = [name for name in names if name not in folders]
+    found = [os.path.join(folder, name) for name in files if name.lower().endswith(ENDINGS)]
+    others = [name for name in files if not name.lower().endswith(ENDINGS)]
     if not found:
         below = f"; {_named(folders)} below it are not looked into" if folders else ""
         raise UserError(f"--infer_dir {folder}: no image in it ({', '.join(ENDINGS)}){below}")

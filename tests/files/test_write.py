@@ -75,7 +75,13 @@ def test_files_of_others_move_when_all_are_written(tmp_path):
         pathlib.Path(folder, "a").write_text("half")
         full()
     assert not out.exists()
+    with pytest.raises(UserError, match="No space"), write.filling(out / "below" / "it"):
+        full()
+    assert not list(tmp_path.iterdir()), "nothing that was made for it"
     out.mkdir()
+    with pytest.raises(UserError, match="No space"), write.filling(out / "below"):
+        full()
+    assert not list(out.iterdir())
     (out / "a").write_text("former")
     (out / "own").write_text("stays")
     (tmp_path / "mine").write_text("precious")

@@ -1,9 +1,11 @@
 """Thresholds by F1, against every possible cut tried one by one; doubt; and the names of photographs."""
 
 import json
+import os
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ppkd.bridge.unlabelled import find_photographs
 from ppkd.errors import UserError
@@ -48,6 +50,16 @@ def test_the_most_doubtful_images_come_first():
     doubts = [doubt for doubt, _ in shown]
     assert shown[0][1]["name"] == "50" and doubts == sorted(doubts, reverse=True) and len(shown) == 16
     assert picture.doubt([{"score": 0.5, "category_id": 1}], {1: None}) == 0
+
+
+@pytest.mark.parametrize("name", [b"Stra\xdfe.png", b"\x1b[31m\n.png", b"$x^{$.png"])
+def test_photographs_of_any_name_are_drawn(name, tmp_path):
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    os.rename(tmp_path / "a.png", os.path.join(os.fsencode(tmp_path), name))
+    found = [{"category_id": 1, "bbox": [1, 2, 10, 10], "score": 0.6}]
+    image = {"name": os.fsdecode(name), "width": 40, "height": 30, "results": found}
+    picture.draw([image], str(tmp_path), {1: "a\ud83d"}, {1: 0.5}, str(tmp_path / "shown.png"))
+    assert Image.open(tmp_path / "shown.png").size[0] > 1000
 
 
 def test_photographs_are_named_by_a_folder_a_list_or_a_coco_file(tmp_path):

@@ -1,7 +1,12 @@
 """The report's section on how strongly terms pull."""
 
+import math
 from types import SimpleNamespace
 
+import pytest
+
+from ppkd.reporting import cost
+from ppkd.reporting.plots import STYLES, from_zero, legend_below, line, over, plot
 from ppkd.reporting.strengths import gradients
 
 
@@ -24,3 +29,23 @@ def test_shares_and_cosines_are_plotted_over_the_epochs():
 def test_a_run_that_did_not_record_them_has_no_such_plots():
     assert gradients(run_of({"kind": "train", "epoch": 0, "step": 1})) == []
     assert gradients(run_of(record(0, **{"fgd.share": None, "fgd.cosine": None}))) == []
+
+
+@pytest.mark.parametrize("label", ["\ud800", "a\x1b[31m", "$x^{$", "two\nlines"])
+@pytest.mark.parametrize("values", [[1.0, 1e308], [-1e308], [math.inf, 2.0], [math.nan], [5e-324, -1e200]])
+def test_a_plot_is_drawn_of_whatever_a_record_says(label, values):
+    def draw(axes):
+        line(axes, list(range(len(values))), values, STYLES[0], label)
+        axes.set(title=label)
+        over(axes, "step", 2**61)
+        from_zero(axes)
+        legend_below(axes)
+
+    assert plot(draw, "alt").data.startswith(b"<?xml")
+
+
+def test_steps_without_their_time_do_not_count():
+    timed = {"kind": "train", "epoch": 0, "step": 1, "seconds_per_step": 0.5}
+    found = [cost._training(SimpleNamespace(run=run_of(*steps), role="plain"))
+             for steps in ([timed, timed | {"seconds_per_step": 0.7}, record(0)], [record(0) | {"kind": "train"}])]
+    assert found == ["0.70", "-"]

@@ -171,6 +171,16 @@ def test_what_is_drawn_on_is_what_was_detected_on(detector, shapes, tmp_path, mo
     assert all((pixels == decode(path)[:, :, ::-1]).all() for pixels, path in zip(drawn, images))
 
 
+@pytest.mark.parametrize("target", ["loop.jpg", "nowhere.jpg", "x" * 300, "a.png/below.jpg", "/dev/null"])
+def test_a_link_that_leads_to_no_file_costs_only_itself(target, detector, shapes, tmp_path):
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    (tmp_path / "loop.jpg").symlink_to(target)
+    images = find_images(None, str(tmp_path))
+    assert images == [str(tmp_path / name) for name in ("a.png", "loop.jpg")]
+    with scope(config_of(shapes)) as table:
+        assert list(infer(detector, table, images, 0.5, str(tmp_path / "out"))) == images[1:]
+
+
 def test_what_a_folder_holds_beside_images_is_told(tmp_path, monkeypatch):
     told = []
     monkeypatch.setattr(inference.logger(), "warning", lambda text, *values: told.append(text % values))
