@@ -37,9 +37,10 @@ class RunLog:
             raise UserError(
                 f"the output folder {folder} is not writable: {error}. Choose another with -o save_dir=..."
             ) from error
-        write_text(os.path.join(folder, FILE), record(recipe, names))
+        # Before the record, which would be that of a run which did not begin.
         self._trackers = [VisualDL(vdl_dir)] if vdl_dir else []
         self._trackers += open_trackers(trackers, folder, recipe)
+        write_text(os.path.join(folder, FILE), record(recipe, names))
 
     def add(self, record):
         """Append a record: a dict of plain values with ``kind`` and ``step``.

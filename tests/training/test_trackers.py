@@ -1,12 +1,14 @@
 """Records also go to trackers: by stand-ins that take what the libraries take, and no other arguments."""
 
 import json
+import os
 import sys
 import types
 
 import pytest
 
 from ppkd.errors import UserError
+from ppkd.training.runlog import RunLog
 from ppkd.training.trackers import open_trackers
 from tests.helpers_training import FOUR, QUICK, fit
 
@@ -95,3 +97,17 @@ def test_what_cannot_be_tracked_is_one_line(libraries, tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules["wandb"], "init", refused)
     with pytest.raises(UserError, match="--track wandb: ConnectionError: no network"):
         open_trackers(["wandb"], str(tmp_path), loaded)
+
+
+@pytest.mark.parametrize("name", ["tensorbord", "wandb"])
+def test_a_run_that_cannot_be_tracked_leaves_the_record_of_the_one_before(name, libraries, recipe, monkeypatch):
+    loaded = recipe(QUICK, distil=False, overrides=[FOUR])
+    os.makedirs(loaded.output_dir)
+    path = os.path.join(loaded.output_dir, "recipe.yml")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("run: {}\n")
+    monkeypatch.setattr(sys.modules["wandb"], "init", None)
+    with pytest.raises(UserError, match=f"--track {name}: "):
+        RunLog(loaded.output_dir, loaded, True, trackers=[name])
+    with open(path, encoding="utf-8") as file:
+        assert file.read() == "run: {}\n"
