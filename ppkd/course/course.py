@@ -17,7 +17,7 @@ from ppkd.errors import UserError
 from ppkd.files.json_io import read_json
 from ppkd.files.locate import find_weights
 from ppkd.files.regular import open_file
-from ppkd.files.write import write_text
+from ppkd.files.write import alone, make_folder, write_text
 from ppkd.recipe.settings import KEYS as SETTINGS
 from ppkd.recipe.settings import take
 from ppkd.terminal.log import duration, logger
@@ -80,17 +80,24 @@ def prepare(wishes):
     """Look at the data, import it where it is in another format, and write the three files.
 
     Raises:
-        UserError: anything wrong with what is given; an output folder of another course.
+        UserError: anything wrong with what is given; an output folder of another course, or that another call has.
     """
     folder = wishes.output
     given = {key: getattr(wishes, key) for key in ("epochs", "teacher_epochs", "imgsz", "batch")}
     take({key: value for key, value in given.items() if key in SETTINGS and value is not None}, "--imgsz")
-    state = _state(folder, wishes)
+    _state(folder, wishes)
     name, _, weights = wishes.teacher.partition("=")
     student = files.read_config(wishes.student, "--student")
     teacher = files.read_config(name, "--teacher")
     weights = os.path.abspath(find_weights(weights, "--teacher")) if weights else None
     lines_of(wishes.method, student[1], teacher[1])
+    make_folder(folder)
+    with alone(folder):
+        return _prepared(wishes, _state(folder, wishes), student, teacher, weights, given)
+
+
+def _prepared(wishes, state, student, teacher, weights, given):
+    folder = wishes.output
     _keep(folder, state)
     data = _data(wishes, folder)
     logger().info("data: %s", data.text)
@@ -116,8 +123,13 @@ def run(course):
         Path by name of what there is at the end: ``weights``, ``report``, and ``results`` with AP by detector.
 
     Raises:
-        UserError: a part failed; the same course goes on from there.
+        UserError: a part failed; the same course goes on from there. Another call has the folder.
     """
+    with alone(course.folder):
+        return _run(course)
+
+
+def _run(course):
     done, begin = course.state["parts"], time.time()
     _forget(course.parts, done)
     follower = Follower(course.folder, course.parts, list(done))

@@ -15,7 +15,7 @@ _held = set()
 
 
 @contextlib.contextmanager
-def held_alone(folder):
+def held_alone(folder, cure="-o save_dir=..."):
     """A block in which this process alone has a folder, which is made if there is none.
 
     The lock is the system's, and goes with the process, however that ends; the file stays, or two might hold it. Only
@@ -25,6 +25,7 @@ def held_alone(folder):
 
     Args:
         folder: path.
+        cure: what gives a command another folder.
 
     Raises:
         UserError: another process has it, or it cannot be made or written to.
@@ -35,13 +36,13 @@ def held_alone(folder):
         handle = _open(path)
     except OSError as error:
         raise UserError(
-            f"the output folder {folder} is not writable: {error}. Choose another with -o save_dir=..."
+            f"the output folder {folder} is not writable: {error}. Choose another with {cure}"
         ) from error
     _held.add(handle)
     try:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise UserError(f"{path}: is no file, and cannot be a lock; remove it")
-        _lock(handle, folder)
+        _lock(handle, folder, cure)
         if not os.path.lexists(path) or not os.path.samestat(os.fstat(handle), os.lstat(path)):
             raise UserError(f"another run in {folder} was refused just now and its folder went with it; start again")
         try:
@@ -84,7 +85,7 @@ def _clear(path, made):
                 os.rmdir(folder)
 
 
-def _lock(handle, folder):
+def _lock(handle, folder, cure):
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -92,7 +93,7 @@ def _lock(handle, folder):
         owner = f" ({owner})" if owner.isprintable() and owner else ""
         raise UserError(
             f"another run{owner} is writing into the output folder {folder}: wait until it has ended, or give this one "
-            "another folder with -o save_dir=..."
+            f"another folder with {cure}"
         ) from None
     except OSError as error:
         logger().warning("%s: this file system knows no locks (%s): let no second run write here", folder, error)

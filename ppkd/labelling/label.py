@@ -103,7 +103,7 @@ def label(wishes):
     refuse_validation_images(photographs.paths, teacher.validated, "--images")
     photographs, known = _without_training(photographs, teacher.trained)
     work = os.path.splitext(wishes.output)[0] + ".unfinished"
-    with held_alone(work):
+    with held_alone(work, "--output"):
         sample, found = _measured(teacher, work, wishes, given)
         images, bad = detect_all(teacher, photographs, work)
         made = _Made(teacher, photographs, images, found)

@@ -18,6 +18,7 @@ from ppkd.course.parts import Part
 from ppkd.course.process import start
 from ppkd.course.sizes import propose
 from ppkd.errors import UserError
+from ppkd.files.write import alone
 from ppkd.methods import plan
 from ppkd.recipe.recipe import load_recipe
 from ppkd.terminal.log import logger
@@ -234,6 +235,16 @@ def test_a_course_may_grow_and_not_become_another(wishes, commands, tmp_path):
     (tmp_path / "full" / "thesis.tex").write_text("x")
     with pytest.raises(UserError, match=r"has other things in it \(thesis.tex\)"):
         prepare(wishes(output=str(tmp_path / "full")))
+
+
+def test_a_folder_is_one_calls_while_it_lives(wishes, commands, tmp_path):
+    """Whether the other one prepares, as `ppkd init` does, or is on its way."""
+    made = prepare(wishes())
+    before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()}
+    for call in (lambda: prepare(wishes()), lambda: prepare(wishes(seeds=2)), lambda: run(made)):
+        with alone(made.folder), pytest.raises(UserError, match="another command is writing into .*out: wait until"):
+            call()
+    assert not commands.run and {path: path.read_bytes() for path in before} == before
 
 
 def test_a_teacher_with_weights_is_not_trained(wishes, commands, tmp_path):

@@ -5,6 +5,7 @@
 `inputs.SHARES` says how many of each kind; FUZZ_SCALE=0.1 makes it a tenth of them.
 """
 
+import codecs
 import contextlib
 import sys
 
@@ -39,6 +40,11 @@ def pytest_collection_modifyitems(items):
 _RUNS = ("os.system", "os.exec", "os.fork", "os.posix_spawn", "subprocess.Popen", "exec", "compile",
          "pickle.find_class", "os.remove", "os.rename", "os.mkdir", "shutil.", "socket.", "ctypes.", "marshal.",
          "code.__new__")  # fmt: skip
+
+
+# What JSON's reader decodes by is imported where a text is the first of its encoding: no code of the file's.
+for _name in ("utf-8-sig", "utf-16", "utf-16-be", "utf-16-le", "utf-32", "utf-32-be", "utf-32-le"):
+    codecs.lookup(_name)
 
 
 class _Watch:

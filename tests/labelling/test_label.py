@@ -18,6 +18,7 @@ from ppkd.bridge.workspace import scope
 from ppkd.diagnosis.data import as_text, scan_data
 from ppkd.errors import UserError
 from ppkd.files.download import sha256
+from ppkd.files.lock import held_alone
 from ppkd.labelling import work
 from ppkd.labelling.place import check_place
 from ppkd.recipe.recipe import load_recipe
@@ -182,6 +183,17 @@ def test_nothing_but_labels_of_before_is_written_over(labelled, sets, tmp_path):
     shutil.copy(made.file, tmp_path / "again.json")
     (tmp_path / "again.png").write_bytes(b"")
     check_place(str(tmp_path / "again.json"))
+
+
+@pytest.mark.parametrize("name", ["labels.json", "other.json"])
+def test_labels_of_one_name_are_made_by_one_command_at_a_time(name, sets, tmp_path):
+    with held_alone(tmp_path / "labels.unfinished"):
+        if name == "labels.json":
+            with pytest.raises(UserError, match="another run .* is writing .*another folder with --output"):
+                ppkd.label(sets / "labelled", TEACHER, sets / "photos", tmp_path / name, sample=4)
+        else:
+            ppkd.label(sets / "labelled", TEACHER, sets / "photos", tmp_path / name, sample=4)
+    assert (tmp_path / name).exists() == (name != "labels.json")
 
 
 def test_a_teacher_below_the_gate_labels_nothing(sets, tmp_path, monkeypatch):
