@@ -88,8 +88,9 @@ def label(wishes):
         `Labels`.
 
     Raises:
-        UserError: anything wrong with what is given; a file of somebody in the place of what is written; a teacher below the gate, of other classes, or that finds nothing;
-            photographs of the validation set. Nothing is written then.
+        UserError: anything wrong with what is given; a file of somebody in the place of what is written; a teacher
+            below the gate, of other classes, or that finds nothing; photographs of the validation set. Nothing is
+            written then.
     """
     if not wishes.output.endswith(".json"):
         raise UserError(f"--output {wishes.output}: the labels are a COCO file: give a name that ends in .json")
