@@ -129,6 +129,7 @@ def examined(args, recipe):
 def _doctor_data(args, recipe):
     from ppkd.diagnosis import data
 
+    data.check_named(recipe.student)
     scans = data.scan_data(recipe.student)
     show("\n" + data.as_text(scans))
     if args.json:

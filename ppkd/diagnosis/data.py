@@ -15,6 +15,7 @@ from ppkd.bridge.images import ENDINGS, BadImage, decode, header, read
 from ppkd.bridge.kinds import ANNOTATIONS, ERROR, LEVELS, NOTE, WARNING, kinds_of
 from ppkd.bridge.missing import cure_of
 from ppkd.bridge.voc import is_voc
+from ppkd.bridge.workspace import create, scope
 from ppkd.errors import UserError
 from ppkd.files.paths import Folder
 from ppkd.terminal.log import duration, logger
@@ -62,6 +63,24 @@ class Scan(Found):
     def bad_images(self):
         """Images that training would skip."""
         return self.counts["missing-image"] + self.counts["unreadable-image"]
+
+
+def check_named(config):
+    """Refuse the data sets and readers of a config that no run would start with; nothing is read.
+
+    Args:
+        config: the run's config.
+
+    Raises:
+        UserError: they name a class that a config may not name, or give one what it does not take.
+    """
+    with scope(config):
+        for name in SECTIONS:
+            if config.get(name):
+                create(name)()
+        for name in ("TrainReader", "EvalReader"):
+            if config.get(name):
+                create(name)
 
 
 def scan_data(config):

@@ -63,24 +63,26 @@ def carry(source, target):
         write_names(target, names)
 
 
-def given_names(value):
+def given_names(value, key=KEY):
     """The names that ``class_names`` gives.
 
     Args:
         value: a list of names; or the path of a file with ``names:`` (.yml), or with one name a line.
+        key: what gives them, for messages.
 
     Raises:
         UserError: neither of these.
     """
     if not isinstance(value, str):
-        return checked(value, KEY)
+        return checked(value, key)
     if value.endswith((".yml", ".yaml")):
         return names_in(value)
     try:
         with open_file(value, encoding="utf-8") as file:
             return checked([line.strip() for line in file if line.strip()], value)
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{KEY}: {value} cannot be read: {error}; give a list, {KEY}=[cat,dog], or a file") from None
+        how = f"{key}=[cat,dog]" if key == KEY else f"{key} cat,dog"
+        raise UserError(f"{key}: {value} cannot be read: {error}; give a list, {how}, or a file") from None
 
 
 def names_in(path):

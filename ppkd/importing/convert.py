@@ -139,7 +139,7 @@ def _names(source, given):
     if given is None:
         names = source.names or sorted(used)
     else:
-        names = given_names(given.split(",") if "," in given or not os.path.isfile(given) else given)
+        names = given_names(given.split(",") if "," in given or not os.path.exists(given) else given, "--names")
         if unknown := sorted(set(used) - set(names)):
             raise UserError(f"--names: lacks {', '.join(unknown[:8])}{nearest(unknown[0], names)}")
     if not used:

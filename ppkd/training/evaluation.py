@@ -47,9 +47,16 @@ def check_metric(config):
     """Refuse a metric that cannot read the validation set's annotations.
 
     Raises:
-        UserError: ``COCO`` with a set of PASCAL VOC, or ``VOC`` with one in COCO's format; names both keys.
+        UserError: ``COCO`` with a set of PASCAL VOC, ``VOC`` with one in COCO's format, or ``RBOX`` with one whose
+            turned boxes are not read; names both keys.
     """
     section, metric = config.get("EvalDataset"), config.get("metric")
+    fields = section.get("data_fields") if isinstance(section, dict) else None
+    if metric == "RBOX" and "gt_poly" not in (fields or ()):
+        raise UserError(
+            "metric: RBOX compares turned boxes, which EvalDataset.data_fields does not list (gt_poly): set "
+            "-o metric=COCO, or add gt_poly"
+        )
     of_voc = is_voc(section)
     of_coco = not of_voc and isinstance(section, dict) and str(section.get("anno_path") or "").endswith(".json")
     for given, wrong, format, right in (("VOC", of_coco, "COCO's", "COCO"), ("COCO", of_voc, "PASCAL VOC's", "VOC")):

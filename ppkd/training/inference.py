@@ -36,7 +36,9 @@ def find_images(images, folder):
     if images:
         images = [images] if isinstance(images, str) else list(images)
         for image in images:
-            if not os.path.isfile(image):
+            if os.path.isdir(image):
+                raise UserError(f"--infer_img {image}: is a folder; --infer_dir takes it")
+            if not os.path.lexists(image):
                 raise UserError(f"--infer_img {image}: no such file")
         return images
     if not folder:

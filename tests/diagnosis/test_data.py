@@ -310,6 +310,27 @@ def test_the_command(copied, tmp_path, capsys):
     assert counts == {"unknown-category": 1, "duplicate-annotation": 1, "copied-box": 1}
 
 
+NAMED = {
+    "a tag": ("EvalDataset: !MOTImageFolder {video_file: x}", "may not name MOTImageFolder: it hands"),
+    "a tag elsewhere": ("TestDataset: !MOTImageFolder {video_file: x}", "may not name MOTImageFolder: it hands"),
+    "a name": ("EvalDataset: {name: MOTImageFolder, video_file: x}", "may not name MOTImageFolder: it hands"),
+    "a transform": ("EvalReader: {sample_transforms: [{DebugVisibleImage: {}}]}", "may not name DebugVisibleImage"),
+    "a function": ("TrainReader: {sample_transforms: [{setup_logger: {}}]}", "setup_logger is no class that"),
+    "a parameter": ("TrainReader: {sample_transforms: [{Resize: {sizes: 3}}]}", "unexpected keyword argument 'sizes'"),
+}
+
+
+@pytest.mark.parametrize("case", NAMED)
+def test_classes_that_no_run_starts_with_are_refused(case, copied, tmp_path):
+    """Doctor says no other than training does, and nothing that they do happens."""
+    text, told = NAMED[case]
+    (tmp_path / "mine.yml").write_text(f"_BASE_: [{STUDENT}]\n{text}\n")
+    with pytest.raises(UserError, match=told):
+        commands.doctor(
+            cli.doctor_parser().parse_args(["-c", f"{tmp_path}/mine.yml", "--data", "-o", f"dataset_dir={copied[0]}"])
+        )
+
+
 def test_without_anything_to_examine():
     with pytest.raises(UserError, match="give --slim_config FILE, or --data"):
         commands.doctor(cli.doctor_parser().parse_args(["-c", STUDENT]))

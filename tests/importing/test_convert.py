@@ -1,6 +1,7 @@
 """Importing: nothing half written or overwritten, one line for bad input, copies on one side of the split."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -176,6 +177,10 @@ def test_the_order_of_classes_can_be_given(tmp_path):
     assert [c["name"] for c in content["categories"]] == ["van", "bus", "car"]
     with pytest.raises(UserError, match="--names: lacks van; nearest: van2"):
         convert(str(tmp_path / "in"), str(tmp_path / "o2"), names="car,van2")
+    os.mkfifo(tmp_path / "names.txt")
+    for path, told in ((tmp_path / "names.txt", "is a named pipe"), (tmp_path / "in", "is a folder")):
+        with pytest.raises(UserError, match=f"--names: {path} cannot be read: {told}.*, not a file; give a list"):
+            convert(str(tmp_path / "in"), str(tmp_path / "o2"), names=str(path))
 
 
 @pytest.mark.parametrize("names", [["$x$", "a/b"], ["中文", "\\frac"]])

@@ -79,15 +79,16 @@ def test_masks_of_several_images_a_batch_are_refused(family, recipe):
 @pytest.mark.parametrize("tag, file, metric, right", [
     ("COCODataSet", "a.json", "VOC", "COCO"), ("VOCDataSet", "a.txt", "COCO", "VOC"),
     ("COCODataSet", "a.json", "COCO", None), ("VOCDataSet", "a.txt", "VOC", None),
-    ("COCODataSet", "a.json", "RBOX", None),
+    ("COCODataSet", "a.json", "RBOX", None), ("COCODataSet", "a.json", "RBOX", "COCO"),
 ])  # fmt: skip
 @pytest.mark.parametrize("by_tag", [True, False])
 def test_a_metric_of_another_format_than_the_validation_set_is_refused(tag, file, metric, right, by_tag):
-    section = Tagged(tag, {"anno_path": file}) if by_tag else {"name": tag, "anno_path": file}
+    fields = {"anno_path": file, "data_fields": ["image"] + ["gt_poly"] * (metric == "RBOX" and right is None)}
+    section = Tagged(tag, fields) if by_tag else {"name": tag, **fields}
     given = {"metric": metric, "EvalDataset": section}
     if right is None:
         return check_reader(given)
-    with pytest.raises(UserError, match=rf"metric: {metric} does not go with EvalDataset.*set -o metric={right}"):
+    with pytest.raises(UserError, match=rf"metric: {metric} .* EvalDataset.*set -o metric={right}"):
         check_reader(given)
 
 

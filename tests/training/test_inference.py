@@ -1,6 +1,7 @@
 """Inference and evaluation with files that cannot be read: each costs only itself, and is told."""
 
 import json
+import os
 import resource
 import shutil
 
@@ -10,7 +11,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from ppkd.bridge.bad_images import BadImages
-from ppkd.bridge.images import decode
+from ppkd.bridge.images import decode, fault
 from ppkd.bridge.workspace import scope
 from ppkd.build import build_student
 from ppkd.errors import UserError
@@ -179,6 +180,18 @@ def test_a_link_that_leads_to_no_file_costs_only_itself(target, detector, shapes
     assert images == [str(tmp_path / name) for name in ("a.png", "loop.jpg")]
     with scope(config_of(shapes)) as table:
         assert list(infer(detector, table, images, 0.5, str(tmp_path / "out"))) == images[1:]
+
+
+@pytest.mark.parametrize("make, told", [
+    (os.mkfifo, "is a named pipe (FIFO), not a file"), (lambda path: path.symlink_to("loop.jpg"), "missing"),
+    (lambda path: path.symlink_to("/dev/zero"), "is a device, not a file"),
+])  # fmt: skip
+def test_an_image_that_is_none_is_told_what_it_is(make, told, tmp_path):
+    make(tmp_path / "loop.jpg")
+    (path,) = find_images(str(tmp_path / "loop.jpg"), None)
+    assert told in fault(path)
+    with pytest.raises(UserError, match="is a folder; --infer_dir takes it"):
+        find_images([path, str(tmp_path)], None)
 
 
 def test_what_a_folder_holds_beside_images_is_told(tmp_path, monkeypatch):
