@@ -72,12 +72,13 @@ def follow_images(model, size=None):
 
 
 @contextlib.contextmanager
-def fitting(size, where):
+def fitting(size, where, seen=lambda: None):
     """A block in which a detector gets images of a size; what it does not take is told in one line.
 
     Args:
         size: ``(height, width)``, or None if it is not fixed.
         where: the key that gives it.
+        seen: gives the size of the last batch, or None, where none is fixed.
 
     Raises:
         UserError: Paddle refused, and the size is no multiple of the strides.
@@ -85,8 +86,16 @@ def fitting(size, where):
     try:
         yield
     except _BROKEN as error:
+        fixed, size = size is not None, size or seen()
         if size is None or not any(side % _STRIDE for side in size):
             raise
+        if not fixed:
+            reader = where.partition(" of ")[2].partition(".")[0]
+            raise UserError(
+                f"{reader}: the detector does not take an image {size[0]} high and {size[1]} wide: its maps are halved "
+                f"five times or more, so both have to be multiples of {_STRIDE}: add {{PadBatch: {{pad_to_stride: "
+                f"{_STRIDE}}}}} to {reader}.batch_transforms"
+            ) from error
         nearest = [max(_STRIDE, round(side / _STRIDE) * _STRIDE) for side in size]
         raise UserError(
             f"{where}: the detector does not take images {size[0]} high and {size[1]} wide: its maps are halved five "

@@ -177,7 +177,7 @@ def build_detector(config):
     config = without_twin(config)
     with scope(config):
         with bounded():
-            model = create(config["architecture"])
+            model = create(config.get("architecture"))
         # What ppdet's trainer does to a model right after building it.
         if config["architecture"] == "YOLOX":
             for layer in model.sublayers():

@@ -69,6 +69,7 @@ def _is_image_shape(shape):
     return (
         isinstance(shape, (list, tuple))
         and len(shape) in (3, 4)
+        and shape[-3] == 3  # images are decoded to so many channels
         and all(isinstance(n, int) and not isinstance(n, bool) and (n == -1 or n > 0) for n in shape[-3:])
         and (len(shape) == 3 or shape[0] is None or (isinstance(shape[0], int) and (shape[0] == -1 or shape[0] > 0)))
     )

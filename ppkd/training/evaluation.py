@@ -108,7 +108,7 @@ def evaluate(model, table, output_dir=None, bad=None, shared=False):
         batches = _Readable(engine, missing, BadImages(table, "validation") if bad is None else bad, shared)
         counted = only(batches.ids) if table.get("metric") == "COCO" else contextlib.nullcontext()
         follow_images(model)
-        size = reader_size(table, "EvalReader"), EVAL_SIZE
+        size = reader_size(table, "EvalReader"), EVAL_SIZE, lambda: batches.size
         with progress("evaluating", len(engine.loader)) as bar, paddle.no_grad(), counted, fitting(*size):
             watch = engine._compose_callback = _Watch(engine, bar)
             with hushed():
@@ -153,7 +153,10 @@ class _Readable:
 
     Attributes:
         ids: of the images in the batches so far; at the end those of all processes.
+        size: height and width of the last batch's images; None before there is one.
     """
+
+    size = None
 
     def __init__(self, engine, missing, bad, shared=False):
         self._loader, self._bad, self._shared, self.ids = engine.loader, bad, shared, set()
@@ -172,6 +175,7 @@ class _Readable:
                 self._left_out += new
                 if "im_id" not in batch:
                     continue
+                self.size = tuple(batch["image"].shape[2:]) if "image" in batch else None
                 self.ids.update(batch["im_id"].numpy().reshape(-1).tolist())
             yield batch
         if self._shared:

@@ -144,7 +144,7 @@ def _detect(model, engine, images, threshold, output_dir, classes, metrics, tell
         try:
             sample = transforms({"im_id": np.array([number]), "im_file": path, "curr_iter": number})
             batch = {k: paddle.to_tensor(v) for k, v in reader._batch_transforms([sample]).items()}
-            with paddle.no_grad(), fitting(size, TEST_SIZE):
+            with paddle.no_grad(), fitting(size, TEST_SIZE, lambda: tuple(batch["image"].shape[2:])):
                 found = model(batch)
             for metric in metrics:
                 metric.update(batch, found)

@@ -4,7 +4,7 @@ import numpy as np
 import paddle
 import pytest
 
-from ppkd.bridge.sizes import check_sizes, fitting, follow_images, reader_size
+from ppkd.bridge.sizes import EVAL_SIZE, check_sizes, fitting, follow_images, reader_size
 from ppkd.errors import UserError
 from ppkd.exporting.static import for_size
 from ppkd.recipe.recipe import Recipe
@@ -89,6 +89,13 @@ def test_what_paddle_refuses_is_told_by_the_size_where_that_is_the_reason(size, 
     with pytest.raises(UserError if told else ValueError, match="multiples of 32" if told else "Broadcast"), \
             fitting(size, "X"):  # fmt: skip
         raise error
+
+
+@pytest.mark.parametrize("side, told", [(33, True), (100, True), (64, False)])
+def test_images_of_sizes_of_their_own_are_told_by_the_one_that_was_refused(side, told):
+    with pytest.raises(UserError if told else ValueError, match=f"^EvalReader: .* {side} high .*PadBatch" if told else ""), \
+            fitting(None, EVAL_SIZE, lambda: (side, 64)):  # fmt: skip
+        raise ValueError("(InvalidArgument) Broadcast dimension mismatch")
 
 
 @pytest.mark.parametrize("family", ["ppyoloe", "picodet"])

@@ -152,6 +152,8 @@ def test_an_architecture_that_is_no_name(name):
     """It was an unhashable type, where it was one."""
     with pytest.raises(UserError, match=r"the name of a class of ppdet was expected, found "):
         build_detector({"architecture": name})
+    with pytest.raises(UserError, match=r"the name of a class of ppdet was expected, found None"):
+        build_detector({})
 
 
 @pytest.mark.parametrize(
