@@ -7,6 +7,8 @@ from ppkd.files.locate import local_file
 from ppkd.files.regular import open_file
 
 PREFIX = "contents."
+# Of which nothing is learned; but a run compares what it reaches on it.
+VALIDATED = "EvalDataset"
 _PIECE = 1 << 20
 # What of a data set's section names files, and the data sets whose annotation file lists further ones.
 _FILES, _LISTS = ("anno_path", "label_list"), ("VOCDataSet",)
@@ -26,9 +28,10 @@ def contents(recipe):
     found = {"pretrain_weights": [local_file(recipe.student.get("pretrain_weights"))]}
     for name, spec in recipe.teachers.items():
         found[f"{name}.pretrain_weights"] = [local_file(spec.weights)]
-    section = recipe.student.get("TrainDataset")
-    if isinstance(section, dict):
-        found |= {f"TrainDataset.{key}": _named(section, key) for key in _FILES}
+    for name in ("TrainDataset", VALIDATED):
+        section = recipe.student.get(name)
+        if isinstance(section, dict):
+            found |= {f"{name}.{key}": _named(section, key) for key in _FILES}
     checksums = {PREFIX + key: _checksum(paths) for key, paths in found.items()}
     return {key: value for key, value in checksums.items() if value is not None}
 

@@ -4,7 +4,7 @@ import os
 
 from ppkd.engine.plugin_files import fingerprint
 from ppkd.errors import UserError
-from ppkd.training.contents import PREFIX
+from ppkd.training.contents import PREFIX, VALIDATED
 
 # Keys that change nothing about what is learned.
 _FREE = frozenset(
@@ -79,8 +79,17 @@ def check_same(stored, now, forced):
     return differing
 
 
+def validated_otherwise(stored, now):
+    """Lines about files of the validation set that are others than they were, as `check_same` has them."""
+    keys = [key for key in sorted(stored.keys() & now.keys()) if key.startswith(PREFIX + VALIDATED)]
+    return [_line(key, stored, now) for key in keys if stored[key] != now[key]]
+
+
 def _known(key, stored, now):
-    """Whether a difference says something: a file may not be needed any more, and was not looked at in former times."""
+    """Whether a difference says something of what is learned: a file may not be needed any more, and was not looked at
+    in former times."""
+    if key.startswith(PREFIX + VALIDATED):
+        return False
     return not key.startswith(PREFIX) or (key in stored and key in now)
 
 

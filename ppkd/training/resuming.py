@@ -5,7 +5,7 @@ from ppkd.errors import UserError
 from ppkd.terminal.log import logger
 from ppkd.training import checkpoint
 from ppkd.training.contents import contents
-from ppkd.training.digest import check_same
+from ppkd.training.digest import check_same, validated_otherwise
 
 
 def state_to_go_on(recipe, resume, force, digest, names):
@@ -30,8 +30,13 @@ def state_to_go_on(recipe, resume, force, digest, names):
     checkpoint.admitted(state, f"-r {resume}")
     if (state["terms"] is None) != (recipe.method is None):
         raise UserError("-r: the checkpoint is of a run with another --slim_config (or none)")
-    for line in check_same(state["digest"], digest | contents(recipe), force):
+    now = digest | contents(recipe)
+    for line in check_same(state["digest"], now, force):
         logger().warning("another recipe than the checkpoint's (--force): %s", line)
+    for line in validated_otherwise(state["digest"], now) if state["best"] >= 0 else ():
+        logger().warning(
+            "%s: AP before and after are of two sets; best_model, of AP %.1f, is the former's", line, 100 * state["best"]
+        )
     other = difference(state.get("names"), "the checkpoint", names, "the training set")
     if other and not force:
         raise UserError(f"-r: {other}. Add --force to go on with other meanings of the same outputs")

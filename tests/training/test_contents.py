@@ -12,9 +12,12 @@ from ppkd.files import locate
 from ppkd.files.locate import local_file
 from ppkd.files.yaml_io import Tagged
 from ppkd.recipe.recipe import Recipe
+from ppkd.terminal.log import logger
+from ppkd.training import checkpoint
 from ppkd.training.checkpoint import load
 from ppkd.training.contents import PREFIX, contents
 from ppkd.training.digest import check_same
+from ppkd.training.resuming import state_to_go_on
 from tests.helpers_training import FOUR, QUICK, fit
 
 
@@ -78,7 +81,8 @@ def test_a_run_with_another_teacher_or_other_annotations_is_refused(recipe, shap
     fit(loaded, max_steps=1)
     path = f"{loaded.output_dir}/model_final"
     kept = {key for key in load(path)["digest"] if key.startswith(PREFIX)}
-    assert kept == {PREFIX + "teacher.pretrain_weights", PREFIX + "TrainDataset.anno_path"}
+    sets = {f"{PREFIX}{name}.anno_path" for name in ("TrainDataset", "EvalDataset")}
+    assert kept == {PREFIX + "teacher.pretrain_weights", *sets}
 
     state = paddle.load(str(tmp_path / "t.pdparams"))
     paddle.save({k: v * 1.5 if "float" in str(v.dtype) else v for k, v in state.items()}, str(tmp_path / "t.pdparams"))
@@ -94,3 +98,22 @@ def test_a_run_with_another_teacher_or_other_annotations_is_refused(recipe, shap
     assert fit(loaded, resume=path, force=True, max_steps=2).step == 2
     key = PREFIX + "TrainDataset.anno_path"
     assert load(path)["digest"][key] == contents(loaded)[key], "the new contents are now the run's"
+
+
+@pytest.mark.parametrize("best, told", [(0.25, True), (-1.0, False)])
+@pytest.mark.parametrize("change", [lambda text: text + " ", lambda text: text.replace('"iscrowd": 0', '"iscrowd": 1')])
+def test_another_validation_set_is_told_where_there_is_something_to_compare(
+    change, best, told, recipe, shapes, tmp_path, caplog, monkeypatch
+):
+    shutil.copytree(shapes, tmp_path / "d")
+    loaded = recipe(QUICK, distil=False, overrides=[f"dataset_dir={tmp_path / 'd'}"])
+    before = contents(loaded)
+    path = tmp_path / "d" / "annotations" / "instances_val.json"
+    path.write_text(change(path.read_text()))
+    state = {"digest": before, "terms": None, "best": best, "names": None}
+    monkeypatch.setattr(checkpoint, "load", lambda _: state)
+    monkeypatch.setattr(checkpoint, "admitted", lambda *_: None)
+    monkeypatch.setattr(logger(), "propagate", True)
+    assert state_to_go_on(loaded, "x", False, {}, None) is state
+    line = "EvalDataset.anno_path: the file's content is another one"
+    assert (line in caplog.text and "best_model, of AP 25.0, is the former's" in caplog.text) == told
