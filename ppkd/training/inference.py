@@ -6,6 +6,7 @@ import io
 import json
 import os
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import paddle
@@ -144,7 +145,7 @@ def _detect(model, engine, images, threshold, output_dir, classes, metrics, tell
         try:
             sample = transforms({"im_id": np.array([number]), "im_file": path, "curr_iter": number})
             batch = {k: paddle.to_tensor(v) for k, v in reader._batch_transforms([sample]).items()}
-            with paddle.no_grad(), fitting(size, TEST_SIZE, lambda: tuple(batch["image"].shape[2:])):
+            with paddle.no_grad(), fitting(size, TEST_SIZE, partial(_size_of, batch)):
                 found = model(batch)
             for metric in metrics:
                 metric.update(batch, found)
@@ -159,6 +160,11 @@ def _detect(model, engine, images, threshold, output_dir, classes, metrics, tell
             bad[path] = error.reason
             logger().warning("left out: %s: %s", path, error.reason)
     return bad
+
+
+def _size_of(batch):
+    """Height and width of a batch's images."""
+    return tuple(batch["image"].shape[2:])
 
 
 def _detections(found, names):

@@ -35,8 +35,9 @@ def state_to_go_on(recipe, resume, force, digest, names):
         logger().warning("another recipe than the checkpoint's (--force): %s", line)
     for line in validated_otherwise(state["digest"], now) if state["best"] >= 0 else ():
         logger().warning(
-            "%s: AP before and after are of two sets; best_model, of AP %.1f, is the former's", line, 100 * state["best"]
-        )
+            "%s: AP before and after are of two sets; best_model, of AP %.1f, is the former's",
+            line, 100 * state["best"],
+        )  # fmt: skip
     other = difference(state.get("names"), "the checkpoint", names, "the training set")
     if other and not force:
         raise UserError(f"-r: {other}. Add --force to go on with other meanings of the same outputs")
