@@ -155,6 +155,10 @@ def _shared_memory_is_enough():
     return False
 
 
+# How many processes may be lost while they are ended.
+_LOST_AT_MOST = 100
+
+
 def _end(batches):
     """End loading where an epoch is left before its end: Paddle's thread would wait, with its batches, for ever."""
     if getattr(batches, "_thread_done_event", None) is None or batches._blocking_queue is None:
@@ -163,9 +167,16 @@ def _end(batches):
     # ends them first, and the thread then waits for the rest of what one of them was writing.
     batches._thread_done_event.set()
     batches._blocking_queue.close()
-    batches._thread.join(timeout=30)
+    parts = [lambda: batches._thread.join(timeout=30)]
     if not isinstance(batches, _DataLoaderIterSingleProcess):
-        batches._try_shutdown_all()
+        parts.append(batches._try_shutdown_all)
+    for part in parts:
+        for _ in range(_LOST_AT_MOST):
+            try:
+                part()
+                break
+            except SystemError:  # of Paddle, for each process that was lost, which is told where batches are taken
+                continue
 
 
 class Order(DistributedBatchSampler):

@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from ppkd.bridge.compat import loader_processes
 from ppkd.bridge.compat.loader_processes import lost_processes_are_told
 from ppkd.errors import UserError
+from ppkd.training.loader import _end
 from tests.conftest import CONFIGS, ROOT
 
 # Loads with two processes, of which it tells the numbers; then waits in a step, or ends as a second SIGTERM lets it.
@@ -114,3 +116,26 @@ def test_a_run_that_lost_one_goes_on_as_if_it_had_not(shapes, tmp_path):
     found = json.loads(done.stdout.splitlines()[-1])
     assert "was ended by a signal: Killed" in found["ended"] and "a training goes on with -r auto" in found["ended"]
     assert found["saved"] == 4 and found["differing"] == []
+
+
+def test_a_queue_that_a_lost_process_has_ended_is_a_line():
+    error = SystemError("(Fatal) Blocking queue is killed because the data reader raises an exception.")
+    with pytest.raises(UserError, match="a loading process failed or was ended; .*-r auto"), lost_processes_are_told():
+        raise error
+
+
+@pytest.mark.parametrize("lost", [0, 1, 3])
+def test_processes_that_are_lost_while_loading_ends_print_nothing(lost):
+    """Paddle raises wherever the program is: in a generator that is closed, Python printed it behind the one line."""
+    left, done = [lost], []
+
+    def shut_down():
+        if left[0]:
+            left[0] -= 1
+            raise SystemError("(Fatal) DataLoader process (pid 7) exited is killed by signal: Killed.")
+        done.append(True)
+
+    nothing = SimpleNamespace(set=lambda: None, close=lambda: None, join=lambda timeout: None)
+    _end(SimpleNamespace(_thread_done_event=nothing, _blocking_queue=nothing, _thread=nothing,
+                         _try_shutdown_all=shut_down))  # fmt: skip
+    assert done == [True]

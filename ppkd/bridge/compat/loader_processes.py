@@ -16,6 +16,7 @@ from ppkd.errors import UserError
 _MARK = "patched_by_ppkd"
 _SECONDS = 2  # between two looks for the parent, where the system does not tell
 _DIED_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
+_KILLED = "Blocking queue is killed"  # what reaches who takes batches, where Paddle's own thread saw it first
 _LOST = re.compile(r"DataLoader process \(pid\s*(\d+)\) exited is killed by signal: ([^.\n]*)")
 
 
@@ -69,6 +70,11 @@ def lost_processes_are_told():
         yield
     except SystemError as error:
         found = _LOST.search(str(error))
+        if found is None and _KILLED in str(error):
+            raise UserError(
+                "a loading process failed or was ended; if it printed why, that stands above, and -o worker_num=0 "
+                "names the images. What was saved is as it was: a training goes on with -r auto"
+            ) from error
         if found is None:
             raise
         # Where /dev/shm is full, writing to it is a bus error.
