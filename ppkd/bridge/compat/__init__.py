@@ -84,6 +84,7 @@ def cures():
         zero_dim.concat_numbers,
         zero_dim.index_numbers,
         zero_dim.count_solov2_masks_in_a_list,
+        zero_dim.count_detections_in_tensors,
         type_promotion.let_quality_focal_loss_mask,
         type_promotion.let_solov2_compare_areas,
         type_promotion.let_ssd_compare_ranks,

@@ -65,6 +65,34 @@ def count_solov2_masks_in_a_list():
         SOLOv2Head.ppdets_get_prediction, SOLOv2Head.get_prediction = SOLOv2Head.get_prediction, _get_prediction
 
 
+def count_detections_in_tensors():
+    """Let SOLOv2 and TTFNet give the number of what they found as a tensor, as all else that a detector gives.
+
+    Without it TTFNet does not evaluate: "'list' object has no attribute 'shape'", and SOLOv2's export gives none.
+
+    Needed for: clones of the develop branch, which took the shape of the results for it; not in the wheel.
+    """
+    from ppdet.modeling.heads.solov2_head import SOLOv2Head
+    from ppdet.modeling.layers import TTFBox
+
+    solov2, ttfnet = says(SOLOv2Head, r"bbox_num = cate_labels\.shape\["), says(TTFBox, r"results, results\.shape\[")
+    if solov2 and not hasattr(SOLOv2Head, "ppdets_get_prediction"):
+        SOLOv2Head.ppdets_get_prediction, SOLOv2Head.get_prediction = SOLOv2Head.get_prediction, _counted_masks
+    if ttfnet and not hasattr(TTFBox, "ppdets_decode"):
+        TTFBox.ppdets_decode, TTFBox._decode = TTFBox._decode, _counted_boxes
+    return None if solov2 or ttfnet else NOT_NEEDED
+
+
+def _counted_masks(self, *args):
+    masks, labels, scores, _ = self.ppdets_get_prediction(*args)
+    return masks, labels, scores, paddle.shape(labels)[0:1]
+
+
+def _counted_boxes(self, *args):
+    results, _ = self.ppdets_decode(*args)
+    return results, paddle.shape(results)[0:1]
+
+
 def _get_prediction(self, *args):
     # Neither a closure nor functools.wraps: for an export Paddle traces the source, of a wrapped function the original.
     masks, labels, scores, count = self.ppdets_get_prediction(*args)
