@@ -48,7 +48,7 @@ def contents(run):
 
 KILLED = {
     # family, method: kills, overrides
-    (QUICK, "fgd"): (6, ["worker_num=2"]),
+    (QUICK, "fgd"): (10, ["worker_num=2"]),
     # Updates begin at steps 0, 4 and 8 and look at three batches each.
     ("resnet", "matching"): (4, ["distill.update_every=4", "distill.update_until=12", "distill.track=3"]),
 }
