@@ -39,7 +39,7 @@ def ppyoloe():
     sizes = SIZES[:3]
     loss, cells, sides = PPYOLOELoss(kd_weight=20000.0), sum(h * w for h, w in sizes), heads(sizes)
     labels, scores = paddle.randint(0, 4, [2, cells]), paddle.rand([2, cells, 3])
-    return lambda: loss(*sides, Assignment(labels, None, scores, None, 3), 0)
+    return lambda: loss(*sides, Assignment(labels, None, scores, 3), 0)
 
 
 LOSSES = {"fgd": fgd, "ld": ld, "ppyoloe": ppyoloe}
