@@ -8,6 +8,7 @@ import contextlib
 
 import numpy as np
 import paddle
+import paddle.nn.functional as F
 
 from ppkd.bridge.workspace import build_detector, import_ppdet, scope
 from ppkd.files.beside import adapt
@@ -59,9 +60,8 @@ def mmdet(case):
         else:
             yield from _levels(case, "neck", neck)
         yield from _HEADS[kind](case, model, neck)
-        if kind != "solo":
-            yield from found_in(case, model, images)
-            yield from _from_pixels(case, model, config)
+        yield from found_in(case, model, images)
+        yield from _from_pixels(case, model, config)
 
 
 def found_in(case, model, images):
@@ -109,6 +109,11 @@ def create_step(step, scale):
 
 
 def _compared(case, prefix, outputs, count):
+    if "segm" in outputs:  # of SOLO, which finds masks and no boxes
+        # The last one stands for nothing found, so that a graph is never without one.
+        found = [outputs[name].numpy()[:-1] for name in ("segm", "cate_label", "cate_score")]
+        yield from _masks(case, prefix, *found)
+        return
     rows, counts, begin = outputs["bbox"].numpy(), outputs["bbox_num"].numpy(), 0
     for i in range(count):
         own = rows[begin : begin + counts[i]]
@@ -277,12 +282,24 @@ def _reppoints(case, model, neck):
 
 
 def _solo(case, model, neck):
-    size = paddle.to_tensor(case["in_images"].shape[2:], dtype="int32")
-    found, labels, scores = (x.numpy()[:-1] for x in model.head.detect(*model.head(neck), size, size))
-    stored = [case[f"out_det_{name}_0"] for name in ("labels", "scores", "masks")]
-    yield "value", "labels", labels, stored[0], 0.0
-    yield "value", "scores", scores, stored[1], 2e-4
-    yield "value", "masks (pixels that differ)", 1 + (found != stored[2]).mean(), 1.0, 1e-4
+    from ppkd.models.solo.head import peaks  # a module of ppdet's
+
+    masks, classes = model.head(neck)
+    yield from _levels(case, "cls", [peaks(F.sigmoid(x)) for x in classes])
+    fine = paddle.shape(masks[0])[2:]
+    for k, x in enumerate(masks):
+        cells = paddle.arange(x.shape[1])
+        found = model.head.probabilities(x, paddle.zeros_like(cells), cells, k, fine)
+        yield "value", f"mask_first_{k}", found[:10], case[f"out_mask_first_{k}"][0], OUTPUT
+        yield "value", f"mask_sum_{k}", found.mean([1, 2]), case[f"out_mask_sum_{k}"][0] / found[0].size, OUTPUT
+
+
+def _masks(case, prefix, found, labels, scores):
+    """Masks of one image, in the order of their scores."""
+    stored = [case[f"out_{prefix}_{name}_0"] for name in ("labels", "scores", "masks")]
+    yield "value", f"{prefix} labels", labels, stored[0], 0.0
+    yield "value", f"{prefix} scores", scores, stored[1], 2e-4
+    yield "value", f"{prefix} masks (pixels that differ)", 1 + (found != stored[2]).mean(), 1.0, 1e-4
 
 
 def _rpn(case, model, neck):
