@@ -13,7 +13,7 @@ def eval_parser():
     parser.add_argument("--output_eval", help="folder for the detections as COCO json (bbox.json)")
     parser.add_argument("--json", help="write the results into this file")
     parser.add_argument("--classwise", action="store_true",
-                        help="also print AP by class; into --output_eval go curves as well")  # fmt: skip
+                        help="also print AP by class; curves go into --output_eval, or output/eval")  # fmt: skip
     parser.add_argument("--save_prediction_only", action="store_true", help="write detections, compute no AP")
     return parser
 

@@ -46,8 +46,9 @@ def evaluate(args):
     if args.json:
         by_class = {"classes": {each.kind: each.rows for each in found}} if args.classwise else {}
         write_text(args.json, json.dumps(results | by_class, indent=1))
-    for classes in found if args.classwise and args.output_eval else ():
-        logger().info("curves of precision and recall: %s", classes.draw(args.output_eval))
+    for classes in found if args.classwise else ():
+        folder = args.output_eval or os.path.join("output", "eval")
+        logger().info("curves of precision and recall: %s", classes.draw(folder))
     return results
 
 

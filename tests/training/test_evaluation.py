@@ -112,7 +112,7 @@ def test_classes_that_the_validation_set_does_not_list_are_not_evaluated(left_ou
 
 
 @pytest.mark.parametrize("given", [[], ["--output_eval", "mine"]])
-def test_the_command_writes_curves_only_where_a_folder_is_given(shapes, tmp_path, monkeypatch, capsys, given):
+def test_the_command_draws_a_curve_a_class_where_it_is_said_or_into_output_eval(shapes, tmp_path, monkeypatch, capsys, given):
     config = str(CONFIGS / "retinanet_tiny.yml")
     model = build_student(load_recipe(config, overrides=[f"dataset_dir={shapes}"]))
     monkeypatch.chdir(tmp_path)
@@ -120,7 +120,5 @@ def test_the_command_writes_curves_only_where_a_folder_is_given(shapes, tmp_path
     options = ["-c", config, "--classwise", *given, "-o", f"dataset_dir={shapes}", "weights=some.pdparams"]
     commands.evaluate(eval_parser().parse_args(options))
     assert "bbox, AP by class" in capsys.readouterr().out
-    if given:
-        assert len(list((tmp_path / "mine" / "bbox_pr_curve").iterdir())) == 6
-    else:
-        assert [path.name for path in tmp_path.iterdir()] == ["some.pdparams"]
+    curves = list((tmp_path / (given[-1] if given else "output/eval") / "bbox_pr_curve").iterdir())
+    assert len(curves) == len(list(tmp_path.rglob("*curve.jpg"))) == 6
