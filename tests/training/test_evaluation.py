@@ -112,7 +112,7 @@ def test_classes_that_the_validation_set_does_not_list_are_not_evaluated(left_ou
 
 
 @pytest.mark.parametrize("given", [[], ["--output_eval", "mine"]])
-def test_the_command_draws_a_curve_a_class_where_it_is_said_or_into_output_eval(shapes, tmp_path, monkeypatch, capsys, given):
+def test_classwise_draws_its_curves_where_it_is_said_or_into_output_eval(shapes, tmp_path, monkeypatch, capsys, given):
     config = str(CONFIGS / "retinanet_tiny.yml")
     model = build_student(load_recipe(config, overrides=[f"dataset_dir={shapes}"]))
     monkeypatch.chdir(tmp_path)
