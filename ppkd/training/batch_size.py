@@ -20,12 +20,15 @@ class BatchSize:
         real: images of one step over all ranks.
 
     Raises:
-        UserError: values of the wrong kind.
+        UserError: values of the wrong kind, or no reader.
     """
 
     def __init__(self, config, ranks):
         self.accumulate = accumulate = count(config, "accumulate", 1, least=1)
-        images = config["TrainReader"].get("batch_size", 1)
+        reader = config.get("TrainReader")
+        if not isinstance(reader, dict):
+            raise UserError("TrainReader: the config has none, so nothing says which images a step is made of")
+        images = reader.get("batch_size", 1)
         if isinstance(images, bool) or not isinstance(images, int) or images < 1:
             raise UserError(f"TrainReader.batch_size has to be a number of images, found {images!r}")
         self.real = images * ranks * accumulate
@@ -38,7 +41,9 @@ class BatchSize:
             raise UserError("scale_lr: the config has no total_batch_size, so there is no ratio to scale by")
         if wanted is None or wanted == self.real:
             return
-        rate = config["LearningRate"]["base_lr"]
+        rate = (config.get("LearningRate") or {}).get("base_lr")
+        if isinstance(rate, bool) or not isinstance(rate, (int, float)):
+            raise UserError(f"LearningRate.base_lr has to be a number, found {rate!r}")
         scaled = rate * self.real / wanted
         if scale:
             config["LearningRate"]["base_lr"] = scaled

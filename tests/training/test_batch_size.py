@@ -114,3 +114,18 @@ def test_a_run_that_accumulates_resumes_to_the_bit(recipe, tmp_path):
     half, _ = run("half", max_steps=1)
     _, rest = run("rest", resume=f"{half}/model_final")
     assert all((rest[name] == value).all() for name, value in whole.items())
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"TrainReader": None}, "TrainReader: the config has none"),
+        ({}, "TrainReader: the config has none"),
+        ({"TrainReader": {}, "total_batch_size": 64}, "LearningRate.base_lr has to be a number, found None"),
+        ({"TrainReader": {}, "total_batch_size": 64, "LearningRate": None}, "LearningRate.base_lr has to be a number"),
+    ],
+)
+def test_a_config_without_a_reader_or_a_rate_is_told(wrong, message):
+    """Found by the fuzz tests."""
+    with pytest.raises(UserError, match=message):
+        BatchSize(wrong, 1)
