@@ -91,6 +91,7 @@ def finds_masks(config):
     if name == "CascadeRCNN":
         return bool((config.get(name) or {}).get("mask_head"))
     reader = config.get("TrainReader")
-    transforms = (reader.get("sample_transforms") or []) if isinstance(reader, dict) else []
+    transforms = reader.get("sample_transforms") if isinstance(reader, dict) else None
+    transforms = [each for each in transforms if isinstance(each, dict)] if isinstance(transforms, list) else []
     by_name = name in ("MaskRCNN", "QueryInst", "SOLO", "SOLOv2")
-    return by_name or any("Poly2Mask" in (each or ()) for each in transforms)
+    return by_name or any("Poly2Mask" in each for each in transforms)

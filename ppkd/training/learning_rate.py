@@ -18,6 +18,8 @@ def learning_rate(config, steps):
             so many steps that the rates, which ppdet lists, do not fit into the memory.
     """
     given = (config.get("LearningRate") or {}).get("schedulers") or []
+    if not isinstance(given, list):
+        raise UserError(f"LearningRate.schedulers has to be a list, found {given!r:.60}")
     schedulers = [scheduler for scheduler in given if isinstance(scheduler, dict)]
     if len(given) == len(schedulers) == 1 and schedulers[0].get("use_warmup", True):
         raise UserError(
