@@ -41,7 +41,9 @@ DETECTORS = {
     "sparse_rcnn": "Sparse R-CNN", "queryinst": "QueryInst",
 }  # fmt: skip
 # What the wheel of ppdet does not have.
-OF_CLONES = {"ppyoloe_seg": "PP-YOLOE-seg", "rtdetr": "RT-DETR"}
+OF_CLONES = {
+    "ppyoloe_seg": "PP-YOLOE-seg", "rtdetr": "RT-DETR", "rtdetrv2": "RT-DETRv2", "mask_rtdetr": "Mask-RT-DETR",
+}  # fmt: skip
 TASKS = ("train", "distil", "eval", "infer", "export")
 CONFIGS = os.path.join(ROOT, "tests", "configs")
 RESULTS, PAGE = (os.path.join(ROOT, "docs", name) for name in ("support.json", "support.md"))

@@ -72,7 +72,10 @@ class Recorder:
 
     def made_by_the_model(self, tap):
         """The tensors that `take` makes its own of, as they stand in the model's graph."""
-        return [self._recorded(tap), *(self.made_by_the_model(tap.plus) if tap.plus else ())]
+        value = self._recorded(tap)
+        if isinstance(value, (list, tuple)):  # a module that returns its maps beside something else
+            value = tap.derive(value)
+        return [value, *(self.made_by_the_model(tap.plus) if tap.plus else ())]
 
 
 def recording(model, taps, also=()):

@@ -112,25 +112,26 @@ def write_static(model, recipe, folder, batch=None):
 
 
 def _images_at_a_time(model, config):
-    """The number of images that a graph has to be made for; None where that is any, or the config says one.
+    """The number of images that a graph has to be made for, the config's if it says one; None where that is any.
 
-    Deformable attention multiplies the size of the batch, and Paddle 3 makes no graph of a product with an unknown one.
+    Deformable attention multiplies the size of the batch, and Paddle 3 makes no graph of a product with an unknown one;
+    nor does Paddle 2 of RT-DETRv2's.
 
     Raises:
         UserError: Deformable DETR or DINO on Paddle 3, which lose sight of the size of the batch wherever it is given.
     """
     deformable = any(hasattr(layer, "ms_deformable_attn_core") for layer in model.sublayers())
-    if not deformable or int(paddle.__version__.split(".")[0]) < 3:
+    kind, paddle_3 = type(getattr(model, "transformer", None)).__name__, int(paddle.__version__.split(".")[0]) >= 3
+    if not deformable or not (paddle_3 or kind == "RTDETRTransformerv2"):
         return None
-    kind = type(getattr(model, "transformer", None)).__name__
     if kind in ("DeformableTransformer", "DINOTransformer"):
         raise UserError(f"Paddle {paddle.__version__} makes no graph of {kind}: export it with Paddle 2.6.2")
     shape = _given_shape(config) or [3]
     if len(shape) == 4 and (shape[0] or -1) > 0:
-        return None
+        return shape[0]
     logger().warning(
-        "exported for one image at a time: Paddle 3 makes no graph of deformable attention for any number of images; "
-        "for another give -o TestReader.inputs_def.image_shape=[N,3,HEIGHT,WIDTH]"
+        "exported for one image at a time: Paddle makes no graph of this attention for any number of images; for another "
+        "give -o TestReader.inputs_def.image_shape=[N,3,HEIGHT,WIDTH]"
     )
     return 1
 

@@ -23,7 +23,9 @@ from tests.conftest import CONFIGS, enliven, training_batch
 from tests.detectors.test_recorders import hooks_on
 from tests.helpers_training import differing, everything_in
 
-KINDS = ("detr", "deformable_detr", "dino", "rtdetr")
+KINDS = ("detr", "deformable_detr", "dino", "rtdetr", "rtdetrv2", "mask_rtdetr")
+# What only clones of PaddleDetection have.
+OF_CLONES = {"rtdetr": "RTDETRTransformer", "rtdetrv2": "RTDETRTransformerv2", "mask_rtdetr": "MaskRTDETR"}
 SETS = ("decoder.cls[*]", "decoder.box[*]")
 SHARED = TermSpec("shared", SETS, SETS, {"name": "shared_queries", "general": 5, "specific": 4})
 MATCH = TermSpec("match", SETS, SETS, {"name": "detr_match"})
@@ -32,14 +34,15 @@ DEEPEST = TermSpec("deepest", "neck.encoder", "neck.encoder", {"name": "cosine"}
 
 
 def load(kind, size, shapes):
-    if kind == "rtdetr" and "RTDETRTransformer" not in registered_names():
-        pytest.skip("this PaddleDetection has no RT-DETR")
+    if OF_CLONES.get(kind, "DETR") not in registered_names():
+        pytest.skip(f"this PaddleDetection has no {OF_CLONES[kind]}")
     return load_recipe(str(CONFIGS / f"{kind}_{size}.yml"), overrides=[f"dataset_dir={shapes}"])
 
 
 def _lively(model):
-    """DINO has its head in the transformer."""
-    return enliven(model, model.detr_head, *filter(None, [getattr(model.transformer, "dec_bbox_head", None)]))
+    """DINO and RT-DETR have their heads in the transformer."""
+    heads = (getattr(model.transformer, name, None) for name in ("dec_bbox_head", "bbox_head"))
+    return enliven(model, model.detr_head, *filter(None, heads))
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -60,7 +63,7 @@ def test_sources_are_what_the_model_predicts(pair):
         "cls": (3, classes), "box": (3, 4), "query": (3, 64),
     }  # fmt: skip
     maps = [(x.stride, x.channels) for x in detector.levels("neck[*]")]
-    strides = {"detr": (32,), "rtdetr": (8, 16, 32)}.get(kind, (8, 16, 32, 64))
+    strides = {"detr": (32,), **dict.fromkeys(OF_CLONES, (8, 16, 32))}.get(kind, (8, 16, 32, 64))
     assert maps == [(stride, 64) for stride in strides]
     (deepest,) = detector.levels("neck.encoder")
     assert (deepest.stride, deepest.channels) == maps[-1]
