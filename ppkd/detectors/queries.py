@@ -139,7 +139,7 @@ class AskedOfDINO(AskedByBoxes):
         _, _, *rest, _, memory_mask = recorder.arguments(_DECODER)
         transformer, first = self.transformer, _log_odds(queries.place)
         made, places = transformer.decoder(queries.content, first, *rest, mask, memory_mask)
-        if not hasattr(transformer.decoder, "return_intermediate"):  # later than the wheel's: boxes, not before a sigmoid
+        if not hasattr(transformer.decoder, "return_intermediate"):  # later than the wheel: boxes, after the sigmoid
             places = _log_odds(places)
         classes = [head(x) for head, x in zip(transformer.dec_score_head, made)]
         before = [first, *places][: len(classes)]

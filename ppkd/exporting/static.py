@@ -130,8 +130,8 @@ def _images_at_a_time(model, config):
     if len(shape) == 4 and (shape[0] or -1) > 0:
         return shape[0]
     logger().warning(
-        "exported for one image at a time: Paddle makes no graph of this attention for any number of images; for another "
-        "give -o TestReader.inputs_def.image_shape=[N,3,HEIGHT,WIDTH]"
+        "exported for one image at a time: Paddle makes no graph of this attention for any number of images; for "
+        "another give -o TestReader.inputs_def.image_shape=[N,3,HEIGHT,WIDTH]"
     )
     return 1
 

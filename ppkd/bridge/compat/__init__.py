@@ -59,6 +59,7 @@ def protections():
 def cures():
     """The cures, functions in the order in which they are applied."""
     from ppkd.bridge.compat import (
+        align_conv,
         centernet_classes,
         empty_batch,
         few_cells,
@@ -97,6 +98,7 @@ def cures():
         type_promotion.let_assigners_take_int32_labels,  # before the last one, whose patch then wraps this one
         neck_scales.give_each_neck_its_own_scales,
         centernet_classes.count_classes_of_centernet,
+        align_conv.align_without_counting_images,
         empty_batch.encode_no_boxes,
         empty_batch.learn_from_background_alone,
         empty_batch.make_fcos_targets_of_no_boxes,

@@ -11,8 +11,8 @@ from ppkd.bridge.compat.module_view import replace
 def concat_numbers():
     """Let modules of ppdet that join numbers (of boxes, heights, widths) ``concat`` them again.
 
-    Without it Faster, Mask and Cascade R-CNN, TOOD, SOLOv2, Deformable DETR and DINO neither train nor evaluate: "The
-    axis is expected to be in range of [0, 0)".
+    Without it Faster, Mask and Cascade R-CNN, TOOD, SOLOv2, S2ANet, Deformable DETR and DINO do not train or do not
+    evaluate: "The axis is expected to be in range of [0, 0)".
 
     Needed for: paddledet 2.6.0 on Paddle 2.5 and later; clones from 2.6.1 on join lists of one.
     """
@@ -26,6 +26,7 @@ def concat_numbers():
 # Modules, and how each makes a number of what it joins: mended by a slice of one, ``[0:1]``.
 _JOINED = {
     "ppdet.modeling.heads.cascade_head": r"concat\(\[paddle\.shape\(r\)\[0\] for",
+    "ppdet.modeling.heads.s2anet_head": r"scale_y, scale_x = scale_factor\[i\]\[0\],",
     "ppdet.modeling.heads.tood_head": r"h, w = get_static_shape\(feat\)\s+feat = ",
     "ppdet.modeling.layers": r"paddle\.shape\(cate_scores\)\[0\] - 1",
     "ppdet.modeling.post_process": r"bbox_num_i = bbox_num\[i\]\s",
