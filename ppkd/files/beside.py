@@ -5,6 +5,7 @@ import os
 from ppkd.errors import UserError
 from ppkd.files import mmdet
 from ppkd.files.class_names import write_names
+from ppkd.files.mmdet_heads import unlike
 from ppkd.files.mmdet_settings import apply, settings
 from ppkd.files.tensor_files import SUFFIXES
 from ppkd.files.write import write_text
@@ -45,6 +46,8 @@ def adapt(config, state, told, given=None):
     merge(config, {key: value for key, value in (given or {}).items() if key in config})
     for line in changes:
         logger().info("by the checkpoint: %s", line)
+    for line in unlike(told, kind):
+        logger().warning("by the text of its config %s: nothing here does so, and its numbers will be others", line)
     if kind != "YOLOX" and not told.style_is_known:
         logger().warning(
             "the checkpoint does not tell the style of its ResNet: taken as MMDetection's pytorch style, images red "

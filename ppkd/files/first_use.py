@@ -17,7 +17,7 @@ from ppkd.terminal.log import logger
 # What of a config nothing but its keys says, and ppdet's defaults of it.
 _SAID = {
     "ResNet": {"variant": "b", "groups": 1, "base_width": 64, "dcn_v2_stages": [-1]},
-    "FPN": {"use_c5": True, "relu_before_extra_convs": True},
+    "FPN": {"use_c5": True, "relu_before_extra_convs": True, "norm_type": None},
 }
 # So far means of the same images may lie apart.
 _PIXELS = 2.0

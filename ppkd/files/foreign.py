@@ -8,8 +8,8 @@ import numpy as np
 from ppkd.errors import UserError
 from ppkd.files import mmdet
 from ppkd.files.fit import compare, misfit
-from ppkd.files.mmdet_settings import Told
-from ppkd.files.resnet_names import STATISTICS, blocks_of, depth_of, other_depth, resnet_name
+from ppkd.files.mmdet_told import Told
+from ppkd.files.resnet_names import STATISTICS, blocks_of, depth_of, other_depth, pass_input_on, resnet_name
 from ppkd.files.torch_files import Tensor, read_torch
 from ppkd.terminal.log import logger
 
@@ -80,7 +80,7 @@ def look(path, part=STUDENT):
         raise UserError(f"{path}: {error}") from None
     if not mmdet.architecture_of(state):
         return None
-    return {name: tensor.numpy() for name, tensor in state.items()}, Told.of(tree, path)
+    return {name: tensor.numpy() for name, tensor in state.items()}, Told.of(tree, path, part)
 
 
 def take_weights(path, model, part=STUDENT, num_classes=None, whole=True):
@@ -101,7 +101,7 @@ def take_weights(path, model, part=STUDENT, num_classes=None, whole=True):
     """
     tree = read_torch(path)
     try:
-        found = _recognise(_state(tree), part, model, Told.of(tree, path), num_classes if whole else None)
+        found = _recognise(_state(tree), part, model, Told.of(tree, path, part), num_classes if whole else None)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     own = model if not found.part else getattr(model, found.part)
@@ -263,6 +263,7 @@ def _resnet(state, model, told):
             # Detectron's takes blue, green, red.
             arrays[new] = np.ascontiguousarray(array[:, ::-1]) if told.caffe and name == "conv1.weight" else array
     _check_blocks(state, blocks)
+    pass_input_on(arrays, own.state_dict())
     return Found("a ResNet of Detectron" if told.caffe else "a ResNet of torchvision", arrays, "backbone", left)
 
 

@@ -5,7 +5,7 @@ import re
 import numpy as np
 
 from ppkd.errors import UserError
-from ppkd.files.resnet_names import STATISTICS, blocks_of, depth_of, other_depth, resnet_name
+from ppkd.files.resnet_names import STATISTICS, blocks_of, depth_of, other_depth, pass_input_on, resnet_name
 
 # A name that only this detector has -> architecture here, and a config of ours to begin with.
 _KNOWN = (
@@ -166,8 +166,12 @@ def take(state, model, num_classes=None, blue_first=False):
         arrays[new] = array
     if kind == "RetinaNet":
         _by_size_first(arrays, len(model.head.anchor_generator.aspect_ratios))
+    elif "RCNN" in kind:
+        names = ("rpn_head.rpn_rois_score", "rpn_head.rpn_rois_delta")
+        _by_size_first(arrays, len(model.rpn_head.anchor_generator.aspect_ratios), names)
     _modulate(arrays, own)
     _add_biases(arrays, own)
+    pass_input_on(arrays, own, "backbone.")
     return what, arrays, left
 
 
@@ -290,14 +294,14 @@ def _in_neck(name, own):
     return f"{stem}.{inner}{match[4]}"
 
 
-def _by_size_first(arrays, ratios=3):
+def _by_size_first(arrays, ratios=3, names=("head.retina_cls", "head.retina_reg")):
     """Anchors of a place: MMDetection goes through the sizes of each ratio, ppdet through the ratios of each size."""
-    anchors = len(arrays["head.retina_reg.bias"]) // 4
-    for name in ("cls", "reg") if anchors % ratios == 0 else ():
+    anchors = len(arrays.get(f"{names[1]}.bias", ())) // 4
+    for name in names if anchors % ratios == 0 else ():
         for own in ("weight", "bias"):
-            array = arrays[f"head.retina_{name}.{own}"]
+            array = arrays[f"{name}.{own}"]
             rows = array.reshape([ratios, anchors // ratios, -1, *array.shape[1:]])
-            arrays[f"head.retina_{name}.{own}"] = np.ascontiguousarray(rows.swapaxes(0, 1).reshape(array.shape))
+            arrays[f"{name}.{own}"] = np.ascontiguousarray(rows.swapaxes(0, 1).reshape(array.shape))
 
 
 def _modulate(arrays, own):

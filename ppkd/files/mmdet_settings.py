@@ -5,15 +5,14 @@ style of the ResNet and how images are normalised. The rest is MMDetection's way
 """
 
 import copy
-import os
 import re
-from dataclasses import dataclass
 
-# Red, green, blue.
-_IMAGENET = ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])
-# Of the ResNets that Detectron trained, as FCOS and as all others take them.
-_CAFFE = {"FCOS": [122.7717, 115.9465, 102.9801]}
-_CAFFE_MEAN, _ONES = [123.675, 116.28, 103.53], [1.0, 1.0, 1.0]
+from ppkd.files.mmdet_heads import anchors, pooling, regions
+from ppkd.files.mmdet_text import within
+from ppkd.files.mmdet_told import Told
+
+__all__ = ["Told", "apply", "settings"]
+
 # What the box deltas of a cascade's stages are multiplied by; ppdet has rounded the last stage's.
 _STAGES = [[10.0, 10.0, 5.0, 5.0], [20.0, 20.0, 10.0, 10.0], [1 / 0.033, 1 / 0.033, 1 / 0.067, 1 / 0.067]]
 _READERS = ("TrainReader", "EvalReader", "TestReader")
@@ -26,79 +25,11 @@ _PARTS = {
     "CascadeRCNN": {**_RPN, "bbox_head": "CascadeHead"},
 }  # fmt: skip
 _OURS = "OfMMDet"
-# Least score, IoU from which on NMS suppresses, most detections.
-_CHOICE = {"GFL": (0.05, 0.6, 100), "YOLOX": (0.01, 0.65, -1)}
+_RATIOS, _RETINA_STRIDES, _RPN_STRIDES = [0.5, 1.0, 2.0], [8, 16, 32, 64, 128], [4, 8, 16, 32, 64]
+_RETINA_SIZES = [[stride * 4 * 2 ** (k / 3) for k in range(3)] for stride in _RETINA_STRIDES]
+_RPN_SIZES = [[8 * stride] for stride in _RPN_STRIDES]
+_USUAL_GROUPS = 32
 _PROPOSALS = {"min_size": 0.0, "nms_thresh": 0.7, "pre_nms_top_n": 1000, "post_nms_top_n": 1000}
-_TEST = re.compile(
-    r"score_thr\s*=\s*([\d.e-]+)\s*,\s*nms\s*=\s*dict\(\s*type\s*=\s*'nms'\s*,\s*iou_thr(?:eshold)?\s*=\s*([\d.]+)\s*\)"
-    r"(?:\s*,\s*max_per_img\s*=\s*(\d+))?"
-)
-
-
-@dataclass
-class Told:
-    """What a file's notes say.
-
-    Attributes:
-        text: of its config, or empty.
-        names: of its run and of the file, in lower case.
-        version: of MMDetection, or empty.
-        classes: their names, or None.
-    """
-
-    text: str
-    names: str
-    version: str
-    classes: list | None
-
-    @classmethod
-    def of(cls, tree, path):
-        """Of what a file holds; notes of another form than they should have are none."""
-        meta = tree.get("meta") if isinstance(tree, dict) else None
-        meta = meta if isinstance(meta, dict) else {}
-        text = next((meta[key] for key in ("config", "cfg") if isinstance(meta.get(key), str)), "")
-        names = [os.path.basename(path), *(str(meta.get(key, "")) for key in ("exp_name", "experiment_name"))]
-        noted = meta.get("dataset_meta")
-        classes = meta.get("CLASSES") or (noted.get("classes") if isinstance(noted, dict) else None)
-        known = isinstance(classes, (list, tuple)) and all(isinstance(name, str) for name in classes)
-        version = str(meta.get("mmdet_version", ""))
-        return cls(text, " ".join(names).lower(), version, list(classes) if known and classes else None)
-
-    @property
-    def caffe(self):
-        """Whether the ResNet is Detectron's: its stride in the first convolution of a block, its images blue first."""
-        said = re.search(r"\bstyle\s*=\s*'(\w+)'", self.text)
-        return said[1] == "caffe" if said else "caffe" in self.names
-
-    @property
-    def style_is_known(self):
-        """Whether anything says so, or MMDetection's names for its runs, which would."""
-        return "style" in self.text or re.search(r"[rx](18|34|50|101|152)(?!\d)", self.names) is not None
-
-    @property
-    def blue_first(self):
-        """Whether the images are blue, green, red."""
-        said = re.search(r"\b(?:to_rgb|bgr_to_rgb)\s*=\s*(True|False)", self.text)
-        return said[1] == "False" if said else self.caffe
-
-    def normalisation(self, kind):
-        """Mean and deviation of red, green, blue, of pixels from 0 to 255."""
-        given = [re.search(rf"\b{key}\s*=\s*\[([^\]]+)\]", self.text) for key in ("mean", "std")]
-        if all(given):
-            mean, std = ([float(x) for x in match[1].split(",")] for match in given)
-            return (mean[::-1], std[::-1]) if self.blue_first else (mean, std)
-        return (_CAFFE.get(kind, _CAFFE_MEAN), _ONES) if self.caffe else _IMAGENET
-
-    def says(self, key, name=None):
-        """Whether the config's text has ``key=True``, or the run's name has `name`."""
-        said = re.search(rf"\b{key}\s*=\s*(True|False)", self.text)
-        return said[1] == "True" if said else bool(name) and name in self.names
-
-    def choice(self, kind):
-        """``(least score, IoU, most)`` of its detections."""
-        score, iou, most = _CHOICE.get(kind, (0.05, 0.5, 100))
-        said = _TEST.search(self.text)
-        return (float(said[1]), float(said[2]), int(said[3] or most)) if said else (score, iou, most)
 
 
 def settings(kind, state, told):
@@ -118,7 +49,7 @@ def settings(kind, state, told):
         head["nms"] = {**chosen, "nms_threshold": iou}
         found[parts["head" if "head" in parts else "fcos_head"] + _OURS if parts else f"{kind}Head"] = head
     if kind != "YOLOX":
-        found |= {"ResNet": _resnet(state, told), "FPN": _neck(kind, state)}
+        found |= {"ResNet": _resnet(state, told), "FPN": _neck(kind, state, told)}
     if kind == "FCOS":
         found["architecture"] = "FCOSOfMMDet"
         found["FCOSOfMMDet"] = found.pop("FCOS")
@@ -133,27 +64,45 @@ def settings(kind, state, told):
         }
     if kind == "GFL":
         head["reg_max"] = len(state["bbox_head.gfl_reg.weight"]) // 4 - 1
+    if kind == "RetinaNet" and _are_others(own := anchors(told, "bbox_head"), _RETINA_SIZES, _RETINA_STRIDES):
+        head["anchor_generator"] = own
     if kind == "RepPoints":
-        head |= {"nms_pre": 1000, "stacked_convs": _count(state, r"bbox_head\.cls_convs\.(\d+)\.")}
+        head |= {"nms_pre": int(told.test().get("nms_pre", 1000)), **_tower(state, told, "bbox_head")}
+        head["point_feat_channels"] = len(state["bbox_head.reppoints_cls_conv.weight"])
     if kind == "SOLO":
         decoupled = "mask_head.conv_mask_list_x.0.weight" in state  # a map a row and one a column
-        names = sorted(k for k in state if re.search(r"conv_mask_list(_x)?\.\d+\.weight", k))
-        grids = [len(state[name]) if decoupled else round(len(state[name]) ** 0.5) for name in names]
         own = "DecoupledSOLOHead" if decoupled else "SOLOHead"
-        found["SOLO"]["head"] = own
-        found[own] = {"stacked_convs": _count(state, r"mask_head\.cls_convs\.(\d+)\."), "num_grids": grids}
+        found["SOLO"]["head"], found[own] = own, _solo(state, told, decoupled)
     if "RCNN" in kind:
-        found["RPNHeadOfMMDet"] = {"test_proposal": dict(_PROPOSALS)}
+        rpn = found["RPNHeadOfMMDet"] = {"test_proposal": {**_PROPOSALS, **regions(told)}}
+        if _are_others(own := anchors(told, "rpn_head"), _RPN_SIZES, _RPN_STRIDES):
+            rpn["anchor_generator"] = own
         found["BBoxPostProcess"] = {"nms": {**chosen, "nms_threshold": iou}}
         aligned = {"sampling_ratio": 0, "aligned": not told.version.startswith("1.")}
-        box = found["CascadeHeadOfMMDet" if kind == "CascadeRCNN" else "BBoxHead"] = {"roi_extractor": aligned}
+        box = found["CascadeHeadOfMMDet" if kind == "CascadeRCNN" else "BBoxHead"] = {
+            "roi_extractor": {**aligned, **pooling(told, "bbox_roi_extractor")}
+        }
         if kind == "CascadeRCNN":
             box["bbox_weight"] = _STAGES
             found["BBoxPostProcess"]["decode"] = {"name": "RCNNBox", "prior_box_var": _STAGES[-1]}
         if any(name.startswith("roi_head.mask_head.") for name in state):
             # A head of its own finds the masks of a cascade, of all of its stages.
-            found["CascadeMaskHeadOfMMDet" if kind == "CascadeRCNN" else "MaskHead"] = {"roi_extractor": dict(aligned)}
+            found["CascadeMaskHeadOfMMDet" if kind == "CascadeRCNN" else "MaskHead"] = {
+                "roi_extractor": {**aligned, **pooling(told, "mask_roi_extractor")}
+            }
     return {name: keys for name, keys in found.items() if keys}
+
+
+def _are_others(own, sizes, strides):
+    """Whether anchors that a text tells are other ones than all configs here have."""
+    usual = {"anchor_sizes": sizes, "aspect_ratios": _RATIOS, "strides": strides}
+    return bool(own) and any(not _close(own[key], value) for key, value in usual.items())
+
+
+def _close(a, b):
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_close, a, b))
+    return not isinstance(a, list) and not isinstance(b, list) and abs(a - b) <= 1e-6 * abs(b)
 
 
 def apply(config, kind, found, told):
@@ -186,8 +135,10 @@ def apply(config, kind, found, told):
         if step["Gt2FCOSTarget"]:
             step["Gt2FCOSTarget"]["norm_reg_targets"] = head.get("norm_reg_targets", False)
     for step in _steps(config, "Gt2SOLOTarget"):
-        grids = found[found["SOLO"]["head"]]["num_grids"]
-        step["Gt2SOLOTarget"] = {**(step["Gt2SOLOTarget"] or {}), "num_grids": grids}
+        said = within(told.model, "mask_head")
+        own = {"num_grids": found[found["SOLO"]["head"]]["num_grids"], "scale_ranges": said.get("scale_ranges"),
+               "strides": said.get("strides"), "pos_scale": said.get("pos_scale")}  # fmt: skip
+        step["Gt2SOLOTarget"] = {**(step["Gt2SOLOTarget"] or {}), **_given(own)}
     return _changes(before, config)
 
 
@@ -245,15 +196,42 @@ def _resnet(state, told):
     return {**found, "dcn_v2_stages": sorted(stages) or [-1]}
 
 
-def _neck(kind, state):
+def _neck(kind, state, told):
     last = state.get("neck.fpn_convs.3.conv.weight")
     found = {}
     if last is not None:
+        said = within(told.model, "neck")
         found["use_c5"] = bool(last.shape[1] != len(last))
-        found["relu_before_extra_convs"] = kind == "FCOS"
-    if "neck.lateral_convs.0.gn.weight" in state:
-        found["norm_type"] = "gn"
+        found["relu_before_extra_convs"] = bool(said.get("relu_before_extra_convs", kind == "FCOS" and not said))
+    found["norm_type"] = "gn" if "neck.lateral_convs.0.gn.weight" in state else None
     return found
+
+
+def _tower(state, told, place):
+    """Layers, channels and group norms of a head's towers."""
+    norm = f"{place}.cls_convs.0.gn.weight" in state
+    groups = within(told.model, place, "norm_cfg").get("num_groups", _USUAL_GROUPS)
+    return {
+        "stacked_convs": _count(state, rf"{place}\.cls_convs\.(\d+)\."),
+        "feat_channels": len(state[f"{place}.cls_convs.0.conv.weight"]),
+        "norm_groups": int(groups) if norm else 0,
+    }
+
+
+def _solo(state, told, decoupled):
+    names = sorted(k for k in state if re.search(r"conv_mask_list(_x)?\.\d+\.weight", k))
+    grids = [len(state[name]) if decoupled else round(len(state[name]) ** 0.5) for name in names]
+    test, head = told.test(), within(told.model, "mask_head")
+    said = {"score_threshold": test.get("score_thr"), "mask_threshold": test.get("mask_thr"),
+            "cls_down_index": head.get("cls_down_index"), "strides": head.get("strides")}  # fmt: skip
+    ending = {"nms_top_k": test.get("nms_pre"), "keep_top_k": test.get("max_per_img"), "sigma": test.get("sigma"),
+              "score_threshold": test.get("filter_thr"), "kernel": test.get("kernel")}  # fmt: skip
+    nms = {"nms": {"name": "SOLOMatrixNMS", **_given(ending)}} if _given(ending) else {}
+    return {**_tower(state, told, "mask_head"), "num_grids": grids, **_given(said), **nms}
+
+
+def _given(values):
+    return {key: value for key, value in values.items() if value is not None}
 
 
 def _count(state, pattern):

@@ -2,7 +2,10 @@
 
 import re
 
+import numpy as np
+
 _DEPTHS = {(2, 2, 2, 2): 18, (3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
+_EPS = 1e-5  # of ppdet's batch norms
 STATISTICS = {"running_mean": "_mean", "running_var": "_variance"}
 
 
@@ -37,6 +40,28 @@ def resnet_name(name, blocks):
     kind = match[3] or ("conv" if match[5] == "0" else "bn")
     place = f"branch2{'abc'[int(match[4]) - 1]}" if match[4] else "short"
     return f"{blocks[stage][block]}.{place}.{'conv' if kind == 'conv' else 'norm'}.{last}"
+
+
+def pass_input_on(arrays, own, prefix=""):
+    """Let the first block add its input as it is.
+
+    ppdet's ResNets of 18 and 34 layers have a convolution and a norm there, where those of PyTorch have nothing: what a
+    file cannot have would begin at random. Both become what changes nothing.
+
+    Args:
+        arrays: ppdet's name -> array of the file; it is added to.
+        own: name -> tensor of the model or backbone, all of it.
+        prefix: of the backbone's names.
+    """
+    stem = f"{prefix}res2.res2a.short."
+    shape = list(own[f"{stem}conv.weight"].shape) if f"{stem}conv.weight" in own else []
+    if f"{stem}conv.weight" in arrays or shape[:1] != shape[1:2] or shape[2:] != [1, 1]:
+        return
+    count = shape[0]
+    arrays[f"{stem}conv.weight"] = np.eye(count, dtype="float32").reshape(shape)
+    values = {"weight": 1.0, "bias": 0.0, "_mean": 0.0, "_variance": 1.0 - _EPS}
+    for name, value in values.items():
+        arrays[f"{stem}norm.{name}"] = np.full([count], value, "float32")
 
 
 def depth_of(blocks, names):

@@ -190,8 +190,15 @@ def test_torchvisions_resnet_becomes_ppdets_backbone(depth, convert, caplog):
     # One number for each tensor, at its size: the whole of a ResNet-101 takes its time.
     state = {k: np.full(v.shape, random.rand(), "f4") for k, v in model.backbone.state_dict().items()}
     content = of_torchvision(state)
+    if depth == 18:
+        # torchvision's first block adds its input as it is, where ppdet's has a convolution.
+        content = {name: array for name, array in content.items() if not name.startswith("layer1.0.downsample")}
+        passed = state["res2.res2a.short.conv.weight"]
+        passed[:] = np.eye(len(passed), dtype="f4").reshape(passed.shape)
+        for name, value in {"weight": 1, "bias": 0, "_mean": 0, "_variance": 1 - 1e-5}.items():
+            state[f"res2.res2a.short.norm.{name}"][:] = value
     for ours, theirs in RESNET.items():
-        if ours in state:
+        if ours in state and theirs in content:
             assert (content[theirs] == state[ours]).all(), ours
     result, found = convert(content, "retinanet_tiny", overrides=overrides)
     assert result == (0, "")

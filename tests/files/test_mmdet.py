@@ -9,7 +9,8 @@ from ppkd.files import mmdet
 from ppkd.files.beside import adapt, write_beside
 from ppkd.files.class_names import names_beside
 from ppkd.files.foreign import _part_of, look, take_weights
-from ppkd.files.mmdet_settings import Told
+from ppkd.files.mmdet_heads import unlike
+from ppkd.files.mmdet_settings import Told, settings
 from ppkd.recipe.recipe import load_recipe
 from tests.conftest import ROOT, SHARED
 
@@ -94,6 +95,119 @@ def test_what_is_found_goes_by_the_config_of_the_checkpoint():
     text = "test_cfg=dict(nms_pre=1000, score_thr=0.02, nms=dict(type='nms', iou_threshold=0.45), max_per_img=50)"
     assert told(text).choice("FCOS") == (0.02, 0.45, 50)
     assert told().choice("GFL") == (0.05, 0.6, 100) and told().choice("YOLOX") == (0.01, 0.65, -1)
+
+
+# As mmengine writes it: keys by the alphabet, a number a line, commas at the end.
+OF_MMENGINE = """
+model = dict(
+    backbone=dict(depth=50, out_indices=(0, 1,), style='caffe', type='ResNet'),
+    data_preprocessor=dict(
+        bgr_to_rgb=False,
+        mean=[
+            1.0,
+            2.0,
+            3.0,
+        ],
+        std=[
+            4.0,
+            5.0,
+            6.0,
+        ],
+        type='DetDataPreprocessor'),
+    rpn_head=dict(
+        anchor_generator=dict(
+            ratios=[0.5, 1.0, 2.0,],
+            scales=[4, 8,],
+            strides=[4, 8, 16, 32, 64,],
+            type='AnchorGenerator')),
+    roi_head=dict(
+        bbox_roi_extractor=dict(
+            finest_scale=28,
+            roi_layer=dict(aligned=False, output_size=7, sampling_ratio=2, type='RoIAlign'))),
+    test_cfg=dict(
+        rcnn=dict(
+            max_per_img=50,
+            nms=dict(iou_threshold=0.45, type='soft_nms'),
+            score_thr=0.02),
+        rpn=dict(
+            max_per_img=300,
+            min_bbox_size=0,
+            nms=dict(iou_threshold=0.6, type='nms'),
+            nms_pre=2000)),
+    type='FasterRCNN')
+test_cfg = dict(type='TestLoop')
+"""
+
+
+def test_a_text_in_the_order_of_the_alphabet_says_the_same():
+    notes = told(OF_MMENGINE, "r50")
+    assert notes.caffe and notes.blue_first and notes.style_is_known
+    assert notes.normalisation("FasterRCNN") == ([3.0, 2.0, 1.0], [6.0, 5.0, 4.0])
+    assert notes.choice("FasterRCNN") == (0.02, 0.45, 50)
+    state = {"backbone.layer1.0.conv2.weight": np.zeros([64, 64, 3, 3])}
+    found = settings("FasterRCNN", state, notes)
+    wanted = {"min_size": 0, "nms_thresh": 0.6, "pre_nms_top_n": 2000, "post_nms_top_n": 300}
+    assert found["RPNHeadOfMMDet"]["test_proposal"] == wanted
+    assert found["RPNHeadOfMMDet"]["anchor_generator"]["anchor_sizes"][:2] == [[16, 32], [32, 64]]
+    assert found["BBoxHead"]["roi_extractor"] == {"sampling_ratio": 2, "aligned": False, "canonical_size": 112}
+    assert unlike(notes, "FasterRCNN") == ["its detections are chosen by soft_nms"]
+    usual = told(OF_MMENGINE.replace("scales=[4, 8,]", "scales=[8]"))
+    assert "anchor_generator" not in settings("FasterRCNN", state, usual)["RPNHeadOfMMDet"]
+
+
+def test_a_text_of_several_files_is_what_the_last_one_makes_of_it():
+    text = """/home/x/configs/base.py
+norm = dict(mean=[1.0, 2.0, 3.0], std=[4.0, 5.0, 6.0], to_rgb=True)
+model = dict(backbone=dict(type='ResNet', style='pytorch'), bbox_head=dict(norm_on_bbox=False))
+pipeline = [dict(type='Normalize', **norm), dict(type=what)]
+/home/x/configs/fcos.py
+_base_ = './base.py'
+model = dict(backbone=dict(style='caffe'), bbox_head=dict(norm_on_bbox=True), test_cfg=dict(score_thr=1 / 20))"""
+    notes = told(text)
+    assert notes.model["backbone"] == {"type": "ResNet", "style": "caffe"} and notes.says("norm_on_bbox")
+    assert notes.normalisation("FCOS")[0] == [1.0, 2.0, 3.0] and notes.choice("FCOS") == (0.05, 0.5, 100)
+
+
+def test_of_a_distillation_the_text_of_the_part_counts():
+    both = "model = dict(architecture=dict(backbone=dict(style='pytorch')), teacher=dict(backbone=dict(style='caffe')))"
+    assert not told(both).caffe and Told(both, "", "", None, "teacher").caffe
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a = [" * 5000, "x = " + "-" * 9000 + "1", "a = dict(" * 90, "a = 1 / 0", "a = 'x\0y",
+        "model = 3\nimg_norm_cfg = 4",
+        "a = [1, 2]\n" + "".join(f"a{k + 1} = [a{k}, a{k}, a{k}]\n" for k in range(60)).replace("a0,", "a,"),
+        "a = dict(b=1)\n" + "a = dict(b=a, c=a)\n" * 60, "model = dict(backbone=[], test_cfg=7)\nmean = [1,]",
+    ],
+)  # fmt: skip
+def test_a_text_that_is_no_config_says_nothing(text):
+    notes = told(text)
+    assert notes.choice("GFL") == (0.05, 0.6, 100) and not notes.caffe
+    assert notes.normalisation("GFL")[0] == [123.675, 116.28, 103.53]
+
+
+def test_heads_and_necks_have_the_norms_and_channels_of_the_tensors():
+    state = {
+        "backbone.layer1.0.conv2.weight": np.zeros([64, 64, 3, 3]), "bbox_head.cls_convs.2.conv.bias": np.zeros(128),
+        "bbox_head.cls_convs.0.conv.weight": np.zeros([128, 256, 3, 3]),
+        "bbox_head.reppoints_cls_conv.weight": np.zeros([96, 128, 3, 3]),
+        "neck.lateral_convs.0.conv.bias": np.zeros(256),
+    }  # fmt: skip
+    found = settings("RepPoints", state, told())
+    head = found["RepPointsHead"]
+    assert found["FPN"]["norm_type"] is None and head["norm_groups"] == 0 and head["stacked_convs"] == 3
+    assert (head["feat_channels"], head["point_feat_channels"]) == (128, 96)
+    state |= dict.fromkeys(["bbox_head.cls_convs.0.gn.weight", "neck.lateral_convs.0.gn.weight"], np.zeros(128))
+    text = "model = dict(backbone=dict(), bbox_head=dict(norm_cfg=dict(num_groups=8)))"
+    found = settings("RepPoints", state, told(text))
+    assert found["FPN"]["norm_type"] == "gn" and found["RepPointsHead"]["norm_groups"] == 8
+
+
+def test_solo_has_the_width_that_its_authors_gave_it():
+    config = load_recipe(str(ROOT / "configs/solo/solo_r50_fpn_1x_coco.yml")).student
+    assert config["SOLOHead"]["feat_channels"] == 256
 
 
 def test_weights_that_take_blue_first_are_turned_round(model):
