@@ -41,7 +41,7 @@ class SOLOHead(nn.Layer):
     __inject__ = ["nms"]
 
     def __init__(
-        self, num_classes=80, in_channels=256, feat_channels=512, stacked_convs=7, strides=(8, 8, 16, 32, 32),
+        self, num_classes=80, in_channels=256, feat_channels=256, stacked_convs=7, strides=(8, 8, 16, 32, 32),
         num_grids=(40, 36, 24, 16, 12), cls_down_index=0, norm_groups=32, loss_weight=None, score_threshold=0.1,
         mask_threshold=0.5, nms="SOLOMatrixNMS",
     ):  # fmt: skip
