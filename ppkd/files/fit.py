@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 # A head has a multiple of the classes and so many more outputs: background (R-CNN), box and objectness (YOLOv3).
 _BESIDE_CLASSES = (0, 1, 5)
+_PARTS = 4  # of a model that are named
 
 
 @dataclass
@@ -61,6 +62,8 @@ def _reason(fit, num_classes):
             seems = f"it seems to have {common.pop()}, " if len(common) == 1 else ""
             return f"of another num_classes? {seems}-c has {num_classes}"
     parts = sorted({name.split(".")[0] for name in names})
+    if len(parts) > _PARTS:
+        parts = [*parts[:_PARTS], "others"]
     return f"another {' and '.join(parts)} than in -c? depth, width and kind have to be the same"
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from ppkd.errors import UserError
 from ppkd.files import mmdet
 from ppkd.files.fit import compare, misfit
+from ppkd.files.mmdet_former import of_today
 from ppkd.files.mmdet_told import Told
 from ppkd.files.resnet_names import STATISTICS, blocks_of, depth_of, other_depth, pass_input_on, resnet_name
 from ppkd.files.torch_files import Tensor, read_torch
@@ -76,6 +77,7 @@ def look(path, part=STUDENT):
     tree = read_torch(path)
     try:
         _, state, _ = _detector(_state(tree), part)
+        state, _ = of_today(state)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     if not mmdet.architecture_of(state):
@@ -142,6 +144,8 @@ def _detector(state, part):
 
 def _recognise(state, part, model, told, num_classes):
     what, state, left = _detector(state, part)
+    state, former = of_today(state)
+    left = {**left, **former}
     if mmdet.architecture_of(state):  # before RTMDet: YOLOX has a backbone of the same names
         arrays = {name: tensor.numpy() for name, tensor in state.items()}
         found, arrays, unused = mmdet.take(arrays, model, num_classes, told.blue_first)

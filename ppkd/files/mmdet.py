@@ -97,6 +97,7 @@ _RULES |= {"FasterRCNN": (*_RPN, *_BOX), "MaskRCNN": (*_RPN, *_BOX, *_MASK), "Ca
 _EARLIER_MASKS = re.compile(r"roi_head\.mask_head\.[01]\.")
 _FC = re.compile(r"\.(fc6|fc7|bbox_score(_stage\d)?|bbox_delta(_stage\d)?)\.weight$")
 _CONV1 = "backbone.conv1.weight"
+_OWN = ("weight", "bias")
 # The sigmoid of it is 1 in float32: a deformable convolution that does not modulate.
 _OPEN = 100.0
 
@@ -138,11 +139,17 @@ def take(state, model, num_classes=None, blue_first=False):
     what = describe(state)
     check_kind(state, type(model).__name__)
     count = classes_in(state)
-    if num_classes is not None and num_classes != count:
+    if num_classes is not None and count is not None and num_classes != count:
         raise UserError(f"{what}, but the config has {num_classes} classes: give -o num_classes={count}")
+    try:
+        return what, *(_yolox(state) if kind == "YOLOX" else _renamed_for(state, model, kind, what, blue_first))
+    except (KeyError, IndexError, ValueError) as error:
+        raise UserError(f"{what} without what such a detector has, or of another form: {error}") from None
+
+
+def _renamed_for(state, model, kind, what, blue_first):
+    """name here -> array, and what is left out -> number of tensors."""
     own = model.state_dict()
-    if kind == "YOLOX":
-        return what, _yolox(state), {}
     blocks = blocks_of(model.backbone)
     deep, there = _blocks_in(state), [len(names) for _, names in sorted(blocks.items())]
     if deep != there:
@@ -172,7 +179,7 @@ def take(state, model, num_classes=None, blue_first=False):
     _modulate(arrays, own)
     _add_biases(arrays, own)
     pass_input_on(arrays, own, "backbone.")
-    return what, arrays, left
+    return arrays, left
 
 
 def _yolox(state):
@@ -190,7 +197,7 @@ def _yolox(state):
     # MMDetection's images are blue, green, red, and there are four of them side by side.
     rows = arrays[_STEM]
     colours = rows.reshape([len(rows), 4, 3, *rows.shape[2:]])[:, :, ::-1]
-    return {**arrays, _STEM: np.ascontiguousarray(colours.reshape(rows.shape))}
+    return {**arrays, _STEM: np.ascontiguousarray(colours.reshape(rows.shape))}, {}
 
 
 def _renamed(name, rules):
@@ -220,17 +227,22 @@ def describe(state):
     """``RetinaNet of MMDetection with 80 classes``."""
     depth = depth_of(_blocks_in(state), state)
     body = f" on a ResNet or ResNeXt of {depth} layers" if depth else ""
-    return f"{architecture_of(state)} of MMDetection with {classes_in(state)} classes{body}"
+    count = classes_in(state)
+    classes = f" with {count} classes" if count is not None else ""
+    return f"{architecture_of(state)} of MMDetection{classes}{body}"
 
 
 def classes_in(state):
-    """Number of classes, without the background."""
+    """Number of classes, without the background; None where what would tell it is missing."""
     kind = architecture_of(state)
     name = next(name for name, known, _ in _KNOWN if known == kind)
     name = {"FCOS": "bbox_head.conv_cls.weight", "MaskRCNN": "roi_head.bbox_head.fc_cls.weight"}.get(kind, name)
+    if name not in state:
+        return None
     count = len(state[name])
     if kind == "RetinaNet":
-        return count // (len(state["bbox_head.retina_reg.weight"]) // 4)
+        boxes = state.get("bbox_head.retina_reg.weight")
+        return count if boxes is None else count // max(len(boxes) // 4, 1)
     return count - 1 if "RCNN" in kind else count
 
 
@@ -296,12 +308,13 @@ def _in_neck(name, own):
 
 def _by_size_first(arrays, ratios=3, names=("head.retina_cls", "head.retina_reg")):
     """Anchors of a place: MMDetection goes through the sizes of each ratio, ppdet through the ratios of each size."""
-    anchors = len(arrays.get(f"{names[1]}.bias", ())) // 4
-    for name in names if anchors % ratios == 0 else ():
-        for own in ("weight", "bias"):
-            array = arrays[f"{name}.{own}"]
-            rows = array.reshape([ratios, anchors // ratios, -1, *array.shape[1:]])
-            arrays[f"{name}.{own}"] = np.ascontiguousarray(rows.swapaxes(0, 1).reshape(array.shape))
+    anchors = max((len(arrays[f"{names[1]}.{own}"]) // 4 for own in _OWN if f"{names[1]}.{own}" in arrays), default=0)
+    for name in (f"{name}.{own}" for name in names for own in _OWN):
+        array = arrays.get(name)
+        if array is None or not anchors or anchors % ratios or len(array) % anchors:
+            continue  # it fits no detector, which is told with all else that does not
+        rows = array.reshape([ratios, anchors // ratios, -1, *array.shape[1:]])
+        arrays[name] = np.ascontiguousarray(rows.swapaxes(0, 1).reshape(array.shape))
 
 
 def _modulate(arrays, own):

@@ -8,7 +8,9 @@ from ppkd.errors import UserError
 from ppkd.files import mmdet
 from ppkd.files.beside import adapt, write_beside
 from ppkd.files.class_names import names_beside
+from ppkd.files.fit import compare, misfit
 from ppkd.files.foreign import _part_of, look, take_weights
+from ppkd.files.mmdet_former import of_today
 from ppkd.files.mmdet_heads import unlike
 from ppkd.files.mmdet_settings import Told, settings
 from ppkd.recipe.recipe import load_recipe
@@ -243,6 +245,50 @@ def test_the_background_of_mmdetection_1_goes_to_the_end():
     assert found["roi_head.bbox_head.fc_reg.bias"].tolist() == list(range(4, 16))
     assert mmdet._background_last(found).keys() == found.keys()
     assert len(mmdet._background_last(found)["roi_head.bbox_head.fc_reg.bias"]) == 12, "of MMDetection 2 it stays"
+
+
+class Held:
+    def __init__(self, array):
+        self.array = np.asarray(array)
+
+    def numpy(self):
+        return self.array
+
+
+def test_files_of_former_versions_have_the_names_of_today():
+    rows = np.arange(4.0)
+    state = {
+        "bbox_head.0.fc_cls.weight": Held(rows), "bbox_head.0.fc_reg.bias": Held(rows),
+        "bbox_head.1.fc_reg.bias": Held(np.arange(16.0)), "mask_head.0.conv_logits.bias": Held(rows),
+        "rpn_head.rpn_cls.bias": Held(rows), "ema_backbone_conv1_weight": Held(rows),
+    }  # fmt: skip
+    found, left = of_today(state)
+    assert left == {"ema": 1}
+    assert {name.removeprefix("roi_head."): tensor.numpy().tolist() for name, tensor in found.items()} == {
+        "bbox_head.0.fc_cls.weight": [1, 2, 3, 0], "bbox_head.0.fc_reg.bias": [0, 1, 2, 3],
+        "bbox_head.1.fc_reg.bias": list(range(4, 16)), "mask_head.0.conv_logits.bias": [1, 2, 3],
+        "rpn_head.rpn_cls.bias": [0, 1, 2, 3],
+    }  # fmt: skip
+    assert mmdet.architecture_of(found) == "CascadeRCNN"
+    today = {"roi_head.bbox_head.fc_cls.weight": Held(rows), "bbox_head.retina_cls.bias": Held(rows)}
+    assert of_today(today) == (today, {})
+
+
+@pytest.mark.parametrize(
+    "lost", ["backbone.conv1.weight", "bbox_head.conv_cls.weight", "backbone.layer1.0.conv2.weight"]
+)
+def test_a_detector_that_lacks_tensors_is_a_line(model, lost):
+    state = {name: array for name, array in fcos().items() if name != lost}
+    with pytest.raises(UserError, match="FCOS of MMDetection.*(without what such a detector has|blocks in its stages)"):
+        adapt({"architecture": "FCOS"}, state, told(names="caffe"))
+        found = mmdet.take(state, model, 3, True)[1]
+        raise UserError(f"FCOS of MMDetection without what such a detector has: {misfit(compare(found, model), 3)}")
+
+
+def test_anchors_that_are_not_all_there_keep_their_order():
+    arrays = {"head.retina_cls.weight": np.arange(9.0)}
+    mmdet._by_size_first(arrays)
+    assert arrays["head.retina_cls.weight"].tolist() == list(range(9))
 
 
 @there
