@@ -19,6 +19,8 @@ _SAID = {
     "ResNet": {"variant": "b", "groups": 1, "base_width": 64, "dcn_v2_stages": [-1]},
     "FPN": {"use_c5": True, "relu_before_extra_convs": True, "norm_type": None},
 }
+# Of the conversion: what was converted by another one is not taken from the cache.
+_VERSION = 2
 # So far means of the same images may lie apart.
 _PIXELS = 2.0
 
@@ -99,4 +101,4 @@ def _fingerprint(model, config):
     """Ten digits of what a conversion depends on."""
     shapes = [(name, list(value.shape)) for name, value in model.state_dict().items()]
     said = {key: config.get(key) for key in (*_SAID, "TrainReader")} if config is not None else None
-    return hashlib.sha256(json.dumps([shapes, said], default=str).encode()).hexdigest()[:10]
+    return hashlib.sha256(json.dumps([_VERSION, shapes, said], default=str).encode()).hexdigest()[:10]
