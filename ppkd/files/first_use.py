@@ -70,7 +70,10 @@ def check_config(config, state, told):
     """
     kind = mmdet.architecture_of(state)
     mmdet.check_kind(state, str(config.get("architecture")))
-    wanted = settings(kind, state, told)
+    try:
+        wanted = settings(kind, state, told)
+    except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
+        raise UserError(f"{mmdet.describe(state)} without what such a detector has: {error}") from None
     for section, defaults in _SAID.items():
         given = {**defaults, **(config.get(section) or {})}
         for key, value in wanted.get(section, {}).items():

@@ -28,7 +28,7 @@ _OURS = "OfMMDet"
 _RATIOS, _RETINA_STRIDES, _RPN_STRIDES = [0.5, 1.0, 2.0], [8, 16, 32, 64, 128], [4, 8, 16, 32, 64]
 _RETINA_SIZES = [[stride * 4 * 2 ** (k / 3) for k in range(3)] for stride in _RETINA_STRIDES]
 _RPN_SIZES = [[8 * stride] for stride in _RPN_STRIDES]
-_USUAL_GROUPS = 32
+_USUAL_GROUPS, _PAIRS = 32, 1000
 _PROPOSALS = {"min_size": 0.0, "nms_thresh": 0.7, "pre_nms_top_n": 1000, "post_nms_top_n": 1000}
 
 
@@ -67,7 +67,7 @@ def settings(kind, state, told):
     if kind == "RetinaNet" and _are_others(own := anchors(told, "bbox_head"), _RETINA_SIZES, _RETINA_STRIDES):
         head["anchor_generator"] = own
     if kind == "RepPoints":
-        head |= {"nms_pre": int(told.test().get("nms_pre", 1000)), **_tower(state, told, "bbox_head")}
+        head |= {"nms_pre": _whole(told.test().get("nms_pre"), _PAIRS), **_tower(state, told, "bbox_head")}
         head["point_feat_channels"] = len(state["bbox_head.reppoints_cls_conv.weight"])
     if kind == "SOLO":
         decoupled = "mask_head.conv_mask_list_x.0.weight" in state  # a map a row and one a column
@@ -130,6 +130,8 @@ def apply(config, kind, found, told):
             config[reader]["sample_transforms"] = _in_order(config[reader]["sample_transforms"])
             for step in _steps({reader: config[reader]}, "PadBatch"):
                 step["PadBatch"] = {"pad_to_stride": 32}
+            if told.size:
+                _of_size(config[reader], told.size)
     for step in _steps(config, "Gt2FCOSTarget"):
         head = config.get("FCOSHeadOfMMDet") or {}
         if step["Gt2FCOSTarget"]:
@@ -172,6 +174,18 @@ def _in_order(steps):
     return [*made[: last + 1], *normalising, *made[last + 1 :]]
 
 
+def _of_size(reader, size):
+    """Let a reader bring images to a size, and pad those to a square that are."""
+    for step in reader["sample_transforms"]:
+        if "ResizeOfMMDet" in step:
+            step["ResizeOfMMDet"] = {"target_size": size}
+        given = step.get("Pad")
+        if isinstance(given, dict) and given.get("size"):
+            step["Pad"] = {**given, "size": [size[-1]] * 2}
+            if (reader.get("inputs_def") or {}).get("image_shape"):
+                reader["inputs_def"] = {**reader["inputs_def"], "image_shape": [3, *step["Pad"]["size"]]}
+
+
 def _changes(before, after, path=""):
     found = []
     for key, value in after.items():
@@ -210,11 +224,11 @@ def _neck(kind, state, told):
 def _tower(state, told, place):
     """Layers, channels and group norms of a head's towers."""
     norm = f"{place}.cls_convs.0.gn.weight" in state
-    groups = within(told.model, place, "norm_cfg").get("num_groups", _USUAL_GROUPS)
+    groups = _whole(within(told.model, place, "norm_cfg").get("num_groups"), _USUAL_GROUPS)
     return {
         "stacked_convs": _count(state, rf"{place}\.cls_convs\.(\d+)\."),
         "feat_channels": len(state[f"{place}.cls_convs.0.conv.weight"]),
-        "norm_groups": int(groups) if norm else 0,
+        "norm_groups": groups if norm else 0,
     }
 
 
@@ -228,6 +242,10 @@ def _solo(state, told, decoupled):
               "score_threshold": test.get("filter_thr"), "kernel": test.get("kernel")}  # fmt: skip
     nms = {"nms": {"name": "SOLOMatrixNMS", **_given(ending)}} if _given(ending) else {}
     return {**_tower(state, told, "mask_head"), "num_grids": grids, **_given(said), **nms}
+
+
+def _whole(value, usual):
+    return value if type(value) is int and value > 0 else usual
 
 
 def _given(values):

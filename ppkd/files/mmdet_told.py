@@ -112,6 +112,16 @@ class Told:
             return tuple(values[::-1] if self.blue_first else values for values in given)
         return (_CAFFE.get(kind, _CAFFE_MEAN), _ONES) if self.caffe else _IMAGENET
 
+    @property
+    def size(self):
+        """``[short, long]``, to which the sides of images are brought in evaluation; None where nothing says so."""
+        for key in ("scale", "img_scale"):  # of MMDetection 3 and 2
+            given = find(self.config.get("test_pipeline"), key)
+            sides = numbers(given[key], 2) if given else None
+            if sides and min(sides) >= 1:
+                return sorted(int(side) for side in sides)
+        return None
+
     def says(self, key, name=None):
         """Whether the config's text has ``key=True``, or the run's name has `name`."""
         if self.model:

@@ -157,6 +157,20 @@ def test_a_text_in_the_order_of_the_alphabet_says_the_same():
     assert "anchor_generator" not in settings("FasterRCNN", state, usual)["RPNHeadOfMMDet"]
 
 
+def test_images_are_evaluated_at_the_size_of_the_text():
+    config = load_recipe(str(ROOT / "configs/yolox/yolox_s_300e_coco.yml")).student
+    state = {"bbox_head.multi_level_conv_cls.0.weight": np.zeros([80, 4, 1, 1])}
+    text = "test_pipeline = [dict(type='Load'), dict(keep_ratio=True, scale=(416, 416,), type='Resize')]"
+    adapt(config, state, told(text))
+    for reader in (config["EvalReader"], config["TestReader"]):
+        steps = {name: given for step in reader["sample_transforms"] for name, given in step.items()}
+        assert steps["ResizeOfMMDet"] == {"target_size": [416, 416]}
+        assert steps["Pad"] == {"size": [416, 416], "fill_value": [114.0] * 3}
+    assert config["TestReader"]["inputs_def"] == {"image_shape": [3, 416, 416]}
+    former = "test_pipeline = [dict(type='MultiScaleFlipAug', img_scale=(1000, 600), transforms=[dict(type='Resize')])]"
+    assert told(former).size == [600, 1000] and told("test_pipeline = [dict(scale='x')]").size is None
+
+
 def test_a_text_of_several_files_is_what_the_last_one_makes_of_it():
     text = """/home/x/configs/base.py
 norm = dict(mean=[1.0, 2.0, 3.0], std=[4.0, 5.0, 6.0], to_rgb=True)
@@ -178,7 +192,8 @@ def test_of_a_distillation_the_text_of_the_part_counts():
 @pytest.mark.parametrize(
     "text",
     [
-        "a = [" * 5000, "x = " + "-" * 9000 + "1", "a = dict(" * 90, "a = 1 / 0", "a = 'x\0y",
+        "a = [" * 5000, "x = " + "-" * 9000 + "1", "a = dict(" * 90, "a = 1 / 0",
+        "test_pipeline = 3\nmodel = dict(backbone=1, test_cfg=dict(score_thr='x', nms=3))", "a = 'x\0y",
         "model = 3\nimg_norm_cfg = 4",
         "a = [1, 2]\n" + "".join(f"a{k + 1} = [a{k}, a{k}, a{k}]\n" for k in range(60)).replace("a0,", "a,"),
         "a = dict(b=1)\n" + "a = dict(b=a, c=a)\n" * 60, "model = dict(backbone=[], test_cfg=7)\nmean = [1,]",
