@@ -29,6 +29,7 @@ _RATIOS, _RETINA_STRIDES, _RPN_STRIDES = [0.5, 1.0, 2.0], [8, 16, 32, 64, 128], 
 _RETINA_SIZES = [[stride * 4 * 2 ** (k / 3) for k in range(3)] for stride in _RETINA_STRIDES]
 _RPN_SIZES = [[8 * stride] for stride in _RPN_STRIDES]
 _USUAL_GROUPS, _PAIRS = 32, 1000
+_LATERAL = r"neck\.lateral_convs\.(\d+)\."
 _PROPOSALS = {"min_size": 0.0, "nms_thresh": 0.7, "pre_nms_top_n": 1000, "post_nms_top_n": 1000}
 
 
@@ -211,11 +212,12 @@ def _resnet(state, told):
 
 
 def _neck(kind, state, told):
-    last = state.get("neck.fpn_convs.3.conv.weight")
+    # Behind one output for each lateral map come the extra levels; necks of two stages and of SOLO have none.
+    extra = state.get(f"neck.fpn_convs.{_count(state, _LATERAL)}.conv.weight")
     found = {}
-    if last is not None:
+    if extra is not None:
         said = within(told.model, "neck")
-        found["use_c5"] = bool(last.shape[1] != len(last))
+        found["use_c5"] = bool(extra.shape[1] != len(extra))
         found["relu_before_extra_convs"] = bool(said.get("relu_before_extra_convs", kind == "FCOS" and not said))
     found["norm_type"] = "gn" if "neck.lateral_convs.0.gn.weight" in state else None
     return found

@@ -22,7 +22,8 @@ MODELS = "https://download.openmmlab.com/mmdetection/v2.0/retinanet/"
 
 
 def config(*overrides, family="resnet_tiny"):
-    return load_recipe(str(CONFIGS / f"{family}.yml"), overrides=["num_classes=3", *overrides]).student
+    neck = ["FPN.relu_before_extra_convs=false"] if family == "resnet_tiny" else []  # as RetinaNet's there
+    return load_recipe(str(CONFIGS / f"{family}.yml"), overrides=["num_classes=3", *neck, *overrides]).student
 
 
 @pytest.fixture(scope="module")
@@ -114,9 +115,34 @@ def test_a_config_under_which_numbers_would_differ_is_refused(model):
     with pytest.raises(UserError, match="of another normalisation: .* has to be {is_scale: false, mean: "):
         check_config(config("ResNet.variant=a"), state, caffe)
     given = config("FPN.use_c5=true")
-    state["neck.fpn_convs.3.conv.weight"] = np.zeros([16, 16, 3, 3], "f4")
+    levels = 1 + max(int(name.split(".")[2]) for name in state if name.startswith("neck.lateral_convs."))
+    state[f"neck.fpn_convs.{levels}.conv.weight"] = np.zeros([16, 16, 3, 3], "f4")
     with pytest.raises(UserError, match="needs FPN.use_c5=False, and has True"):
         check_config(given, state, Told("", "retinanet_r50", "", None))
+
+
+@pytest.mark.parametrize(
+    "name, own",
+    [
+        ("mmdet_faster_rcnn_r101_fpn_2x_coco", "roi_head.bbox_head.fc_cls"),
+        ("mmdet_cascade_mask_rcnn_x101_32x4d_fpn_dconv_c3-c5_1x_coco", "roi_head.bbox_head.0.fc_cls"),
+        ("mmdet_solo_r101_fpn_3x_coco", "mask_head.conv_cls"),
+    ],
+)
+def test_a_neck_that_has_no_extra_levels_asks_for_none(name, own):
+    """Its fourth output is that of its fourth map: no layer that makes an extra level."""
+    given = load_recipe(str(ROOT / "configs" / "mmdet" / f"{name}.yml")).student
+    groups = given["ResNet"].get("groups", 1)
+    state = {
+        f"{own}.weight": np.zeros([81, 8], "f4"), "mask_head.cls_convs.0.conv.weight": np.zeros([8, 8, 3, 3], "f4"),
+        "backbone.layer1.0.conv2.weight": np.zeros([4 * groups, 4, 3, 3] if groups > 1 else [64, 64, 3, 3], "f4"),
+    }  # fmt: skip
+    for k in range(4):
+        state[f"neck.lateral_convs.{k}.conv.weight"] = np.zeros([8, 4, 1, 1], "f4")
+        state[f"neck.fpn_convs.{k}.conv.weight"] = np.zeros([8, 8, 3, 3], "f4")
+        if k and groups > 1:
+            state[f"backbone.layer{k + 1}.0.conv2.conv_offset.weight"] = np.zeros([18, 8, 3, 3], "f4")
+    check_config(given, state, Told("", "r101", "", None))
 
 
 def test_a_resnet_of_torchvision_is_a_backbone_to_begin_with(model, serve):

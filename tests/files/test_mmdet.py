@@ -53,6 +53,7 @@ def fcos(blocks=(3, 4, 6, 3), classes=3, groups=1):
     state["bbox_head.cls_convs.3.conv.weight"] = state["bbox_head.cls_convs.0.gn.weight"] = np.zeros([256], "float32")
     state["bbox_head.conv_centerness.weight"] = np.zeros([1, 256, 3, 3], "float32")
     state["neck.fpn_convs.3.conv.weight"] = np.zeros([256, 256, 3, 3], "float32")
+    state["neck.lateral_convs.2.conv.weight"] = np.zeros([256, 2048, 1, 1], "float32")
     return state
 
 
