@@ -100,6 +100,7 @@ _CONV1 = "backbone.conv1.weight"
 _OWN = ("weight", "bias")
 # The sigmoid of it is 1 in float32: a deformable convolution that does not modulate.
 _OPEN = 100.0
+_OFFSETS = (18, 27)  # y and x of nine places, and in the second kind a weight
 
 
 def architecture_of(state):
@@ -154,6 +155,9 @@ def _renamed_for(state, model, kind, what, blue_first):
     deep, there = _blocks_in(state), [len(names) for _, names in sorted(blocks.items())]
     if deep != there:
         raise UserError(other_depth(what, deep, there, depth_of(deep, state)))
+    offsets = [array for name, array in state.items() if name.endswith("conv2.conv_offset.weight")]
+    if offsets and len(offsets[0]) not in _OFFSETS:
+        raise UserError(f"{what}: its deformable convolutions are in several groups, ppdet's in one: no config fits")
     state = _background_last(state)
     if blue_first:
         state = {**state, _CONV1: np.ascontiguousarray(state[_CONV1][:, ::-1])}

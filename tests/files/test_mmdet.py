@@ -301,6 +301,12 @@ def test_a_detector_that_lacks_tensors_is_a_line(model, lost):
         raise UserError(f"FCOS of MMDetection without what such a detector has: {misfit(compare(found, model), 3)}")
 
 
+def test_deformable_convolutions_in_groups_are_told(model):
+    state = {**fcos(), "backbone.layer2.0.conv2.conv_offset.weight": np.zeros([108, 128, 3, 3], "float32")}
+    with pytest.raises(UserError, match="50 layers: its deformable convolutions are in several groups"):
+        mmdet.take(state, model, 3)
+
+
 def test_anchors_that_are_not_all_there_keep_their_order():
     arrays = {"head.retina_cls.weight": np.arange(9.0)}
     mmdet._by_size_first(arrays)
