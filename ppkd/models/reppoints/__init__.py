@@ -1,6 +1,6 @@
 """RepPoints (Yang et al., ICCV 2019, arXiv 1904.11490), with the numbers of MMDetection's version.
 
-Importing it registers the modules with ppdet, under the names that configs use.
+Importing it, after ppdet, registers the modules with ppdet, under the names that configs use.
 """
 
 from ppkd.models.reppoints.architecture import RepPoints

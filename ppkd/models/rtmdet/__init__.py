@@ -1,6 +1,6 @@
 """RTMDet (Lyu et al., arXiv 2212.07784), with the numbers of MMYOLO's version.
 
-Importing it registers the modules with ppdet, under the names that configs use.
+Importing it, after ppdet, registers the modules with ppdet, under the names that configs use.
 """
 
 from ppkd.models.rtmdet import schedule, transforms

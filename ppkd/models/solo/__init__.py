@@ -1,6 +1,6 @@
 """SOLO (Wang et al., ECCV 2020, arXiv 1912.04488), plain and decoupled, with the numbers of MMDetection's version.
 
-Importing it registers the modules with ppdet, under the names that configs use.
+Importing it, after ppdet, registers the modules with ppdet, under the names that configs use.
 """
 
 from ppkd.models.solo import targets
