@@ -170,6 +170,8 @@ def _renamed_for(state, model, kind, what, blue_first):
             left[unused] = left.get(unused, 0) + 1
             continue
         new = _name(name, kind, blocks, own)
+        if (deformable := _deformable(new)) in own:
+            new = deformable
         if _FC.search(new):
             array = np.ascontiguousarray(array.T)
         if new in own and list(own[new].shape) == [1] and array.shape == ():
@@ -321,6 +323,11 @@ def _by_size_first(arrays, ratios=3, names=("head.retina_cls", "head.retina_reg"
         arrays[name] = np.ascontiguousarray(rows.swapaxes(0, 1).reshape(array.shape))
 
 
+def _deformable(name):
+    """A tower's convolution as it is called where it is deformable."""
+    return re.sub(r"\.conv\.(weight|bias)$", r".conv.conv_dcn.\1", name)
+
+
 def _modulate(arrays, own):
     """ppdet's deformable convolutions weigh every place: those of the first kind get weights that are always 1."""
     for name in [name for name in arrays if ".conv_offset." in name and name in own]:
@@ -334,6 +341,6 @@ def _modulate(arrays, own):
 def _add_biases(arrays, own):
     """ppdet's towers have a bias before their norm, too: it is zero."""
     for name in own:
-        norm = name.replace(".conv.bias", ".norm.weight")
-        if name not in arrays and name.endswith(".conv.bias") and norm in arrays:
+        norm = re.sub(r"\.conv\.(conv_dcn\.)?bias$", ".norm.weight", name)
+        if name not in arrays and norm != name and norm in arrays:
             arrays[name] = np.zeros_like(arrays[norm])

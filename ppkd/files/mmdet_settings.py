@@ -59,10 +59,12 @@ def settings(kind, state, told):
             "centerness_on_reg": told.says("centerness_on_reg", "normbbox"),
         }
     if kind in ("FCOS", "GFL", "RetinaNet"):
-        head["fcos_feat" if kind == "FCOS" else "conv_feat"] = {
+        tower = head["fcos_feat" if kind == "FCOS" else "conv_feat"] = {
             "num_convs": _count(state, r"bbox_head\.cls_convs\.(\d+)\."),
             "norm_type": "gn" if "bbox_head.cls_convs.0.gn.weight" in state else None,
         }
+        if kind != "RetinaNet" and any(re.match(r"bbox_head\.cls_convs\.\d+\.conv\.conv_offset\.", x) for x in state):
+            tower["name"] = "FCOSFeatOfMMDet"
     if kind == "GFL":
         head["reg_max"] = len(state["bbox_head.gfl_reg.weight"]) // 4 - 1
     if kind == "RetinaNet" and _are_others(own := anchors(told, "bbox_head"), _RETINA_SIZES, _RETINA_STRIDES):

@@ -16,6 +16,8 @@ from ppdet.data.transform.operators import Resize, register_op
 from ppdet.modeling.architectures import FCOS
 from ppdet.modeling.bbox_utils import delta2bbox
 from ppdet.modeling.heads import CascadeHead, FCOSHead, GFLHead, MaskHead, RetinaHead, YOLOXHead
+from ppdet.modeling.heads.fcos_head import FCOSFeat
+from ppdet.modeling.layers import ConvNormLayer
 from ppdet.modeling.proposal_generator.rpn_head import RPNHead
 
 from ppkd.models.selection import best
@@ -85,6 +87,18 @@ class FCOSHeadOfMMDet(FCOSHead):
             scores.append(F.sigmoid(_rows(classes, self.num_classes)))
             factors.append(F.sigmoid(_rows(centres, 1)))
         return _found(self.nms, boxes, scores, im_shape, scale_factor, factors)[:2]
+
+
+@known
+class FCOSFeatOfMMDet(FCOSFeat):
+    """`FCOSFeat` of whose towers the last convolution alone is deformable (``dcn_on_last_conv``), not all of them."""
+
+    def __init__(self, feat_in=256, feat_out=256, num_convs=4, norm_type="bn"):
+        super().__init__(feat_in, feat_out, num_convs, norm_type)
+        width = feat_in if num_convs == 1 else feat_out
+        for tower, convs in (("cls", self.cls_subnet_convs), ("reg", self.reg_subnet_convs)):
+            last = ConvNormLayer(width, feat_out, 3, 1, norm_type=norm_type, use_dcn=True, bias_on=True, lr_scale=2.0)
+            convs[-1] = self.add_sublayer(f"fcos_head_{tower}_tower_conv_{num_convs - 1}", last)
 
 
 @known

@@ -307,6 +307,25 @@ def test_deformable_convolutions_in_groups_are_told(model):
         mmdet.take(state, model, 3)
 
 
+@pytest.mark.parametrize("deformable", [True, False])
+def test_a_tower_whose_last_convolution_alone_is_deformable_is_taken(deformable):
+    state, last = fcos(), "bbox_head.cls_convs.3.conv."
+    if deformable:
+        state[f"{last}conv_offset.weight"] = np.zeros([27, 256, 3, 3], "float32")
+    config = {"architecture": "FCOS", "num_classes": 3}
+    adapt(config, state, told(names="caffe"))
+    tower = config["FCOSHeadOfMMDet"]["fcos_feat"]
+    assert tower.get("name") == ("FCOSFeatOfMMDet" if deformable else None) and tower["num_convs"] == 4
+    names = "fcos_head.fcos_feat.fcos_head_cls_tower_conv_3."
+    theirs = "conv.conv_dcn" if deformable else "conv"
+    own = {f"{names}{theirs}.{x}": Shaped(256) for x in ("weight", "bias")}
+    new = mmdet._name(f"{last}weight", "FCOS", {}, own)
+    assert (mmdet._deformable(new) if deformable else new) in own
+    arrays = {f"{names}norm.weight": np.ones(256, "float32")}
+    mmdet._add_biases(arrays, own)
+    assert not arrays[f"{names}{theirs}.bias"].any(), "behind a norm there is no bias in the file"
+
+
 def test_anchors_that_are_not_all_there_keep_their_order():
     arrays = {"head.retina_cls.weight": np.arange(9.0)}
     mmdet._by_size_first(arrays)

@@ -15,7 +15,7 @@ from tests.helpers_export import assert_equal, dynamic_outputs, evaluation_batch
 import_ppdet()
 from ppdet.modeling.layers import MultiClassNMS  # noqa: E402
 
-from ppkd.models.of_mmdet import ResizeOfMMDet, _found  # noqa: E402
+from ppkd.models.of_mmdet import FCOSFeatOfMMDet, ResizeOfMMDet, _found  # noqa: E402
 
 PARTS = {
     "retinanet": ("RetinaNet", {"head": "RetinaHead"}), "gfl": ("GFL", {"head": "GFLHead"}),
@@ -98,3 +98,14 @@ def test_a_size_is_rounded_and_the_scale_goes_by_it():
     made = ResizeOfMMDet([60, 90])(sample)
     assert made["image"].shape == (60, 85, 3) and made["im_shape"].tolist() == [60, 85]
     np.testing.assert_allclose(made["scale_factor"], [60 / 50, 85 / 71])
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_last_convolution_of_both_towers_alone_is_deformable(count):
+    towers = FCOSFeatOfMMDet(6, 32, count, "gn")
+    deformable = {name.split(".")[0] for name, _ in towers.named_parameters() if "conv_offset" in name}
+    assert deformable == {f"fcos_head_{tower}_tower_conv_{count - 1}" for tower in ("cls", "reg")}
+    found = towers(paddle.randn([1, 6, 5, 5]))
+    assert [x.shape for x in found] == [[1, 32, 5, 5]] * 2
+    paddle.add_n(list(found)).sum().backward()
+    assert all(p.grad is not None for name, p in towers.named_parameters() if "conv_offset" in name)
