@@ -16,7 +16,7 @@ sys.path.insert(0, ROOT)
 from benchmarks.evidence import results  # noqa: E402
 from ppkd.files.yaml_io import read_yaml  # noqa: E402
 
-PLAIN, EQUAL_TIME, TEACHER = "plain", "equal_time", "teacher"
+PLAIN, EQUAL_TIME, EQUAL_TIME_FIRST, TEACHER = "plain", "equal_time", "equal_time_first", "teacher"
 LEAST = 0.5  # AP
 CONVERGED = 1.0  # AP
 PARTS = 8  # of a curve
@@ -54,16 +54,19 @@ def page(records, plan, cost):
         plan: `arms.yml`, read: what is missing.
         cost: name of an arm -> CPU time of its run over that of a plain one; those that are not known are left out.
     """
-    sections, verdicts = [], []
+    sections, verdicts, timed = [], [], []
     for name in dict.fromkeys(record["data"] for record in records):
         for student, arms in by_student([record for record in records if record["data"] == name]).items():
             title = f"{name}, {os.path.splitext(os.path.basename(student))[0]}"
             rows = measured(arms, cost)
             verdicts += [(title, row) for row in rows]
             taught = teachers(records, plan, name)
-            sections += [f"## {title}", "", *taught, *headroom(rows), *table(rows), *curves(arms), *updates(arms)]
+            same_time = in_the_same_time(arms)
+            timed += [f"{arm} ({title}, {told})" for arm, told in same_time]
+            sections += [f"## {title}", "", *taught, *headroom(rows), *table(rows), *beside_time(same_time)]
+            sections += [*curves(arms), *updates(arms)]
             sections += [*failures(arms), ""]
-    return "\n".join([INTRO, *summary(verdicts), *missing(records, plan), *sections]).rstrip() + "\n"
+    return "\n".join([INTRO, *summary(verdicts, timed), *missing(records, plan), *sections]).rstrip() + "\n"
 
 
 def by_student(records):
@@ -85,12 +88,13 @@ def teachers(records, plan, name):
     ]  # fmt: skip
 
 
-def summary(verdicts):
+def summary(verdicts, timed):
     """What helps, and plainly what does not."""
     lines = ["## Where it helps, and where it does not", ""]
     for word, told in WORDS.items():
         found = [f"{row['arm']} ({title}, {spread(row)})" for title, row in verdicts if row["verdict"] == word]
         lines += [f"- {told}: {'; '.join(found)}."] if found else []
+    lines += [f"- Taught, less plain for as long as that takes: {'; '.join(timed)}."] if timed else []
     return [*lines, "" if len(lines) > 2 else "No arm has been run beside plain yet, so nothing can be said.\n"]
 
 
@@ -147,6 +151,27 @@ def headroom(rows):
         return []
     told = "more than 1 AP: plain had not converged" if found[0]["gain"] > CONVERGED else "plain had converged"
     return [f"Headroom, what `{EQUAL_TIME}` gains over `{PLAIN}`: {spread(found[0])}; {told}.\n"]
+
+
+def in_the_same_time(arms):
+    """Taught arm -> how its AP stands to that of plain trained for as long, paired by seed."""
+    found = []
+    for arm, runs in arms.items():
+        longer = arms.get(EQUAL_TIME_FIRST if arm.endswith("_first") else EQUAL_TIME, {})
+        if arm == PLAIN or arm.startswith((EQUAL_TIME, f"{PLAIN}_")):
+            continue
+        both = [seed for seed in runs if all("failed" not in run.get(seed, {"failed": ""}) for run in (runs, longer))]
+        split = "test" if all("test" in run[seed] for seed in both for run in (runs, longer)) else "val"
+        if both:
+            gain, low, high = interval([score(runs[seed], split) - score(longer[seed], split) for seed in both])
+            told = spread({"gain": gain, "low": low, "high": high})
+            found.append((arm, told if len(both) > 1 else f"{told} of one seed"))
+    return found
+
+
+def beside_time(same_time):
+    """What `in_the_same_time` found, as lines."""
+    return [f"Taught, less plain for as long as that takes: {arm} {told}.\n" for arm, told in same_time]
 
 
 def table(rows):

@@ -224,6 +224,16 @@ def test_the_page_says_what_is_missing_and_whether_plain_had_converged():
     assert "plain had converged" in page([*runs("plain", 0.4), *runs("equal_time", 0.409)], plan, {})
 
 
+def test_the_page_says_what_plain_reaches_in_the_time_of_a_taught_run():
+    longer = [*runs("equal_time_first", 0.45, 0.46, 0.44), *runs("equal_time", 0.5)]
+    taught = [*runs("pkd_first", 0.43, 0.42), *runs("pkd_doc", 0.48)]
+    text = page([*runs("plain", 0.4, 0.4, 0.4), *taught, *longer], PLAN, {})
+    told = "Taught, less plain for as long as that takes: "
+    assert f"- {told}pkd_first (d, s, -3.0, -15.7 to +9.7); pkd_doc (d, s, -2.0 of one seed)." in text
+    assert f"\n{told}pkd_first -3.0, -15.7 to +9.7.\n" in text
+    assert told not in page([*runs("plain", 0.4), *runs("pkd_first", 0.43)], PLAN, {})
+
+
 def test_the_page_shows_how_far_either_loss_moves_the_weights():
     (record,) = runs("stop", 0.4)
     text = page([{**record, "updates": [[0, 0.51, 0.8], [100, 0.25, None]]}, *runs("plain", 0.4)], PLAN, {})
