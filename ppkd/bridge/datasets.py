@@ -15,7 +15,7 @@ from ppkd.bridge.made_labels import made_labels
 from ppkd.bridge.missing import cure_of
 from ppkd.bridge.own_data import finds_masks
 from ppkd.bridge.voc import is_voc, read_voc
-from ppkd.bridge.workspace import create
+from ppkd.bridge.workspace import built_from_config, create
 from ppkd.errors import UserError
 from ppkd.files.paths import Folder
 from ppkd.files.regular import NotAFile, check_file, open_file
@@ -53,8 +53,9 @@ def open_dataset(section, config):
             ``allow_outside``), more categories than ``num_classes``.
     """
     check_files(section, config)
-    dataset = create(section)()
-    path = dataset.get_anno()
+    with built_from_config(section):  # a tag may stand for what is no data set
+        dataset = create(section)()
+        path = dataset.get_anno()
     if type(dataset).__name__ == "VOCDataSet":  # whose list names files that parsing opens
         _check_inside(section, dataset, _listed(dataset), config)
     handed = _checked(section, dataset, path, config)
@@ -294,9 +295,6 @@ def check_files(section, config):
         raise UserError(f"the config has no {section}; a _BASE_ such as configs/datasets/coco_detection.yml gives one")
     if getattr(given, "tag", None) is None and "name" not in given:
         raise UserError(f"{section} names no class: write {section}: !COCODataSet {{...}}, or name: COCODataSet in it")
-    for key in ("dataset_dir", "image_dir", "anno_path"):
-        if not isinstance(given.get(key), str | None):
-            raise UserError(f"{section}.{key} has to be a path, found {given[key]!r}")
     folder = str(given.get("dataset_dir") or ".")
     wanted = {"data set folder": folder}
     for what, key in (("annotation file", "anno_path"), ("image folder", "image_dir")):

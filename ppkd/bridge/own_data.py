@@ -90,8 +90,6 @@ def finds_masks(config):
     name = config.get("architecture")
     if name == "CascadeRCNN":
         return bool((config.get(name) or {}).get("mask_head"))
-    reader = config.get("TrainReader")
-    transforms = reader.get("sample_transforms") if isinstance(reader, dict) else None
-    transforms = [each for each in transforms if isinstance(each, dict)] if isinstance(transforms, list) else []
+    transforms = (config.get("TrainReader") or {}).get("sample_transforms") or []
     by_name = name in ("MaskRCNN", "QueryInst", "SOLO", "SOLOv2")
     return by_name or any("Poly2Mask" in each for each in transforms)

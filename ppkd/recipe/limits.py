@@ -4,12 +4,14 @@ Each is far beyond all that is in use; what a detector's own keys come to is see
 """
 
 from ppkd.errors import UserError
+from ppkd.recipe.keys import RUN_KEYS
 from ppkd.recipe.settings import READERS, SIZES
 
 _CLASSES = 100_000  # V3Det has 13,000, ImageNet 22,000
 _PROCESSES = 256  # that load
 _SIDE = 16384  # of images in pixels: each would be 3 GB
 _OF_READERS = 1_000_000
+_OF_DETECTORS = 1_000_000  # whole numbers: how many of something, or how large; what is no count may be larger
 # Learning rates that ppdet's schedules write down, one a step, where there is a warm-up: 4 GB.
 RATES = 50_000_000
 
@@ -36,6 +38,10 @@ def check_limits(config, origin=None):
     for name in READERS:
         for key, value in _numbers(config.get(name), name):
             refuse_above(_SIDE if _is_size(key) else _OF_READERS, value, key)
+    for name in config:
+        for key, value in _numbers(config[name], str(name)) if name not in RUN_KEYS else ():
+            if isinstance(value, int):
+                refuse_above(_OF_DETECTORS, value, key)
 
 
 def _numbers(value, key):

@@ -15,21 +15,10 @@ from ppkd.files.shipped import find_config
 from ppkd.files.yaml_io import clone, merge, parse_value, read_with_bases
 from ppkd.recipe.auto import settled
 from ppkd.recipe.keys import METHOD_KEYS, RUN_KEYS, check_top_level
-from ppkd.recipe.limits import check_limits
 from ppkd.recipe.method import MethodSpec, complete, origins, read_method
 from ppkd.recipe.settings import settle, settle_method, take
+from ppkd.recipe.shape import check_shape
 from ppkd.recipe.teachers import check_fields, name_the_teacher, read_teachers, resolve_paths
-
-_SECTIONS = ("TrainReader", "UnlabelledReader", "EvalReader", "TestReader", "TrainDataset", "EvalDataset",
-             "TestDataset", "LearningRate", "OptimizerBuilder")  # fmt: skip
-_LARGEST = 2**63 - 1  # what Paddle takes for a seed
-_FLAG, _TEXT = (bool, "true or false"), (str, "text")
-# What the values of some keys of the run are; ppdet takes anything for true.
-_KINDS = {
-    "use_gpu": _FLAG, "use_ema": _FLAG, "allow_empty": _FLAG, "print_params": _FLAG,
-    "print_flops": _FLAG, "classwise": _FLAG, "deterministic": _FLAG, "save_dir": (str, "a folder"), "metric": _TEXT,
-    "norm_type": _TEXT, "weights": (str, "a path or a URL"), "pretrain_weights": (str, "a path or a URL"),
-}  # fmt: skip
 
 
 @dataclass
@@ -129,7 +118,7 @@ def load_recipe(config, slim_config=None, overrides=()):
         complete(recipe.method, student, slim.own)
     if "architecture" not in student:
         raise UserError(f"{config}: no `architecture`, so there is no detector to build (is a _BASE_ missing?)")
-    check_counts(recipe)
+    check_shape(student, origin)
     expand_own_data(student)
     if slim_config is not None:
         named = recipe.method.options.get("teachers")
@@ -255,25 +244,3 @@ def _override(recipe, values, source):
     check_fields(recipe.student, values, source)
     merge(recipe.student, values)
     recipe.origin.update(dict.fromkeys(values, source))
-
-
-def check_counts(recipe):
-    """Refuse counts of the run that are none, and sections that are no mappings."""
-    for key in _SECTIONS:
-        value = recipe.student.get(key)
-        if not isinstance(value, dict | None):
-            raise UserError(f"{recipe.origin[key]}: {key} has to be a mapping, found {value!r}")
-    for key, (kind, called) in _KINDS.items():
-        value = recipe.student.get(key)
-        if value is not None and not isinstance(value, kind) and not (kind is bool and value in (0, 1)):
-            raise UserError(f"{recipe.origin[key]}: {key} has to be {called}, found {value!r}")
-    for key in ("epoch", "snapshot_epoch", "log_iter", "worker_num", "seed"):
-        value = recipe.student.get(key)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-            raise UserError(f"{recipe.origin[key]}: {key} has to be a whole number, found {value!r}")
-        if value is not None and value > _LARGEST:
-            raise UserError(f"{recipe.origin[key]}: {key} is {value!r:.60}, more than {_LARGEST}")
-    check_limits(recipe.student, recipe.origin)
-    decay = recipe.student.get("ema_decay")
-    if decay is not None and (isinstance(decay, bool) or not isinstance(decay, int | float) or not 0 <= decay <= 1):
-        raise UserError(f"{recipe.origin['ema_decay']}: ema_decay has to be a number from 0 to 1, found {decay!r}")

@@ -5,6 +5,7 @@ import os
 from ppkd.errors import UserError, nearest
 from ppkd.files.yaml_io import merge
 from ppkd.recipe.recipe import parse_overrides
+from ppkd.recipe.shape import check_shape
 from ppkd.recipe.teachers import check_fields
 from ppkd.training.digest import digest
 from ppkd.training.record import FILE, read_record
@@ -101,8 +102,11 @@ def _override(recipe, overrides):
     given = parse_overrides(overrides)
     for name, spec in recipe.teachers.items():
         values = given.pop(name, {})
+        if not isinstance(values, dict):
+            raise UserError(f"-o {name}={values}: has fields to set, for example -o {name}.num_classes=3")
         check_fields(spec.config, values, f"-o {name}")
         merge(spec.config, values)
+        check_shape(spec.config, dict.fromkeys(values, f"-o {name}"))
         spec.weights = spec.config.get("pretrain_weights")
     for key in given:
         if key not in recipe.student:
@@ -110,6 +114,7 @@ def _override(recipe, overrides):
             raise UserError(f"-o {key}: the run's recipe.yml has no such key{nearest(key, names)}")
     check_fields(recipe.student, given, "-o")
     merge(recipe.student, given)
+    check_shape(recipe.student, dict.fromkeys(given, "-o"))
 
 
 def _found_below(folder):

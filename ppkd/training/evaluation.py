@@ -62,8 +62,8 @@ def check_metric(config):
     for given, wrong, format, right in (("VOC", of_coco, "COCO's", "COCO"), ("COCO", of_voc, "PASCAL VOC's", "VOC")):
         if metric == given and wrong:
             raise UserError(
-                f"metric: {metric} does not go with EvalDataset, which is in {format} format ({section['anno_path']}): "
-                f"set -o metric={right}"
+                f"metric: {metric} does not go with EvalDataset, which is in {format} format "
+                f"({section.get('anno_path')}): set -o metric={right}"
             )
 
 

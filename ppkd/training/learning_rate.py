@@ -17,11 +17,8 @@ def learning_rate(config, steps):
         UserError: a decay that ppdet would look for a warm-up beside; schedulers or parameters that it does not know;
             so many steps that the rates, which ppdet lists, do not fit into the memory.
     """
-    given = (config.get("LearningRate") or {}).get("schedulers") or []
-    if not isinstance(given, list):
-        raise UserError(f"LearningRate.schedulers has to be a list, found {given!r:.60}")
-    schedulers = [scheduler for scheduler in given if isinstance(scheduler, dict)]
-    if len(given) == len(schedulers) == 1 and schedulers[0].get("use_warmup", True):
+    schedulers = (config.get("LearningRate") or {}).get("schedulers") or []
+    if len(schedulers) == 1 and schedulers[0].get("use_warmup", True):
         raise UserError(
             "LearningRate.schedulers has one entry, and PaddleDetection takes a decay and after it a warm-up: add "
             "{name: LinearWarmup, start_factor: 0.1, steps: 500}, or use_warmup: false to the decay"

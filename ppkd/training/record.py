@@ -13,7 +13,8 @@ from ppkd.errors import UserError
 from ppkd.files.class_names import KEY
 from ppkd.files.yaml_io import clone, dump, read_yaml
 from ppkd.recipe.method import MethodSpec
-from ppkd.recipe.recipe import Recipe, check_counts
+from ppkd.recipe.recipe import Recipe
+from ppkd.recipe.shape import check_shape
 from ppkd.recipe.teachers import RESERVED, TeacherSpec, positive
 
 FILE = "recipe.yml"
@@ -57,7 +58,7 @@ def read_record(folder):
     configs = {name: value for name, value in content.items() if name not in RESERVED}
     run = content[RUN]
     recipe = Recipe(os.path.basename(os.path.abspath(folder)), run, origin=dict.fromkeys(run, f"{path}: {RUN}"))
-    check_counts(recipe)
+    check_shape(run, recipe.origin)
     method = content.get(DISTILL)
     if configs and method is None:
         raise UserError(
@@ -132,6 +133,7 @@ def _teacher(name, config, noted, path):
     if not isinstance(name, str):
         raise UserError(f"{path}: a key has to be a name, found {name!r}")
     _check_config(config, f"{path}: {name}")
+    check_shape(config, dict.fromkeys(config, f"{path}: {name}"))
     weights, own = config.get("pretrain_weights"), noted.get(name) or {} if isinstance(noted, dict) else None
     if not isinstance(own, dict):
         raise UserError(f"{path}: {DISTILL}.teachers has to be a mapping of mappings, found {noted!r}")

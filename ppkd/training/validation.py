@@ -7,6 +7,7 @@ from paddle import distributed as dist
 
 from ppkd.bridge.bad_images import BadImages
 from ppkd.bridge.datasets import check_sets
+from ppkd.bridge.workspace import create
 from ppkd.files.tensor_files import read_weights
 from ppkd.terminal.log import logger
 from ppkd.training import checkpoint
@@ -44,6 +45,7 @@ class Validation:
             UserError: readers or sets that cannot be evaluated with.
         """
         check_reader(recipe.student)
+        create("EvalReader")
         return check_sets(recipe.student)
 
     def evaluate(self):

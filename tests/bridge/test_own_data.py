@@ -136,8 +136,6 @@ def test_annotations_that_are_not_there(tmp_path):
         ({"architecture": "PPYOLOE", "TrainReader": {"sample_transforms": [{"Decode": {}}, {"Poly2Mask": {}}]}}, True),
         ({"architecture": "DETR", "TrainReader": {"sample_transforms": [{"Decode": {}}, {"RandomFlip": {}}]}}, False),
         ({"architecture": "DETR", "TrainReader": {"sample_transforms": None}}, False),
-        ({"architecture": "DETR", "TrainReader": {"sample_transforms": 7}}, False),
-        ({"architecture": "DETR", "TrainReader": {"sample_transforms": [7, None]}}, False),
     ],
 )
 def test_polygons_are_read_for_detectors_that_find_masks(config, masks):

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 
 # Inputs of each kind in the long run. Those that cost much, a student is built as training builds it, have few.
 SHARES = {
-    "test_students": 1_000,
+    "test_students[retinanet]": 1_500,
+    "test_students[ppyoloe]": 1_500,
     "test_recipes": 3_000,
     "test_recorded_recipes": 3_000,
     "test_states_of_a_run": 2_000,

@@ -5,7 +5,6 @@ import pytest
 
 from ppkd.errors import UserError
 from ppkd.training.batch_size import BatchSize
-from ppkd.training.learning_rate import learning_rate
 from ppkd.training.trainer import Trainer
 from tests.helpers_training import QUICK, settle
 
@@ -130,10 +129,3 @@ def test_a_config_without_a_reader_or_a_rate_is_told(wrong, message):
     """Found by the fuzz tests."""
     with pytest.raises(UserError, match=message):
         BatchSize(wrong, 1)
-
-
-@pytest.mark.parametrize("schedulers", [7, "cosine", {"name": "CosineDecay"}])
-def test_schedulers_that_are_no_list_are_told(schedulers):
-    """Found by the fuzz tests."""
-    with pytest.raises(UserError, match="LearningRate.schedulers has to be a list, found"):
-        learning_rate({"LearningRate": {"base_lr": 0.1, "schedulers": schedulers}}, 10)
