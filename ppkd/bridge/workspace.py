@@ -201,8 +201,8 @@ def _materialise(value):
         fields = {k: _materialise(v) for k, v in value.items()}
         try:
             return kind(*[_materialise(a) for a in value.args], **fields)
-        except TypeError as error:
-            raise UserError(f"{value.where}: !{value.tag}: {error}") from error
+        except Exception as error:  # as `built_from_config`: a value that the class does not take
+            raise UserError(f"{value.where}: !{value.tag}: {' '.join(str(error).split())[:300]}") from error
     if isinstance(value, dict):
         return {k: _materialise(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

@@ -39,7 +39,10 @@ class Loader(yaml.SafeLoader):
 
     def construct_object(self, node, deep=False):
         try:
-            return super().construct_object(node, deep)
+            value = super().construct_object(node, deep)
+            if isinstance(value, int):
+                str(value)  # Python writes no number of more than 4300 digits, which 0x... and 1:0:0... read
+            return value
         except (yaml.YAMLError, UserError, RecursionError):
             raise
         except Exception as error:  # no such day, !!int of a text, a list as a key: PyYAML lets Python's errors through

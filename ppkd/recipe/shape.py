@@ -67,9 +67,16 @@ _NUMBER = Kind(is_number, "a number")
 _SHARE = Kind(lambda value: is_number(value) and 0 <= value <= 1, "a number from 0 to 1")
 _ABOVE_0 = Kind(lambda value: is_number(value) and value > 0, "a number above 0")
 
+_THREE = Kind(lambda value: _lists(is_number)(value) and len(value) == 3, "three numbers")
+_THREE_NOT_0 = Kind(lambda value: _THREE.takes(value) and all(value), "three numbers, none of them 0")
+
+# What teachers are told of how images are normalised.
+_NORMALISED = {"mean": _THREE, "std": _THREE_NOT_0, "is_scale": _FLAG, "norm_type": _TEXT}
 _READER = {
     "sample_transforms": _STEPS, "batch_transforms": _STEPS, "inputs_def": _PLAIN, "batch_size": _IMAGES,
     "shuffle": _FLAG, "drop_last": _FLAG, "collate_batch": _FLAG, "use_shared_memory": _FLAG,
+    **{f"{where}.*.NormalizeImage.{key}": kind for where in ("sample_transforms", "batch_transforms")
+       for key, kind in _NORMALISED.items()},
 }  # fmt: skip
 _DATASET = {
     "dataset_dir": _PATH, "image_dir": _PATH, "anno_path": _PATH, "label_list": _PATH, "data_fields": _FIELDS,

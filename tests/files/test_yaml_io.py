@@ -222,6 +222,8 @@ def test_a_source_that_has_to_be_quoted_is_told(text, source, tmp_path):
         ("a: 1\nb: 2001-99-99\n", r":2: broken YAML: a value that cannot be \(ValueError: month must be"),
         ("a: 1\nb: !!int x\n", r":2: broken YAML: a value that cannot be \(ValueError"),
         ("a: 1\nb: !!bool x\n", r":2: broken YAML: a value that cannot be \(KeyError"),
+        (f"a: 1\nb: 0x{'f' * 5000}\n", r":2: broken YAML: a value that cannot be \(ValueError: Exceeds the limit"),
+        (f"a: 1\nb: [1{':0' * 3000}]\n", r":2: broken YAML: a value that cannot be \(ValueError: Exceeds the limit"),
         ("a: 1\nb: !!timestamp x\n", r":2: broken YAML: a value that cannot be \(AttributeError"),
         ("a: 1\n? [1, 2]\n: 3\n", r":2: broken YAML: a key has to be a plain value"),
         ("a: 1\n7: 1\nb: 2\n7: 3\n", r":4: the key 7 stands twice"),

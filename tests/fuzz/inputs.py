@@ -13,6 +13,7 @@ from hypothesis import given, settings
 SHARES = {
     "test_students[retinanet]": 1_500,
     "test_students[ppyoloe]": 1_500,
+    "test_teachers": 1_000,
     "test_recipes": 3_000,
     "test_recorded_recipes": 3_000,
     "test_states_of_a_run": 2_000,

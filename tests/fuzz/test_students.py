@@ -1,4 +1,4 @@
-"""A student's config with odd values anywhere: a training begins with it, or it is refused in a line."""
+"""A student's or a teacher's config with odd values anywhere: a training begins with it, or it is refused in a line."""
 
 import warnings
 
@@ -8,11 +8,14 @@ from hypothesis import strategies as st
 from ppkd.bridge import room
 from ppkd.bridge.own_data import expand_own_data
 from ppkd.bridge.workspace import import_ppdet
+from ppkd.build import build_teacher
+from ppkd.engine.teacher_inputs import preparation_for
 from ppkd.errors import UserError
 from ppkd.files.yaml_io import Tagged, clone
 from ppkd.recipe.keys import RUN_KEYS, STUDENT_KEYS
 from ppkd.recipe.recipe import Recipe, load_recipe
 from ppkd.recipe.shape import check_shape
+from ppkd.recipe.teachers import read_teachers
 from ppkd.terminal.log import quiet as silent
 from ppkd.training.trainer import Trainer
 from tests.conftest import CONFIGS, FAMILIES
@@ -90,4 +93,30 @@ def test_students(family, shapes, tmp_path, monkeypatch):
             assert str(error)
 
     begin(clone(sound), str(tmp_path))
+    run()
+
+
+def test_teachers(shapes, monkeypatch):
+    monkeypatch.setattr(room, "free_memory", lambda: 3e8)
+    student, sound = (
+        load_recipe(str(CONFIGS / f"{name}.yml"), overrides=[f"dataset_dir={shapes}"]).student
+        for name in ("ppyoloe_tiny", "retinanet_tiny")
+    )
+
+    def build(config):
+        (spec,) = read_teachers(config, {}, {}, None, student, "slim.yml").values()
+        build_teacher(spec)
+        preparation_for(student, spec)
+
+    @inputs(changes_of(sound, ODD, more=unsaid(sound)))
+    def run(changes):
+        config = changed(sound, changes)
+        try:
+            with silent(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                build(config)
+        except UserError as error:
+            assert str(error)
+
+    build(clone(sound))
     run()

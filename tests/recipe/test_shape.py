@@ -1,0 +1,119 @@
+"""Values of another kind than ppkd reads are refused where a config is read, whatever reads them later."""
+
+import pytest
+
+from ppkd.errors import UserError
+from ppkd.files.yaml_io import Tagged, clone
+from ppkd.recipe.recipe import load_recipe
+from ppkd.recipe.shape import check_shape
+from ppkd.training.trainer import Trainer
+from tests.conftest import CONFIGS
+
+STUDENT, SLIM = str(CONFIGS / "retinanet_tiny.yml"), str(CONFIGS / "retinanet_fgd.yml")
+
+
+@pytest.fixture
+def config(shapes):
+    return clone(load_recipe(STUDENT, overrides=[f"dataset_dir={shapes}", "worker_num=0"]).student)
+
+
+# Each ended in an error of Python's in one of the modules that read it, or in the midst of a run.
+@pytest.mark.parametrize(
+    "given, told",
+    [
+        ("TrainReader.sample_transforms=7", "TrainReader.sample_transforms has to be a list of transforms like"),
+        ("EvalReader.sample_transforms=[7]", "EvalReader.sample_transforms has to be a list of transforms like"),
+        ("TestReader.sample_transforms=[{Resize: 3}]", "TestReader.sample_transforms has to be a list of transforms"),
+        ("TestReader.inputs_def=[3]", "TestReader.inputs_def has to be a mapping"),
+        ("TrainReader.batch_transforms=[{NormalizeImage: {std: [1, 0, 1]}}]",
+         "TrainReader.batch_transforms.0.NormalizeImage.std has to be three numbers, none of them 0, found"),
+        ("EvalReader.batch_size=two", "EvalReader.batch_size has to be a number of images, found 'two'"),
+        ("EvalReader.drop_last=[1]", "EvalReader.drop_last has to be true or false"),
+        ("TrainReader=!COCODataSet {}", "TrainReader has to be a mapping without a tag, found !COCODataSet"),
+        ("OptimizerBuilder=!COCODataSet {}", "OptimizerBuilder has to be a mapping without a tag, found !COCODataSet"),
+        ("TrainDataset.data_fields=[gt_bbox]", "TrainDataset.data_fields has to be a list of names, image among them"),
+        ("EvalDataset.data_fields=x", "EvalDataset.data_fields has to be a list of names, image among them"),
+        ("TrainDataset.dataset_dir=[x]", "TrainDataset.dataset_dir has to be a path"),
+        ("TestDataset.anno_path=3", "TestDataset.anno_path has to be a path"),
+        ("dataset_dir=3", "dataset_dir has to be a path"),
+        ("LearningRate.base_lr=x", "LearningRate.base_lr has to be a number, found 'x'"),
+        ("LearningRate.schedulers=cosine", "LearningRate.schedulers has to be a list of mappings, found 'cosine'"),
+        ("LearningRate.schedulers=[{name: CosineDecay, max_epochs: x}]",
+         "LearningRate.schedulers.0.max_epochs has to be a number, found 'x'"),
+        ("stages=[{epoch: 1, TrainReader: 7}]", "stages.0.TrainReader has to be a mapping"),
+        ("RetinaNet=[1]", "RetinaNet has to be a mapping"),
+        ("architecture=[RetinaNet]", "architecture has to be text"),
+        ("ema_black_list=[1]", "ema_black_list has to be a list of names, found"),
+        ("cycle_epoch=x", "cycle_epoch has to be a whole number"),
+        ("init_loss_scaling=x", "init_loss_scaling has to be a number above 0"),
+        ("FPN.extra_stage=1000000000000", "FPN.extra_stage is 1000000000000, and 1000000 is the most"),
+    ],
+)  # fmt: skip
+def test_of_the_run(given, told):
+    with pytest.raises(UserError, match=f"^-o: {told}"):
+        load_recipe(STUDENT, overrides=["num_classes=3", given])
+
+
+@pytest.mark.parametrize(
+    "given, told",
+    [
+        ("TrainReader={sample_transforms: 7}", "TrainReader.sample_transforms has to be a list of transforms like"),
+        ("num_classes=[1]", "num_classes has to be a number of classes or auto"),
+        ("RetinaNet=!COCODataSet {}", "RetinaNet has to be a mapping without a tag"),
+    ],
+)
+def test_of_a_teacher(given, told):
+    with pytest.raises(UserError, match=rf"retinanet_fgd\.yml: {told}"):
+        load_recipe(STUDENT, SLIM, ["num_classes=3", f"teacher.{given}"])
+
+
+def test_a_value_that_cannot_be_shown_whole_is_cut():
+    with pytest.raises(UserError) as told:
+        check_shape({"epoch": ["x" * 100_000]})
+    assert len(str(told.value)) < 400
+
+
+def test_null_stands_for_what_is_not_said():
+    check_shape({"TrainReader": {"sample_transforms": None, "batch_size": 2}, "LearningRate": None, "stages": None})
+    check_shape({"FCOSRAssigner": {"boundary": [[-1, 100_000_000.0]]}, "RPNHead": {"pre_nms_top_n": 12000}})
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        Tagged("PiecewiseDecay", args=[1, "x"]), Tagged("PiecewiseDecay", {"milestones": None}), Tagged("CosineDecay"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("section", ["TrainDataset", "EvalDataset"])
+def test_a_tag_of_another_class_in_the_place_of_a_data_set(config, tag, section, tmp_path):
+    """It was called as if it were one."""
+    with pytest.raises(UserError, match=f"^{section} cannot be built from this config: "):
+        begin(config | {section: tag}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "reader, told",
+    [
+        ({"sample_transforms": [{"Decode": None}]}, "EvalReader cannot be built from this config"),
+        ({"sample_transforms": [{"Resize": {"odd": 1}}]}, "EvalReader cannot be built from this config: .*odd"),
+    ],
+)
+def test_the_reader_of_the_evaluation_is_made_before_the_run(config, reader, told, tmp_path):
+    """It was made after the first epoch."""
+    with pytest.raises(UserError, match=told):
+        begin(config | {"EvalReader": {"batch_size": 1, **reader}}, tmp_path)
+
+
+def test_a_tag_whose_class_does_not_take_its_values_is_told(config, tmp_path):
+    """Errors of another kind than wrong arguments came as they were."""
+    schedule = Tagged("PiecewiseDecay", {"gamma": 10**400, "milestones": [1]}, where="x.yml:3")
+    with pytest.raises(UserError, match=r"^x\.yml:3: !PiecewiseDecay: "):
+        begin(config | {"LearningRate": {"base_lr": 0.1, "schedulers": [schedule]}}, tmp_path)
+
+
+def begin(config, folder):
+    from ppkd.recipe.recipe import Recipe
+
+    config["save_dir"] = str(folder)
+    with Trainer.open(Recipe("student", config, origin=dict.fromkeys(config, "x.yml")), validate=True):
+        pass
