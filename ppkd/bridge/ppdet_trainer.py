@@ -2,7 +2,7 @@
 
 import contextlib
 
-from ppkd.bridge.workspace import import_ppdet
+from ppkd.bridge.workspace import built_from_config, import_ppdet
 from ppkd.errors import UserError
 
 
@@ -14,16 +14,17 @@ def trainer_of(config, mode):
         mode: ``eval`` on the EvalDataset, or ``test``.
 
     Raises:
-        UserError: there is no image of the validation set any more.
+        UserError: there is no image of the validation set any more; readers, data sets or metrics cannot be made.
     """
     from ppdet.engine import Trainer
 
-    try:
-        return Trainer(config, mode)
-    except AssertionError as error:  # of a data set that has lost its images meanwhile
-        if mode != "eval":
-            raise
-        raise UserError(f"EvalDataset: {' '.join(str(error).split())}: are its images there?") from error
+    with built_from_config(f"what the detector is to {'be evaluated' if mode == 'eval' else 'detect'} with"):
+        try:
+            return Trainer(config, mode)
+        except AssertionError as error:  # of a data set that has lost its images meanwhile
+            if mode != "eval":
+                raise
+            raise UserError(f"EvalDataset: {' '.join(str(error).split())}: are its images there?") from error
 
 
 def metrics_of_detections(trainer, images, folder):

@@ -118,7 +118,7 @@ def built_from_config(name):
     """
     try:
         yield
-    except UserError:
+    except (UserError, SystemError):  # Paddle's word for a lost process, wherever the program is
         raise
     except Exception as error:
         if isinstance(error, OSError) and is_of_the_disk(error):

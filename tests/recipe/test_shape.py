@@ -2,6 +2,8 @@
 
 import pytest
 
+from ppkd.bridge.ppdet_trainer import trainer_of
+from ppkd.bridge.workspace import build_detector, scope
 from ppkd.errors import UserError
 from ppkd.files.yaml_io import Tagged, clone
 from ppkd.recipe.recipe import load_recipe
@@ -102,6 +104,15 @@ def test_the_reader_of_the_evaluation_is_made_before_the_run(config, reader, tol
     """It was made after the first epoch."""
     with pytest.raises(UserError, match=told):
         begin(config | {"EvalReader": {"batch_size": 1, **reader}}, tmp_path)
+
+
+def test_a_reader_that_an_evaluation_cannot_be_made_with_is_told(config):
+    """It was an error of Python's in `ppkd eval`."""
+    config["EvalReader"] = {"batch_size": 1, "sample_transforms": [{"Decode": None}]}
+    with scope(config) as table, pytest.raises(UserError, match="^what the detector is to be evaluated .*TypeError"):
+        settings = table.copy()
+        settings["model"] = build_detector(config)
+        trainer_of(settings, "eval")
 
 
 def test_a_tag_whose_class_does_not_take_its_values_is_told(config, tmp_path):
