@@ -87,7 +87,7 @@ class Trainer:
         self.rank, self.ranks = dist.get_rank(), dist.get_world_size()
         self.output_dir = recipe.output_dir
         self.seed = int(self.config.get("seed") or 0)
-        self._images = batch_size.real
+        self._images, self._epochs = batch_size.real, count(self.config, "epoch", None)
         self._snapshot_steps, *self._keep = (
             count(self.config, *key) for key in (("snapshot_steps", 0), ("keep", 0), ("keep_resume", 1))
         )
@@ -170,7 +170,7 @@ class Trainer:
             self.model, self._update, self.precision, self.averaging, self.numerics, self._restart, self.standing
         )
         self._stop = StopRequest(self.ranks == 1)
-        self._telling = Telling(self._log, self.standing, int(self.config["epoch"]), self._rate, self.rank == 0)
+        self._telling = Telling(self._log, self.standing, self._epochs, self._rate, self.rank == 0)
 
     epoch, batch, step = (property(operator.attrgetter(f"standing.{name}")) for name in ("epoch", "batch", "step"))
 
@@ -201,7 +201,7 @@ class Trainer:
         Raises:
             Stopped: a signal came; everything is saved.
         """
-        epochs = int(self.config["epoch"])
+        epochs = self._epochs
         meters = Meters(self._left(epochs), int(self.config.get("log_iter") or 20), self._images)
         results = self._validation.evaluate_what_was_not(self.precision.whole) if self._validation else {}
         with self._stop:

@@ -106,6 +106,13 @@ def test_the_reader_of_the_evaluation_is_made_before_the_run(config, reader, tol
         begin(config | {"EvalReader": {"batch_size": 1, **reader}}, tmp_path)
 
 
+@pytest.mark.parametrize("change", [lambda config: config.pop("epoch"), lambda config: config.update(epoch=None)])
+def test_a_run_of_no_length_is_told(config, change, tmp_path):
+    change(config)
+    with pytest.raises(UserError, match="^epoch has to be a whole number from 0, found None"):
+        begin(config, tmp_path)
+
+
 def test_a_reader_that_an_evaluation_cannot_be_made_with_is_told(config):
     """It was an error of Python's in `ppkd eval`."""
     config["EvalReader"] = {"batch_size": 1, "sample_transforms": [{"Decode": None}]}
