@@ -12,7 +12,7 @@ from hypothesis import given, settings
 # Inputs of each kind in the long run. Those that cost much, a student is built as training builds it, have few.
 SHARES = {
     "test_students[retinanet]": 1_500,
-    "test_students[ppyoloe]": 1_500,
+    "test_students[ppyoloe]": 1_000,
     "test_teachers": 1_000,
     "test_recipes": 3_000,
     "test_recorded_recipes": 3_000,
