@@ -78,15 +78,15 @@ _READER = {
     **{f"{where}.*.NormalizeImage.{key}": kind for where in ("sample_transforms", "batch_transforms")
        for key, kind in _NORMALISED.items()},
 }  # fmt: skip
-_DATASET = {
-    "dataset_dir": _PATH, "image_dir": _PATH, "anno_path": _PATH, "label_list": _PATH, "data_fields": _FIELDS,
-}  # fmt: skip
+_FILES = {"dataset_dir": _PATH, "anno_path": _PATH, "label_list": _PATH}
+_DATASET = _FILES | {"image_dir": _PATH, "data_fields": _FIELDS}
 # Path of keys -> kind; `*` is each item of a list. Parts come after what they are parts of.
 _TABLE = {
     **dict.fromkeys(("LearningRate", "OptimizerBuilder", *READERS), _PLAIN),
     **dict.fromkeys(("TrainDataset", "EvalDataset", "TestDataset", "export"), _MAPPING),
     **{f"{name}.{key}": kind for name in READERS for key, kind in _READER.items()},
-    **{f"{name}Dataset.{key}": kind for name in ("Train", "Eval", "Test") for key, kind in _DATASET.items()},
+    **{f"{name}.{key}": kind for name in ("TrainDataset", "EvalDataset") for key, kind in _DATASET.items()},
+    **{f"TestDataset.{key}": kind for key, kind in _FILES.items()},
     "stages": _MAPPINGS,
     "stages.*.TrainReader": _PLAIN,
     **{f"stages.*.TrainReader.{key}": kind for key, kind in _READER.items()},

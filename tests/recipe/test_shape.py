@@ -6,8 +6,9 @@ from ppkd.bridge.ppdet_trainer import trainer_of
 from ppkd.bridge.workspace import build_detector, scope
 from ppkd.errors import UserError
 from ppkd.files.yaml_io import Tagged, clone
-from ppkd.recipe.recipe import load_recipe
+from ppkd.recipe.recipe import Recipe, load_recipe
 from ppkd.recipe.shape import check_shape
+from ppkd.study.runs import open_runs
 from ppkd.training.trainer import Trainer
 from tests.conftest import CONFIGS
 
@@ -129,9 +130,19 @@ def test_a_tag_whose_class_does_not_take_its_values_is_told(config, tmp_path):
         begin(config | {"LearningRate": {"base_lr": 0.1, "schedulers": [schedule]}}, tmp_path)
 
 
-def begin(config, folder):
-    from ppkd.recipe.recipe import Recipe
+@pytest.mark.parametrize("given", ["teacher=3", "teacher.TrainReader.sample_transforms=7", "EvalReader.batch_size=x"])
+def test_of_what_is_said_of_a_run_of_before(given, tmp_path):
+    """``ppkd report -o``: it is merged into what the run recorded."""
+    (tmp_path / "recipe.yml").write_text(
+        "run: {architecture: RetinaNet, EvalReader: {batch_size: 1}}\n"
+        "teacher: {architecture: RetinaNet, TrainReader: {sample_transforms: []}, pretrain_weights: x.pdparams}\n"
+        "distill: {name: FGD}\n"
+    )
+    with pytest.raises(UserError, match="^-o.*(has to be|has fields to set)"):
+        open_runs([str(tmp_path)], [given])
 
+
+def begin(config, folder):
     config["save_dir"] = str(folder)
     with Trainer.open(Recipe("student", config, origin=dict.fromkeys(config, "x.yml")), validate=True):
         pass
