@@ -128,6 +128,8 @@ def load_recipe(config, slim_config=None, overrides=()):
 
 def _settle(recipe, settings, for_method):
     """Let ``epochs``, ``imgsz`` and ``batch`` change what the files say."""
+    if settings:
+        check_shape(recipe.student, recipe.origin)  # of what is moved and scaled
     changed, move = settle(recipe.student, settings)
     if recipe.method is not None:
         settle_method(recipe.method.options, for_method, move)

@@ -4,8 +4,8 @@ All that comes after it relies on it. What ppdet alone reads is judged by ppdet,
 which ppdet gets it (`bridge.workspace.built_from_config`).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from ppkd.errors import UserError
 from ppkd.files.yaml_io import Tagged
@@ -26,7 +26,7 @@ class Kind:
         called: what a value has to be, in words.
     """
 
-    takes: Any
+    takes: Callable
     called: str
 
 

@@ -9,6 +9,7 @@ from ppkd.errors import UserError, nearest
 from ppkd.files.yaml_io import Tagged, clone, merge, path_of_base, read_with_bases
 from ppkd.recipe.foreign import DETECTOR, KINDS, OF_ONNX, ONNX, detects, foreign_config, teach_names
 from ppkd.recipe.keys import RUN_KEYS, check_top_level, is_number
+from ppkd.recipe.limits import check_limits
 from ppkd.recipe.plan import TEACHER
 from ppkd.recipe.settings import settle, take
 from ppkd.recipe.shape import check_shape
@@ -190,8 +191,9 @@ def _check_keys(own, config, where):
 
 def _spec(config, values, own, student, path, **more):
     merge(config, values)
-    settle(config, take(config, path))
     check_shape(config, dict.fromkeys(config, path))
+    settle(config, take(config, path))
+    check_limits(config, dict.fromkeys(config, path))
     if detects(config) and own.get("num_classes", "auto") == "auto":
         config["num_classes"] = student.get("num_classes", 80)
     if config["architecture"] == DETECTOR and config[DETECTOR].get("classes") is None:

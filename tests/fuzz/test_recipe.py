@@ -90,7 +90,7 @@ def _put(here, path, value):
 KEYS = ["epoch", "num_classes", "dataset_dir", "TrainReader", "TrainReader.batch_size", "RetinaNet.backbone", "odd",
         "a.b.c", "distill.loss_weight", "distill.inherit", "distill.terms.x.student", "teacher.pretrain_weights",
         "teacher.FPN.a", "architecture", "LearningRate.base_lr", "save_dir", "seed", "allow_outside", "", ".",
-        "a..b", "train_images",
+        "a..b", "train_images", "EvalReader", "epochs", "imgsz", "batch",
         "train_annotations", "allow_empty", "stages", "TrainDataset"]  # fmt: skip
 OVERRIDES = st.just([]) | st.lists(
     st.tuples(st.sampled_from(KEYS), ANYTHING.map(flow) | st.text(max_size=6)).map("=".join) | st.text(max_size=8),

@@ -14,6 +14,7 @@ from ppkd.errors import UserError
 from ppkd.files.yaml_io import Tagged, clone
 from ppkd.recipe.keys import RUN_KEYS, STUDENT_KEYS
 from ppkd.recipe.recipe import Recipe, load_recipe
+from ppkd.recipe.settings import settle, take
 from ppkd.recipe.shape import check_shape
 from ppkd.recipe.teachers import read_teachers
 from ppkd.terminal.log import quiet as silent
@@ -69,6 +70,8 @@ def unsaid(config):
 
 def begin(config, folder):
     """What a training does before its first step."""
+    check_shape(config, dict.fromkeys(config, "student.yml"))
+    settle(config, take(config, "student.yml"))
     check_shape(config, dict.fromkeys(config, "student.yml"))
     config["save_dir"] = folder
     expand_own_data(config)

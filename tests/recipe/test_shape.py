@@ -5,7 +5,7 @@ import pytest
 from ppkd.bridge.ppdet_trainer import trainer_of
 from ppkd.bridge.workspace import build_detector, scope
 from ppkd.errors import UserError
-from ppkd.files.yaml_io import Tagged, clone
+from ppkd.files.yaml_io import Tagged, clone, dump
 from ppkd.recipe.recipe import Recipe, load_recipe
 from ppkd.recipe.shape import check_shape
 from ppkd.study.runs import open_runs
@@ -68,6 +68,18 @@ def test_of_the_run(given, told):
 def test_of_a_teacher(given, told):
     with pytest.raises(UserError, match=rf"retinanet_fgd\.yml: {told}"):
         load_recipe(STUDENT, SLIM, ["num_classes=3", f"teacher.{given}"])
+
+
+@pytest.mark.parametrize("setting", ["imgsz=64", "batch=4", "epochs=3"])
+@pytest.mark.parametrize(
+    "key, value",
+    [("EvalReader", 7), ("TestReader", {"inputs_def": 7}), ("stages", [{"epoch": 1, "TrainReader": 7}])],
+)
+def test_before_single_settings_move_them(setting, key, value, tmp_path):
+    """``imgsz`` looked into a reader that was none."""
+    (tmp_path / "x.yml").write_text(dump({"_BASE_": [STUDENT], "num_classes": 3, "EvalReader": {}, key: value}))
+    with pytest.raises(UserError, match=rf"x\.yml: {key}.*has to be"):
+        load_recipe(str(tmp_path / "x.yml"), overrides=[setting])
 
 
 def test_a_value_that_cannot_be_shown_whole_is_cut():
