@@ -11,10 +11,10 @@ import weakref
 
 from ppkd.errors import UserError
 from ppkd.models.onnx.wire import receive, send
+from ppkd.models.onnx.worker import CUDA
 
 # Seconds after which a file that has not answered is taken for one that never will.
 _PATIENCE = 1800
-_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 
 class Process:
@@ -27,30 +27,37 @@ class Process:
         path: the file.
         memory: bytes that it may take, beside what Python and ONNX Runtime do.
         where: file and key, for messages.
+        gpu: number of the GPU that it is to run on, if ONNX Runtime can; None for the CPU.
 
     Attributes:
         told: what `worker` says of it: ``inputs`` and ``outputs``, lists of ``[name, type, shape]`` with None for sides
-            that are not fixed; ``names`` of classes or None; ``providers``.
+            that are not fixed; ``names`` of classes or None; ``providers`` that run it, and those that are ``known``.
         peak: the most memory that the process has had so far, in bytes.
 
     Raises:
         UserError: ONNX Runtime is not installed, the file is refused, or wants more memory.
     """
 
-    def __init__(self, path, memory, where):
+    def __init__(self, path, memory, where, gpu=None):
         self._begin, self._memory = f"{where}: {path}", memory
         if importlib.util.find_spec("onnxruntime") is None:
             raise UserError(f"{where}: ONNX Runtime is not installed: pip install onnxruntime")
         path = os.path.abspath(path)
-        self.told = self._start(path, [_CPU])
-        if _CUDA in self.told.pop("known"):  # opened on the CPU first, where the system holds the bound
-            self.told = self._start(path, [_CUDA, _CPU])
+        self.told = self._start(path)
+        if gpu is not None and CUDA in self.told["known"]:  # opened on the CPU first, where the system holds the bound
+            self._restart(path, gpu)
+            if CUDA not in self.told["providers"]:  # it does not start, and what it left loaded is under no bound
+                self._restart(path)
         self.peak = self.told["peak"]
 
-    def _start(self, path, providers):
+    def _restart(self, path, gpu=None):
+        self.close()
+        self.told = self._start(path, gpu)
+
+    def _start(self, path, gpu=None):
         here = str(pathlib.Path(__file__).resolve().parents[3])
         paths = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
-        command = [sys.executable, "-m", "ppkd.models.onnx.worker", path, str(self._memory), ",".join(providers)]
+        command = [sys.executable, "-m", "ppkd.models.onnx.worker", path, str(self._memory), "" if gpu is None else str(gpu)]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0,
             env=os.environ | {"PYTHONPATH": paths},

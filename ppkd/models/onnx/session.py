@@ -5,6 +5,7 @@ import numpy as np
 from ppkd.errors import UserError
 from ppkd.files.regular import NotAFile, check_file
 from ppkd.models.onnx.process import Process
+from ppkd.models.onnx.worker import CUDA
 
 # Gigabytes that a file may take, unless its entry says otherwise.
 MEMORY = 4
@@ -21,6 +22,7 @@ class Session:
         path: the file.
         where: file and key, for messages.
         memory: gigabytes that it may take.
+        gpu: number of the GPU that it is to run on, or None for the CPU.
 
     Attributes:
         outputs: names, in the file's order.
@@ -28,21 +30,24 @@ class Session:
         names: of its classes as the file gives them, a list or a mapping from numbers; None if it gives none.
         batch: images that a run takes, or None for any number.
         size: height and width of the images, or None for any; one of the two may be None as well.
+        provider: what of ONNX Runtime runs it, ``CPU`` or ``CUDA``.
+        known: whether this ONNX Runtime has CUDA's, be it that it runs or not.
 
     Raises:
         UserError: ONNX Runtime is not installed, the file is not one that it opens, or its inputs are no images.
     """
 
-    def __init__(self, path, where, memory=MEMORY):
+    def __init__(self, path, where, memory=MEMORY, gpu=None):
         try:
             check_file(path)
         except (NotAFile, OSError) as error:
             raise UserError(f"{where}: {path}: {error}") from None
         self.path, self.memory = path, memory
-        self._process = Process(path, int(memory * 2**30), where)
+        self._process = Process(path, int(memory * 2**30), where, gpu)
         told = self._process.told
         self.outputs, self.shapes = [each[0] for each in told["outputs"]], [each[2] for each in told["outputs"]]
         self.names, self.provider = told["names"], told["providers"][0].removesuffix("ExecutionProvider")
+        self.known = CUDA in told["known"]
         self._image, kind, shape = self._find_image(where, told["inputs"])
         self._type = _TYPES[kind]
         self.batch, _, *size = (side if side and side > 0 else None for side in shape)

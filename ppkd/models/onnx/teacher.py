@@ -6,6 +6,12 @@ from paddle import nn
 from ppdet.core.workspace import register
 
 from ppkd.models.onnx.session import MEMORY, Session
+from ppkd.terminal.log import logger
+
+_NOT_THERE = "has nothing for CUDA here: pip uninstall onnxruntime, pip install onnxruntime-gpu"
+_NOT_STARTED = (
+    "does not start CUDA here: onnxruntime-gpu needs a GPU, and CUDA and cuDNN of the versions that it was built for"
+)
 
 
 @register
@@ -25,7 +31,11 @@ class ONNXTeacher(nn.Layer):
 
     def __init__(self, file, memory=MEMORY, bgr=False):
         super().__init__()
-        self.session, self._bgr = Session(file, "teacher.onnx", memory), bgr
+        gpu, expected = _gpu()
+        self.session, self._bgr = Session(file, "teacher.onnx", memory, gpu), bgr
+        if gpu is not None and self.session.provider != "CUDA" and (expected or self.session.known):
+            logger().warning("teacher.onnx: %s: it runs on the CPU, since ONNX Runtime %s", file,
+                             _NOT_STARTED if self.session.known else _NOT_THERE)  # fmt: skip
         self.notice = (
             f"ONNX Runtime ({self.session.provider}), in a process of its own that can take {memory:g} GB of memory "
             "at most (memory: GB)"
@@ -57,3 +67,14 @@ class ONNXTeacher(nn.Layer):
         names = [self.session.outputs[i] for i in numbers]
         for i, value in zip(numbers, self.session.maps(self.fitted(batch["image"]).numpy(), names, beside)):
             getattr(self, f"out{i}")(paddle.to_tensor(value.astype("float32")))
+
+
+def _gpu():
+    """The GPU that a file is to run on, Paddle's own, None for the CPU; and whether Paddle uses one.
+
+    A Paddle that was not made for CUDA says nothing of the machine, so that ONNX Runtime may have the first.
+    """
+    if not paddle.is_compiled_with_cuda():
+        return 0, False
+    kind, _, number = paddle.get_device().partition(":")
+    return (int(number or 0), True) if kind == "gpu" else (None, False)

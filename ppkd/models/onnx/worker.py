@@ -1,6 +1,6 @@
 """The process in which ONNX Runtime runs a file of somebody: bounded in memory, and it can write no file.
 
-Called as ``python -m ppkd.models.onnx.worker FILE BYTES PROVIDER,...``; see `process.Process`.
+Called as ``python -m ppkd.models.onnx.worker FILE BYTES GPU``, the last empty for the CPU; see `process.Process`.
 """
 
 import ast
@@ -17,10 +17,11 @@ from ppkd.models.onnx.wire import receive, send
 _OUTPUTS = 4
 # Bytes of text in which a file may name its classes.
 _NAMES = 1 << 20
+CUDA = "CUDAExecutionProvider"
 _OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "Failed to allocate", "out of memory", "std::length_error")
 
 
-def main(path, memory, providers):
+def main(path, memory, gpu):
     """Open the file, tell what it is, then run it on what comes in until there is no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other process decides when it ends
     incoming, outgoing = os.fdopen(os.dup(0), "rb", 0), os.fdopen(os.dup(1), "wb")
@@ -30,12 +31,13 @@ def main(path, memory, providers):
     try:
         import onnxruntime
 
-        cuda = "CUDAExecutionProvider" in providers
-        if not cuda:  # whose own host memory is not the file's
+        if gpu is None:  # CUDA's own host memory is not the file's
             _bound(memory)
+        elif hasattr(onnxruntime, "preload_dlls"):  # CUDA and cuDNN as pip installs them
+            onnxruntime.preload_dlls()
         check_contents(path)
-        session = _open(onnxruntime, path, memory, providers)
-        if cuda:
+        session = _open(onnxruntime, path, memory, gpu)
+        if gpu is not None:
             _bound(memory)
         send(outgoing, {"opened": _told(session, onnxruntime.get_available_providers())})
     except Exception as error:  # ONNX Runtime's are of many classes, which have no common one
@@ -56,13 +58,16 @@ def main(path, memory, providers):
         send(outgoing, *answer)
 
 
-def _open(onnxruntime, path, memory, providers):
+def _open(onnxruntime, path, memory, gpu):
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
     options.add_session_config_entry("session.load_model_format", "ONNX")
-    limit = {"CUDAExecutionProvider": {"gpu_mem_limit": memory, "arena_extend_strategy": "kSameAsRequested"}}
-    return onnxruntime.InferenceSession(path, options, providers=[(name, limit.get(name, {})) for name in providers])
+    providers = ["CPUExecutionProvider"]
+    if gpu is not None:
+        of_cuda = {"device_id": gpu, "gpu_mem_limit": memory, "arena_extend_strategy": "kSameAsRequested"}
+        providers.insert(0, (CUDA, of_cuda))
+    return onnxruntime.InferenceSession(path, options, providers=providers)
 
 
 def _told(session, known):
@@ -142,4 +147,4 @@ def _failure(error):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), sys.argv[3].split(","))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]) if sys.argv[3] else None)
