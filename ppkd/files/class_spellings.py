@@ -1,5 +1,6 @@
 """Classes of two lists by their names, however they are spelt: COCO's *airplane* is PASCAL VOC's *aeroplane*."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 # The first of each line is what the others are taken for.
@@ -63,9 +64,10 @@ def match(theirs, ours):
         for number in sorted(left):
             spellings.setdefault(read(ours[number]), []).append(number)
         rest = [k for k, name in enumerate(theirs) if name is not None and k not in place]
+        times = Counter(read(theirs[k]) for k in rest)
         for k in rest:
             found = spellings.get(read(theirs[k]), ())
-            if len(found) == 1 and [read(theirs[j]) for j in rest].count(read(theirs[k])) == 1:
+            if len(found) == 1 and times[read(theirs[k])] == 1:
                 place[k] = found[0]
                 left.discard(found[0])
     return Matched(

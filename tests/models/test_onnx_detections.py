@@ -1,11 +1,13 @@
 """Detections in the common layouts of ONNX files are the same boxes; what does not fit is refused in one line."""
 
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from ppkd.errors import UserError
 from ppkd.files.class_spellings import match
+from ppkd.models.onnx import decoding
 from ppkd.models.onnx.contents import image_size
 from ppkd.models.onnx.decoding import Decoder
 from ppkd.models.onnx.layouts import read_layout
@@ -130,6 +132,32 @@ def test_overlapping_boxes_of_a_class_are_one_and_the_best_of_too_many_are_kept(
     assert labels.tolist() == [1, 1]
 
 
+def test_what_is_looked_at_in_pieces_is_what_all_together_is(monkeypatch):
+    drawn = np.random.RandomState(0)
+    scores = drawn.randint(0, 9, [2, 500, 3]) / 10  # many are equal, of which the first count
+    values = [np.concatenate([drawn.uniform(0, 60, [2, 500, 4]), scores], axis=2)]
+    options = {"layout": "yolo", "channels": "last", "nms": None, "most": 10000}
+    monkeypatch.setattr(decoding, "_BEFORE", 400)
+    whole = decoded(options, values)
+    monkeypatch.setattr(decoding, "_PIECE", 50)
+    for one, other in zip(whole, decoded(options, values), strict=True):
+        assert len(one[0]) == 400 and all(np.array_equal(*pair) for pair in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize(
+    "options", [{"layout": "yolo", "channels": "last", "activation": "sigmoid"}, {"layout": "rows"}]
+)
+def test_outputs_of_any_size_take_no_multiple_of_it(options):
+    width = 7 if options["layout"] == "yolo" else 6
+    output = np.full([1, 600_000, width], 0.5, "float32")  # every one of them is a detection
+    tracemalloc.start()
+    try:
+        decoded(options, [output], 1)
+        assert tracemalloc.get_traced_memory()[1] < 2 * output.nbytes  # one copy is the test's own
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize(
     "options, values, told",
     [
@@ -137,6 +165,9 @@ def test_overlapping_boxes_of_a_class_are_one_and_the_best_of_too_many_are_kept(
         ({"layout": "split"}, [BOXES, SCORES * 30, LABELS], "scores from 0 to 1 are wanted, found 15 to 27"),
         ({"layout": "split"}, [BOXES, SCORES, LABELS + 5], "it finds class 7, and has names for 3"),
         ({"layout": "split"}, [BOXES * np.inf, SCORES, LABELS], "not finite"),
+        ({"layout": "split"}, [BOXES, SCORES, LABELS * np.nan], "labels that are not finite"),
+        ({"layout": "split", "count": "count"}, [BOXES, SCORES, LABELS, COUNT + 3], r"count is .5\.0, 4\.0.: .* of 3"),
+        ({"layout": "rows", "count": "count", "columns": PADDLES}, [flat(PADDLES), COUNT + 1], "of 3 that there are"),
         ({"layout": "rows"}, [flat(YOLOV7)], "rows of 6 columns .* are wanted, found .3, 7."),
         ({"layout": "rows"}, [flat(["x1", "y1", "x2", "y2", "score", "label"])], "name the output that counts them"),
         ({"layout": "yolo"}, [raw()], "7 channels .4 of the box, 3 classes. are wanted, channels first"),
@@ -189,6 +220,10 @@ def test_classes_are_found_by_their_names_however_they_are_spelt():
     voc = ["aeroplane", "pottedplant", "hair dryer", "doughnut", "cell phone"]
     coco = ["donut", "cellphone", "airplane", "potted plant", "hair drier"]
     assert match(voc, coco).place == {0: 2, 1: 3, 2: 4, 3: 0, 4: 1}
+
+
+def test_a_file_may_have_any_number_of_names():
+    assert match(["disc"] * 100_000 + ["zebra"], ["disc", "zebra"]).place == {100_000: 1}  # no look at all for each
 
 
 def test_a_spelling_of_two_classes_is_none_and_the_same_text_goes_first():

@@ -4,12 +4,13 @@ import json
 import re
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from ppkd.errors import UserError
-from ppkd.models.onnx.contents import check_contents
+from ppkd.models.onnx.contents import check_contents, image_size
 from ppkd.models.onnx.session import Session
 from tests.conftest import ROOT
 from tests.models.onnx_file import convolutions, function, graph, model, node, tensor
@@ -22,8 +23,8 @@ OUT = ("out", ("n", "a", "b"))
 MEMORY, BESIDE = 0.25, 0.25
 
 
-def of(nodes, *initial, outputs=(OUT,), **more):
-    return model(graph(nodes, outputs, initial, [IMAGE]), **more)
+def of(nodes, *initial, outputs=(OUT,), inputs=(IMAGE,), **more):
+    return model(graph(nodes, outputs, initial, inputs), **more)
 
 
 def written(tmp_path, content):
@@ -149,6 +150,32 @@ def test_what_fits_runs_and_its_process_ends_with_it(tmp_path):
     process = session._process._process
     del session, held
     assert process.poll() is not None
+
+
+def test_outputs_of_all_pieces_of_a_batch_are_bounded_together(tmp_path):
+    content = of([node("Tile", ["image", "s"], ["out"])], tensor("s", np.array([1, 1, 1, 50_000])),
+                 inputs=[("image", (1, 3, "h", "w"))], outputs=[("out", (1, "c", "h", "w"))])  # fmt: skip
+    session = Session(written(tmp_path, content), "x", MEMORY)
+    assert session.maps(np.ones([3, 3, 4, 4], "float32"), ["out"])[0].nbytes == 3 * 9_600_000
+    with pytest.raises(UserError, match=r"outputs for 9 images take more than 0\.0625 GB, .* of its 0\.25 GB"):
+        session.maps(np.ones([9, 3, 4, 4], "float32"), ["out"])
+
+
+def test_a_file_of_outputs_without_end_is_refused(tmp_path):
+    names = [f"{'x' * 100}{i}" for i in range(12_000)]
+    content = of([LEFT], *(tensor(name, ONES) for name in ["w", *names]), outputs=[(name, (4,)) for name in names])
+    with pytest.raises(UserError, match="it has 12000 outputs, and says more of inputs and outputs than a megabyte"):
+        Session(written(tmp_path, content), "x", MEMORY)
+
+
+def test_a_file_of_inputs_without_end_is_looked_at_in_its_first(tmp_path):
+    path = written(tmp_path, model(bytes([0x5A, 0]) * 300_000))  # empty inputs of a graph
+    tracemalloc.start()
+    try:
+        assert image_size(path) is None
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_process_that_is_killed_is_told(tmp_path):

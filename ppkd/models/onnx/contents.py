@@ -4,6 +4,7 @@ Protocol buffers are read by hand, and only as far as it takes to find nodes and
 """
 
 import mmap
+from itertools import islice
 
 from ppkd.errors import UserError
 from ppkd.files.regular import open_file
@@ -23,6 +24,8 @@ _OPERATOR, _DOMAIN = 4, 7
 _DIMS, _TENSOR_NAME, _EXTERNAL, _LOCATION = 1, 8, 13, 14
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _NO_DIMENSION = 1 << 63  # what is no length; protocol buffers write negative numbers so
+# Inputs among which the images are looked for.
+_INPUTS = 100
 
 
 def check_contents(path):
@@ -81,27 +84,34 @@ def image_size(path):
     """Height and width of the images that a file takes, None for any; None for a file that does not say it."""
     try:
         with open_file(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            for given in _inner(data, [(0, len(data))], 7, 11):
-                # A value's type, which is a tensor's, its shape, and of each side a number if it is fixed.
-                sides = [
-                    [value for field, wire, value in _fields(data, *side) if field == 1 and wire == _VARINT]
-                    for side in _inner(data, [given], 2, 1, 2, 1)
-                ]
+            for given in islice(_inner(data, [(0, len(data))], 7, 11), _INPUTS):
+                # A value's type, which is a tensor's, its shape, and its sides.
+                sides = list(islice(_inner(data, [given], 2, 1, 2, 1), 5))
                 if len(sides) == 4:
-                    return tuple(side[-1] if side and 0 < side[-1] < _NO_DIMENSION else None for side in sides[2:])
+                    return tuple(_fixed(data, side) for side in sides[2:])
     except (UserError, OSError, ValueError):  # who opens it says what is wrong
         pass
     return None
 
 
-def _inner(data, messages, *path):
-    """Where the messages at a path of fields lie."""
-    for number in path:
-        messages = [
-            value for place in messages for field, wire, value in _fields(data, *place)
-            if field == number and wire == _BYTES
-        ]  # fmt: skip
-    return messages
+def _fixed(data, side):
+    """A side's length, None if it is not fixed."""
+    length = None
+    for field, wire, value in _fields(data, *side):
+        if field == 1 and wire == _VARINT:
+            length = value if 0 < value < _NO_DIMENSION else None
+    return length
+
+
+def _inner(data, messages, number, *path):
+    """Where the messages at a path of fields lie, one after the other: there may be any number of them."""
+    for place in messages:
+        for field, wire, value in _fields(data, *place):
+            if field == number and wire == _BYTES:
+                if path:
+                    yield from _inner(data, [value], *path)
+                else:
+                    yield value
 
 
 def _check_size(name, dims, length):

@@ -8,6 +8,8 @@ from ppkd.terminal.log import logger
 
 # Before suppression no more boxes are looked at.
 _BEFORE = 2000
+# Numbers that are looked at together: what a file's outputs say is not copied as a whole.
+_PIECE = 1 << 18
 
 
 class Decoder:
@@ -62,7 +64,7 @@ class Decoder:
         images = read(values, count)
         if len(images) < count:
             self._refuse(f"its outputs are of {len(images)} images, of {count} that it was given")
-        return [self._finished(*each, size) for each in images[:count]]
+        return [self._finished(each, size) for each in images[:count]]
 
     def _refuse(self, text):
         raise UserError(f"{self._where}: {text} (detections: {self._options['layout']})")
@@ -75,8 +77,8 @@ class Decoder:
             shapes = ", ".join(f"{role} {list(value.shape)}" for role, value in values.items())
             self._refuse(f"(N, boxes, 4), (N, boxes) and (N, boxes) are wanted, found {shapes}")
         scores, labels = (x.reshape(boxes.shape[:2]) for x in (scores, labels))
-        numbers = self._numbers(values, len(boxes), [boxes.shape[1]] * len(boxes))
-        return [(b[:n], s[:n], c[:n]) for b, s, c, n in zip(boxes, scores, labels, numbers)]
+        numbers = self._numbers(values, [boxes.shape[1]] * len(boxes))
+        return [_pieces(b[:n], s[:n], c[:n]) for b, s, c, n in zip(boxes, scores, labels, numbers)]
 
     def _rows(self, values, count):
         rows, columns = values["rows"], self._options["columns"]
@@ -88,25 +90,36 @@ class Decoder:
             of = rows[:, columns.index("image")].astype("int64")
             images = [rows[of == number] for number in range(count)]
         elif "count" in values:
-            images = np.split(rows, np.cumsum(self._numbers(values, None, None)))[:-1]
+            images = np.split(rows, np.cumsum(self._numbers(values, None, len(rows))))[:-1]
         elif count == 1:
             images = [rows]
         else:
             self._refuse("rows of several images: name the output that counts them (count), or the column image")
         if rows.ndim == 3:
-            numbers = self._numbers(values, len(rows), [rows.shape[1]] * len(rows))
+            numbers = self._numbers(values, [rows.shape[1]] * len(rows))
             images = [each[:n] for each, n in zip(images, numbers)]
         places = [columns.index(name) for name in ("x1", "y1", "x2", "y2")]
-        return [(r[:, places], r[:, columns.index("score")], r[:, columns.index("label")]) for r in images]
+        score, label = columns.index("score"), columns.index("label")
+        return [((r[:, places], r[:, score], r[:, label]) for (r,) in _pieces(rows)) for rows in images]
 
-    def _numbers(self, values, images, otherwise):
-        """How many boxes each image has."""
+    def _numbers(self, values, rows, total=None):
+        """How many boxes each image has.
+
+        Args:
+            rows: how many it has room for in each image; None if in all `total`.
+        """
         if "count" not in values:
-            return otherwise
-        numbers = values["count"].reshape(-1).astype("int64")
-        if images is not None and len(numbers) != images or (numbers < 0).any():
-            self._refuse(f"count is {numbers.tolist()[:8]}: one number of boxes an image is wanted")
-        return numbers
+            return rows
+        numbers = values["count"].reshape(-1)
+        good = np.isfinite(numbers).all() and (numbers >= 0).all()
+        if rows is None:
+            good, room = good and numbers.sum(dtype="float64") <= total, total
+        else:
+            good, room = good and len(numbers) == len(rows) and (numbers <= rows).all(), max(rows, default=0)
+        if not good:
+            told = f"one number of boxes an image is wanted, of {room} that there are"
+            self._refuse(f"count is {numbers.tolist()[:8]}: {told}")
+        return numbers.astype("int64")
 
     def _yolo(self, values, count):
         output, options = values["output"], self._options
@@ -117,10 +130,7 @@ class Decoder:
             what = f"4 of the box{', 1 of objectness' if options['objectness'] else ''}, {self._classes} classes"
             self._refuse(f"{first + self._classes} channels ({what}) are wanted, channels {options['channels']}, found "
                          f"{list(values['output'].shape)}")  # fmt: skip
-        scores = self._activated(output[:, :, 4:])
-        if options["objectness"]:
-            scores = scores[:, :, :1] * scores[:, :, 1:]
-        return [self._of_classes(*each) for each in zip(output[:, :, :4], scores)]
+        return [self._of_classes(*each) for each in zip(output[:, :, :4], output[:, :, 4:])]
 
     def _detr(self, values, count):
         boxes, logits = values["boxes"], values["logits"]
@@ -130,7 +140,7 @@ class Decoder:
             self._refuse(f"boxes (N, Q, 4) and logits (N, Q, {shape[-1]}: {self._classes} classes"
                          f"{' and the background' if background else ''}) are wanted, found {list(boxes.shape)} and "
                          f"{list(logits.shape)}")  # fmt: skip
-        return [self._of_classes(*each) for each in zip(boxes, self._activated(logits)[:, :, : self._classes])]
+        return [self._of_classes(*each) for each in zip(boxes, logits)]
 
     def _activated(self, x):
         kind = self._options["activation"]
@@ -141,19 +151,26 @@ class Decoder:
             return x / x.sum(axis=-1, keepdims=True)
         return x
 
-    def _of_classes(self, boxes, scores):
+    def _of_classes(self, boxes, raw):
         """Every class of every box on its own, as detectors are evaluated."""
-        self._check_scores(scores)
-        box, label = np.nonzero(scores >= max(self._options["score"], 1e-6))
-        return boxes[box], scores[box, label], label
+        for some, values in _pieces(boxes, raw):
+            scores = self._activated(values)
+            if self._options.get("objectness"):
+                scores = scores[:, :1] * scores[:, 1:]
+            scores = scores[:, : self._classes]
+            self._check_scores(scores)
+            box, label = np.nonzero(scores >= max(self._options["score"], 1e-6))
+            yield some[box], scores[box, label], label
 
     def _check_scores(self, scores):
         if scores.size and not (np.isfinite(scores).all() and scores.min() > -1e-3 and scores.max() < 1 + 1e-3):
             low, high = float(scores.min()), float(scores.max())
             self._refuse(f"scores from 0 to 1 are wanted, found {low:.3g} to {high:.3g}: activation: sigmoid?")
 
-    def _finished(self, boxes, scores, labels, size):
-        options = self._options
+    def _best(self, boxes, scores, labels):
+        """Of rows that are checked the best, the best first."""
+        if not np.isfinite(labels).all():
+            self._refuse("labels that are not finite")
         labels = labels.astype("int64")
         real = labels >= 0  # rows that are filled up
         boxes, scores, labels = boxes[real].astype("float32"), scores[real].astype("float32"), labels[real]
@@ -163,8 +180,15 @@ class Decoder:
         if labels.size and labels.max() >= self._classes:
             self._refuse(f"it finds class {labels.max()}, and has names for {self._classes} (detections.names)")
         best = np.argsort(-scores, kind="stable")[:_BEFORE]
-        best = best[scores[best] >= options["score"]]
-        boxes, scores, labels = self._corners(boxes[best], size), scores[best], labels[best]
+        best = best[scores[best] >= self._options["score"]]
+        return boxes[best], scores[best], labels[best]
+
+    def _finished(self, pieces, size):
+        options = self._options
+        found = [np.zeros([0, 4], "float32"), np.zeros(0, "float32"), np.zeros(0, "int64")]
+        for piece in pieces:
+            found = self._best(*(np.concatenate(both) for both in zip(found, self._best(*piece))))
+        boxes, scores, labels = self._corners(found[0], size), *found[1:]
         if options["nms"] is not None and len(boxes):
             kept = _suppressed(boxes, labels, options["nms"])
             boxes, scores, labels = boxes[kept], scores[kept], labels[kept]
@@ -193,6 +217,13 @@ class Decoder:
             other = "fraction" if unit == "pixels" else "pixels"
             logger().warning("%s: its boxes look like %s: is detections.unit %s?", self._where,
                              "fractions of the image" if small else "pixels", other)  # fmt: skip
+
+
+def _pieces(*arrays):
+    """The same rows of arrays, as many at once as `_PIECE` allows."""
+    step = max(1, _PIECE // max(1, *(array[:1].size for array in arrays)))
+    for i in range(0, len(arrays[0]), step):
+        yield tuple(array[i : i + step] for array in arrays)
 
 
 def _suppressed(boxes, labels, iou):

@@ -57,7 +57,14 @@ class Process:
     def _start(self, path, gpu=None):
         here = str(pathlib.Path(__file__).resolve().parents[3])
         paths = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
-        command = [sys.executable, "-m", "ppkd.models.onnx.worker", path, str(self._memory), "" if gpu is None else str(gpu)]
+        command = [
+            sys.executable,
+            "-m",
+            "ppkd.models.onnx.worker",
+            path,
+            str(self._memory),
+            "" if gpu is None else str(gpu),
+        ]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0,
             env=os.environ | {"PYTHONPATH": paths},

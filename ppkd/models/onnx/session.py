@@ -5,7 +5,7 @@ import numpy as np
 from ppkd.errors import UserError
 from ppkd.files.regular import NotAFile, check_file
 from ppkd.models.onnx.process import Process
-from ppkd.models.onnx.worker import CUDA
+from ppkd.models.onnx.worker import CUDA, OUTPUTS
 
 # Gigabytes that a file may take, unless its entry says otherwise.
 MEMORY = 4
@@ -103,11 +103,17 @@ class Session:
         """As `run`, put together: each output an array of a row an image.
 
         Raises:
-            UserError: it does not take these images, or an output has not one row an image.
+            UserError: it does not take these images, an output has not one row an image, or all are too large.
         """
-        pieces = []
+        pieces, most, size = [], self.memory * 2**30 / OUTPUTS, 0
         for count, values in self.run(images, wanted, beside):
             pieces.append([self._cut(value, count) for value in values])
+            size += sum(value.nbytes for value in values)
+            if size > most:
+                raise UserError(
+                    f"{self.path}: its outputs for {len(images)} images take more than {most / 2**30:.3g} GB, which is "
+                    f"all that they may of its {self.memory:g} GB (memory: GB gives more, a smaller batch takes less)"
+                )
         return [np.concatenate(values) for values in zip(*pieces)]
 
     def _cut(self, value, count):

@@ -13,9 +13,9 @@ from ppkd.errors import UserError
 from ppkd.models.onnx.contents import check_contents
 from ppkd.models.onnx.wire import receive, send
 
-# Of the memory that it may take, the share that one run's outputs may have: the other process holds them as well.
-_OUTPUTS = 4
-# Bytes of text in which a file may name its classes.
+# Of the memory that it may take, the share that outputs may have: the other process holds them as well.
+OUTPUTS = 4
+# Bytes of text in which a file may name its classes, and its inputs and outputs.
 _NAMES = 1 << 20
 CUDA = "CUDAExecutionProvider"
 _OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "Failed to allocate", "out of memory", "std::length_error")
@@ -50,7 +50,7 @@ def main(path, memory, gpu):
             return
         try:
             found = [_numbers(value) for value in session.run(names, dict(zip(feed, arrays)))]
-            if sum(value.nbytes for value in found) > memory // _OUTPUTS:
+            if sum(value.nbytes for value in found) > memory // OUTPUTS:
                 raise MemoryError
             answer = {"peak": _peak()}, found
         except Exception as error:  # see above
@@ -76,6 +76,8 @@ def _told(session, known):
         for some in (session.get_inputs(), session.get_outputs())
     )
     about = session.get_modelmeta().custom_metadata_map
+    if len(json.dumps([inputs, outputs])) > _NAMES:
+        raise UserError(f"it has {len(outputs)} outputs, and says more of inputs and outputs than a megabyte holds")
     told = {"inputs": inputs, "outputs": outputs, "names": _names(about.get("names", ""))}
     return told | {"providers": session.get_providers(), "known": known, "peak": _peak()}
 
