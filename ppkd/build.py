@@ -161,5 +161,5 @@ def _describe(model):
 
 def _strength(term):
     target, every = term.spec.magnitude, term.spec.every
-    strength = f"weight {term.weight(0):g}" if target is None else f"brought to {target.text}"
+    strength = f"weight {term.weight(0):g}" if target is None else f"brought to {target}"
     return strength + (f", one batch in {every}" if every > 1 else "")

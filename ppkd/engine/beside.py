@@ -62,7 +62,7 @@ def on_of(spec, asked, beside):
         raise UserError(f"{where}: the run has no images without labels; unlabelled: FOLDER gives them")
     by_gradient = spec.magnitude is not None and spec.magnitude.gradient
     if spec.on == UNLABELLED and (by_gradient or spec.schedule.auto):
-        what = "stop: auto" if spec.schedule.auto else f"magnitude: {spec.magnitude.text}"
+        what = "stop: auto" if spec.schedule.auto else f"magnitude: {spec.magnitude}"
         raise UserError(
             f"{where}: {what} goes by the detection loss's gradient in the same images, which these do not have; "
             f"give {'stop_epoch' if spec.schedule.auto else 'a value, or a share of the loss (20%)'}"

@@ -131,7 +131,7 @@ class Term(nn.Layer):
 
     def share(self, epoch):
         """`weight` of a term that a `magnitude.Magnitude` brings to size: without the spec's own weight."""
-        return self.weight(epoch) / self.spec.weight
+        return self.weight(epoch) / self.spec.weight * self.spec.magnitude.times(epoch)
 
     def turns(self, epoch):
         """Whether the weight changes by much as `epoch` begins."""

@@ -12,7 +12,7 @@ from ppkd.errors import UserError, nearest
 from ppkd.files.yaml_io import clone, merge
 from ppkd.losses import LOSSES
 from ppkd.recipe.keys import is_number
-from ppkd.recipe.plan import ON, SCHEDULE_KEYS, TermSpec, schedule_keys, schedule_of
+from ppkd.recipe.plan import ON, SCHEDULE_KEYS, TermSpec, epoch_of, schedule_keys, schedule_of
 from ppkd.recipe.pseudo_boxes import NAME as PSEUDO_BOXES
 from ppkd.recipe.targets import STEPS, Target
 
@@ -89,7 +89,7 @@ def _term(name, keys, method, where, hint):
         teacher=teacher,
         loss=loss,
         weight=_number(keys.get("weight", 1.0), f"{where}.weight"),
-        magnitude=_target(keys, where),
+        magnitude=_target(keys, where, method.epochs),
         schedule=schedule_of({**method.options, **keys}, method.epochs, where),
         teachers=_names(keys.get("from"), f"{where}.from"),
         max_levels=_count(keys.get("max_levels"), f"{where}.max_levels"),
@@ -156,16 +156,21 @@ def _names(value, where):
     return tuple(names)
 
 
-def _target(keys, where):
+def _target(keys, where, epochs):
     value, steps = keys.get("magnitude"), _count(keys.get("magnitude_steps", STEPS), f"{where}.magnitude_steps")
     if value is None:
         if "magnitude_steps" in keys:
             raise UserError(f"{where}.magnitude_steps needs {where.split(': ')[-1]}.magnitude")
         return None
     try:
+        if isinstance(value, dict):
+            return Target.parse_later({epoch_of(k, epochs, f"{where}.magnitude"): v for k, v in value.items()}, steps)
         return Target.parse(value, steps)
     except ValueError as error:
-        wanted = "write a value of the term, or a share of the detection loss, 20%, or of its gradient, 10% of gradient"
+        wanted = (
+            "write a value of the term, or a share of the detection loss, 20%, or of its gradient, 10% of gradient, or "
+            "one for each epoch from which on it goes, {0: 20%, 90%: 10%}"
+        )
         raise UserError(f"{where}.magnitude: {error}; {wanted}") from None
 
 

@@ -134,7 +134,7 @@ def schedule_of(options, epochs, where):
         UserError: a value of the wrong kind.
     """
     keys = ("start_epoch", "warmup_epochs", "stop_epoch")
-    counts = {key: _epoch_of(options.get(key), epochs, f"{where}.{key}") for key in keys}
+    counts = {key: epoch_of(options.get(key), epochs, f"{where}.{key}") for key in keys}
     stop = counts["stop_epoch"] if options.get("stop_epoch") is not None else None
     auto = options.get("stop")
     if auto not in (None, "auto"):
@@ -150,8 +150,17 @@ def schedule_of(options, epochs, where):
     return Schedule(counts["start_epoch"], stop, decay, final, counts["warmup_epochs"], epochs, auto is not None)
 
 
-def _epoch_of(value, epochs, where):
-    """The number that an epoch's key means: itself, 0 for None, or that of a share of the run (``33%``), 1 at least."""
+def epoch_of(value, epochs, where):
+    """The number that an epoch's key means: itself, 0 for None, or that of a share of the run (``33%``), 1 at least.
+
+    Args:
+        value: the key's.
+        epochs: of the run, or None.
+        where: file and key, for messages.
+
+    Raises:
+        UserError: it is neither, or a share of a run that says no epochs.
+    """
     share = _SHARE.match(value) if isinstance(value, str) else None
     if share and 0 < float(share[1]) <= 100:
         if epochs is None:

@@ -84,6 +84,8 @@ def settle_method(options, given, move):
     for key in _OF_TERMS:
         if _counts(options.get(key)) and key not in given:
             options[key] = move(options[key])
+    if isinstance(later := options.get("magnitude"), dict) and "magnitude" not in given:
+        options["magnitude"] = {move(epoch) if _counts(epoch) else epoch: value for epoch, value in later.items()}
     terms, theirs = options.get("terms"), given.get("terms")
     for name, term in terms.items() if isinstance(terms, dict) else ():
         if isinstance(term, dict):

@@ -32,6 +32,38 @@ def test_what_is_no_target_is_refused(text):
         Target.parse(text)
 
 
+LATER = {0: "11% of gradient every epoch", 6: "5.5% of gradient every epoch", 8: "1% of gradient every epoch"}
+
+
+def test_a_later_epoch_may_have_another_share():
+    target = Target.parse_later(LATER)
+    assert [target.times(epoch) for epoch in (0, 5, 6, 7, 8, 99)] == pytest.approx([1, 1, 0.5, 0.5, 1 / 11, 1 / 11])
+    assert Target.parse_later(target.text) == target and target.gradient and target.every_epoch
+    assert str(target).startswith("11% of gradient every epoch, from epoch 7 on to 5.5% of gradient")
+
+
+@pytest.mark.parametrize(
+    "given, told",
+    [({}, "from epoch 0"), ({3: "20%"}, "from epoch 0"), ({0: "20%", 3: 0.5}, "not of one kind"),
+     ({0: "20%", 3: "5% of gradient"}, "not of one kind"), ({0: "20%", 3: "0%"}, "not above 0"),
+     ({0: None}, "neither")],
+)  # fmt: skip
+def test_shares_that_do_not_follow_each_other_are_refused(given, told):
+    with pytest.raises(ValueError, match=told):
+        Target.parse_later(given)
+
+
+def test_in_a_run_a_later_epoch_has_its_own_share(recipe):
+    given = ["epoch=10", "distill.terms.fgd.magnitude={0: 20%, 50%: 5%}", "distill.terms.fgd.magnitude_steps=1"]
+    loaded = recipe(QUICK, overrides=given)
+    model, batch = build_model(loaded), training_batch(loaded)
+    terms = []
+    for epoch in (0, 4, 5):
+        model.enter(epoch)
+        terms.append(sum(float(v) for k, v in model(dict(batch)).items() if k.startswith("fgd.")))
+    assert terms[1:] == pytest.approx([terms[0], terms[0] / 4], rel=1e-3)
+
+
 def test_the_factor_is_the_target_over_the_mean_so_far_and_then_stays():
     magnitude = Magnitude(Target(6.0, steps=3))
     own = scalar(100)

@@ -46,6 +46,15 @@ def test_every_key_of_a_term_is_read():
     assert again == spec, "and written back"
 
 
+def test_a_magnitude_of_several_epochs_is_read_and_written_back():
+    spec = terms(a={**NECK, "magnitude": {0: "20%", "75%": "5%"}})["a"]
+    assert spec.magnitude == Target(0.2, True, later=((9, 0.05),)) and term_block(spec)["magnitude"] == {
+        0: "20%",
+        9: "5%",
+    }
+    assert terms(a=term_block(spec))["a"] == spec
+
+
 def test_a_terms_own_schedule_goes_before_the_one_of_all():
     method = MethodSpec("terms", options={"terms": {"a": NECK, "b": {**NECK, "stop_epoch": 3}}, "stop_epoch": 5})
     assert [spec.schedule.stop for spec in plan(method).terms] == [5, 3]
@@ -91,6 +100,8 @@ def test_a_plan_written_as_a_block_gives_the_same_plan():
         ({**NECK, "weight": "much"}, r"a\.weight has to be a number from 0, found 'much'"),
         ({**NECK, "magnitude": "twenty"}, r"a\.magnitude: 'twenty' is neither a number nor a share such as 20%"),
         ({**NECK, "magnitude": 0}, r"a\.magnitude: 0 is not above 0"),
+        ({**NECK, "magnitude": {0: "20%", "late": "5%"}}, r"a\.magnitude has to be an epoch number from 0 or a share"),
+        ({**NECK, "magnitude": {5: "20%"}}, r"a\.magnitude: .* does not say what goes from epoch 0 on"),
         ({**NECK, "magnitude_steps": 10}, r"a\.magnitude_steps needs distill\.terms\.a\.magnitude"),
         ({**NECK, "max_levels": 0}, r"a\.max_levels has to be a whole number from 1"),
         ({**NECK, "trained": "no way"}, r"a\.trained has to be true or false"),

@@ -51,12 +51,14 @@ def test_epochs_move_stages_augmentation_and_terms():
 def test_terms_of_ones_own_move_too(tmp_path):
     (tmp_path / "slim.yml").write_text(
         "_BASE_: [ppyoloe_plus_teacher_custom.yml]\nslim: Distill\ndistill:\n  terms:\n"
-        "    late: {student: 'neck[*]', loss: {name: pkd}, start_epoch: 4, stop_epoch: 6}\n"
+        "    late: {student: 'neck[*]', loss: {name: pkd}, start_epoch: 4, stop_epoch: 6,\n"
+        "           magnitude: {0: 20%, 5: 9%, 90%: 5%}}\n"
     )
     for given, expected in (((), (8, 12)), (("distill.terms.late.stop_epoch=5",), (8, 5))):
         recipe = loaded("ppyoloe_plus_small_custom", "epochs=16", *given, slim=str(tmp_path / "slim.yml"))
         term = recipe.method.options["terms"]["late"]
         assert (term["start_epoch"], term["stop_epoch"]) == expected
+        assert term["magnitude"] == {0: "20%", 10: "9%", "90%": "5%"}
 
 
 def test_what_lies_beyond_the_files_end_stays():
