@@ -30,6 +30,12 @@ def check_classes(subject, findings):
     for teacher in subject.teachers:
         if not teacher.spec.detects:
             continue
+        if (matched := getattr(teacher.model, "matched", None)) is not None:
+            known["teachers"][teacher.name] = _of_another_framework(teacher.model)
+            if matched.missing:
+                text = f"{teacher.called} does not know {', '.join(matched.missing)}: of these it finds nothing"
+                findings.add("classes-missing", text)
+            continue
         theirs, where = _of_teacher(teacher)
         known["teachers"][teacher.name] = {"number": teacher.classes, "names": theirs, "file": where}
         if teacher.classes != count:
@@ -56,6 +62,8 @@ def judge_names(known, scores, subject, findings):
         if not teacher.spec.detects:
             continue
         theirs, file = known["teachers"][teacher.name]["names"], known["teachers"][teacher.name]["file"]
+        if hasattr(teacher.model, "matched"):  # by their names, in whatever order
+            continue
         if not ours or not theirs or _plain(ours) == _plain(theirs) or teacher.classes != subject.classes:
             continue
         score = scores.get(teacher.name)
@@ -71,6 +79,11 @@ def judge_names(known, scores, subject, findings):
             text = f"{begin} differ: {_first_difference(ours, theirs)}"
             text += "; on the student's images it finds the student's classes nevertheless" if finds else ""
             findings.add("class-names", text, WARNING if finds else ERROR)
+
+
+def _of_another_framework(model):
+    names = [name for name in model.class_names if name is not None]
+    return {"number": len(names), "names": names, "file": model.file}
 
 
 def _of_teacher(teacher):

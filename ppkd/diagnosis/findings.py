@@ -46,6 +46,11 @@ KINDS = {
         "until then do not compare class scores.",
     ),
     "classes-unknown": Kind((NOTE,), "Look yourself whether the teacher was trained on your classes in your order."),
+    "classes-missing": Kind(
+        (WARNING,),
+        "If it has them under other names, detections.names says what its classes are called; the data set's own "
+        "names are needed there.",
+    ),
     "accuracy-not-measured": Kind((WARNING,), "Evaluate the teacher with ppkd eval before the run."),
     "teacher-near-zero": Kind(
         (ERROR,),

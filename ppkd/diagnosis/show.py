@@ -79,6 +79,9 @@ def _weights(results):
         if match is None:
             rows.append((name, "none", "-", "-", "-"))
             continue
+        if not match["tensors"]:  # a file that another framework runs
+            rows.append((name, "runs as it is", "-", "-", match["file"]))
+            continue
         taken = f"{match['taken']} of {match['tensors']}"
         rows.append((name, taken, str(len(match["missing"])), str(len(match["unfit"])), match["file"]))
     lines = [text_table(rows)]
@@ -208,6 +211,6 @@ def _of_teachers(cost):
 
 def _of_processes(cost):
     return "".join(
-        f"\n{name} runs in a process of its own: {each['peak_gb']:.2f} GB so far, {each['most_gb']:.2f} GB and what "
+        f"\n{name} runs in a process of its own: {each['peak_gb']:.2f} GB so far, {each['most_gb']:.3g} GB and what "
         "Python takes at most (`memory`)" for name, each in (cost.get("teacher_processes") or {}).items()
     )  # fmt: skip

@@ -71,7 +71,7 @@ def measure_speed(subject, loader, batches, findings):
 def _processes(model):
     """Of teachers that run in processes of their own: name -> gigabytes that they have taken, and can take at most."""
     found = {name: getattr(teacher, "process_memory", None) for name, teacher in model.teachers.items()}
-    return {name: {"peak_gb": both[0] / 1e9, "most_gb": both[1] / 1e9} for name, both in found.items() if both}
+    return {name: {"peak_gb": both[0] / 2**30, "most_gb": both[1] / 2**30} for name, both in found.items() if both}
 
 
 def _bytes_of_a_view(model, batches, images):

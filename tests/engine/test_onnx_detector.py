@@ -1,5 +1,7 @@
 """A detector of another framework, given as ONNX: its boxes by the data set's classes, as a teacher and as ppdet's."""
 
+import json
+
 import numpy as np
 import paddle
 import pytest
@@ -12,6 +14,7 @@ from ppkd.errors import UserError
 from ppkd.recipe.recipe import load_recipe
 from ppkd.training.record import read_record
 from tests.conftest import CONFIGS, training_batch
+from tests.helpers_tools import call
 from tests.helpers_training import fit, terms_of
 from tests.models.onnx_file import detector
 
@@ -89,6 +92,22 @@ def test_the_file_may_be_measured_and_says_of_which_size_its_images_are(given):
     steps = recipe.teachers[TEACHER].config["EvalReader"]["sample_transforms"]
     assert steps[1]["Resize"]["target_size"] == [64, 96] and steps[2]["Pad"]["size"] == [64, 96]
     assert steps[3]["NormalizeImage"]["mean"] == [0.1, 0.2, 0.3]
+
+
+def test_doctor_tells_its_classes_its_share_of_a_step_and_what_it_may_take(given, tmp_path, shapes, capsys):
+    given(("Square!", "disc", "zebra"))
+    files = ["-c", str(CONFIGS / "ppyoloe_tiny.yml"), "--slim_config", str(tmp_path / "slim.yml"), "--images", "2"]
+    call("doctor", *files, "--json", tmp_path / "found.json", "-o", f"dataset_dir={shapes}", "TrainReader.batch_size=2")
+    found, printed = json.loads((tmp_path / "found.json").read_text()), capsys.readouterr().out
+    known = found["classes"]["teachers"]["teacher"]
+    assert (known["number"], known["names"], known["file"]) == (
+        3,
+        ["Square!", "disc", "zebra"],
+        str(tmp_path / "x.onnx"),
+    )
+    told = {line["id"]: line["text"] for line in found["findings"]}
+    assert "does not know" in told["classes-missing"] and not told.keys() & {"classes-unknown", "class-names"}
+    assert "the teacher takes" in printed and "runs as it is" in printed and "so far, 4 GB and what Python" in printed
 
 
 @pytest.mark.parametrize(

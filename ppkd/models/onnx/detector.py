@@ -30,7 +30,9 @@ class ONNXDetector(ONNXTeacher):
     """A detector of another framework. In eval mode it answers as ppdet's detectors do.
 
     Attributes:
-        matched: `class_spellings.Matched` between the file's classes and the data set's.
+        file: its path.
+        class_names: the file's classes, None for a number that is none.
+        matched: `class_spellings.Matched` between these and the data set's.
         found: hands on (N, M, 6) class, score and corners in pixels of the images, -1 where there are fewer than M.
 
     Args:
@@ -46,6 +48,7 @@ class ONNXDetector(ONNXTeacher):
         if not classes:
             raise UserError(f"{where}: what the data set's classes are called is not known: class_names=[...] tells it")
         theirs = _names(detections["names"], self.session.names, where)
+        self.file, self.class_names = file, theirs
         self.matched = match(theirs, classes)
         if not self.matched.place:
             raise UserError(
