@@ -101,7 +101,10 @@ def _read_safetensors(path):
 def _array(path, name, entry):
     if entry["dtype"] not in _TYPES:
         raise UserError(f"{path}: {name} is of type {entry['dtype']}; known: {', '.join(_TYPES)}")
-    array = np.frombuffer(entry["data"], _TYPES[entry["dtype"]]).reshape(entry["shape"])
+    try:
+        array = np.frombuffer(entry["data"], _TYPES[entry["dtype"]]).reshape(entry["shape"])
+    except ValueError:  # sides beyond all bounds, beside one of 0
+        raise UserError(f"{path}: {name} is stated as {entry['shape']}, which is no tensor's shape") from None
     if entry["dtype"] == "BF16":  # the upper half of a float32
         array = (array.astype("<u4") << 16).view("<f4")
     return array

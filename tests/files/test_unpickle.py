@@ -275,6 +275,10 @@ def _one_tensor(dtype, elements, begin, end):
         pytest.param(lambda canary: _safetensors(b"[1]"), id="no mapping"),
         pytest.param(lambda canary: _one_tensor("F32", 4, 0, 4), id="a shape that lies"),
         pytest.param(lambda canary: _one_tensor("F32", 1, 4, 8), id="behind the end"),
+        pytest.param(
+            lambda canary: _safetensors(b'{"w":{"dtype":"F32","shape":[0,4611686018427387904],"data_offsets":[0,0]}}'),
+            id="a side without end",
+        ),
         pytest.param(lambda canary: _one_tensor("O", 1, 0, 8), id="objects"),
         pytest.param(lambda canary: _one_tensor("F8_E5M2", 8, 0, 8), id="a type that NumPy has not"),
     ],

@@ -1,9 +1,11 @@
 """An ONNX file of a stranger opens no other file, runs nothing of its own, and takes no more memory than it may."""
 
 import json
+import os
 import re
 import subprocess
 import sys
+import time
 import tracemalloc
 
 import numpy as np
@@ -176,6 +178,42 @@ def test_a_file_of_inputs_without_end_is_looked_at_in_its_first(tmp_path):
         assert tracemalloc.get_traced_memory()[1] < 1_000_000
     finally:
         tracemalloc.stop()
+
+
+ENDLESS = """
+import sys
+import numpy as np
+from ppkd.models.onnx.session import Session
+session = Session(sys.argv[1], "x")
+print(session._process._process.pid, flush=True)
+session.maps(np.ones([1, 3, 8, 8], "float32"), ["out"])
+"""
+
+
+def test_a_file_that_never_answers_ends_with_who_asked(tmp_path):
+    body = graph(
+        [node("Identity", ["go"], ["on"]), node("Identity", ["x"], ["y"])], [("on", (), 9), ("y", ("a",))], (),
+        [("i", (), 7), ("go", (), 9), ("x", ("a",))],
+    )  # fmt: skip
+    for_ever = node("Loop", ["many", "", "w"], ["out"], body=[body])
+    path = written(tmp_path, of([for_ever], tensor("many", np.array(1 << 62)), tensor("w", ONES)))
+    command = [sys.executable, "-c", ENDLESS, path]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as asking:
+        worker = int(asking.stdout.readline())
+        os.kill(worker, 0)
+        asking.kill()
+    deadline = time.monotonic() + 60
+    while _lives(worker) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not _lives(worker)
+
+
+def _lives(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_a_process_that_is_killed_is_told(tmp_path):

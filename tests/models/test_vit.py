@@ -115,6 +115,32 @@ def test_weights_of_another_size_are_named(case, sizes, told, tmp_path):
         load_teacher(model, file_of(case, tmp_path), {"backbone"})
 
 
+@pytest.mark.parametrize(
+    "case, changed, told",
+    [
+        ("dinov3", {"embeddings.register_tokens": None}, "registers 0, but .* dinov3-vits16 is nearest"),
+        ("dinov2", {"encoder.layer.2.attention.attention.query.weight": None}, "depth 2, .*dinov2-vits14 is nearest"),
+        ("dinov3", {"layer.0.attention.q_proj.weight": ()}, "width 0, but the teacher is"),
+        ("dinov3", {"embeddings.register_tokens": (4,)}, "registers 0, but the teacher is"),
+        ("dinov3", {"embeddings.patch_embeddings.weight": ()}, "patch 0, but the teacher is"),
+        ("dinov3", {"layer.0.mlp.down_proj.weight": (4,)}, "hidden 0, but the teacher is"),
+        ("dinov2", {"embeddings.position_embeddings": (4,)}, "grid 0, but the teacher is"),
+        ("dinov2 gated", {"encoder.layer.0.mlp.weights_in.weight": (127, 24)}, "gate and way up are two halves"),
+    ],
+)  # fmt: skip
+def test_tensors_of_other_axes_are_another_size(case, changed, told, tmp_path):
+    made = {name: None if shape is None else np.zeros(shape, "float32") for name, shape in changed.items()}
+    with pytest.raises(UserError, match=told):
+        load_teacher(build(CASES[case][0]), file_of(case, tmp_path, **made), {"backbone"})
+
+
+def test_names_of_its_authors_own_files_are_told(tmp_path):
+    names = ("cls_token", "blocks.0.attn.qkv.weight", "patch_embed.proj.weight")
+    write_tensors(tmp_path / "x.safetensors", {name: np.zeros([1, 1, 16], "float32") for name in names}, ".safetensors")
+    with pytest.raises(UserError, match=r"cls_token, blocks.0.* under other names than Hugging Face's"):
+        load_teacher(build(CASES["dinov3"][0]), str(tmp_path / "x.safetensors"), {"backbone"})
+
+
 def test_a_file_that_lacks_a_tensor_is_refused(tmp_path):
     model = build(CASES["dinov3"][0])
     with pytest.raises(UserError, match=r"1 not in the file: backbone.layer.1.mlp.down_proj.bias"):

@@ -8,6 +8,8 @@ import json
 import os
 import signal
 import sys
+import threading
+import time
 
 from ppkd.errors import UserError
 from ppkd.models.onnx.contents import check_contents
@@ -18,6 +20,7 @@ OUTPUTS = 4
 # Bytes of text in which a file may name its classes, and its inputs and outputs.
 _NAMES = 1 << 20
 CUDA = "CUDAExecutionProvider"
+_LOOK = 1  # seconds between two looks whether the other process is there
 _OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "Failed to allocate", "out of memory", "std::length_error")
 
 
@@ -26,6 +29,7 @@ def main(path, memory, gpu):
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other process decides when it ends
     incoming, outgoing = os.fdopen(os.dup(0), "rb", 0), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
     # Of a file, ONNX Runtime would take its own settings.
     os.environ.pop("ORT_LOAD_CONFIG_FROM_MODEL", None)
     try:
@@ -56,6 +60,13 @@ def main(path, memory, gpu):
         except Exception as error:  # see above
             answer = _failure(error), ()
         send(outgoing, *answer)
+
+
+def _end_with(other):
+    """End when the other process has, whatever the file does: one that never answers would go on for ever."""
+    while os.getppid() == other:
+        time.sleep(_LOOK)
+    os._exit(1)
 
 
 def _open(onnxruntime, path, memory, gpu):

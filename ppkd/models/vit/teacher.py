@@ -3,6 +3,7 @@
 from paddle import nn
 from ppdet.core.workspace import register
 
+from ppkd.errors import UserError
 from ppkd.models.vit.transformer import VisionTransformer
 from ppkd.models.vit.variants import DINOV3, variant_of
 from ppkd.models.vit.weights import of_hugging_face
@@ -74,7 +75,14 @@ class ViTTeacher(nn.Layer):
         """A file's tensors under this model's names, or as they are if they have other names than Hugging Face's.
 
         Raises:
-            UserError: they are another variant's.
+            UserError: they are another variant's, or have names of somebody else's.
         """
         found = of_hugging_face(state, self.variant)
-        return state if found is None else {f"backbone.{name}": value for name, value in found.items()}
+        if found is not None:
+            return {f"backbone.{name}": value for name, value in found.items()}
+        if not state.keys() & self.state_dict().keys():
+            raise UserError(
+                f"its tensors ({', '.join(list(state)[:3])}, ...) are under other names than Hugging Face's: "
+                "model.safetensors of a repository there is what is read"
+            )
+        return state

@@ -113,15 +113,30 @@ def variant_in(shapes):
     )
     if layer.format(0) not in shapes:
         return None
+
+    def side(name, axis):  # 0 of a tensor of other axes, which no variant has
+        shape = shapes.get(name, ())
+        return shape[axis] if -len(shape) <= axis < len(shape) else 0
+
     depth = next(i for i in range(len(shapes) + 1) if layer.format(i) not in shapes)
-    width = shapes[layer.format(0)][0]
+    width = side(layer.format(0), 0)
     conv = "embeddings.patch_embeddings." + ("weight" if family == DINOV3 else "projection.weight")
-    registers = shapes.get("embeddings.register_tokens", [1, 0])[1]
+    registers = side("embeddings.register_tokens", 1)
     begin = "layer.0.mlp." if family == DINOV3 else "encoder.layer.0.mlp."
     gated = f"{begin}gate_proj.weight" in shapes or f"{begin}weights_in.weight" in shapes
-    inner = next((shapes[begin + name][1] for name in ("down_proj.weight", "fc2.weight", "weights_out.weight")
+    inner = next((side(begin + name, 1) for name in ("down_proj.weight", "fc2.weight", "weights_out.weight")
                   if begin + name in shapes), 0)
-    positions = shapes.get("embeddings.position_embeddings", [1, 1])[1] - 1
+    positions = max(side("embeddings.position_embeddings", 1) - 1, 0)
     heads = next((v.heads for v in VARIANTS.values() if v.width == width), max(width // 64, 1))
     grid = 0 if family == DINOV3 else int(round(positions**0.5))
-    return Variant(family, width, depth, heads, shapes.get(conv, [0] * 4)[-1], registers, gated, inner, grid)
+    return Variant(family, width, depth, heads, side(conv, -1), registers, gated, inner, grid)
+
+
+def nearest_variant(variant):
+    """Name of the published `Variant` that agrees with one in most fields, of several of the nearest width."""
+    def far(name):
+        other = VARIANTS[name]
+        differing = sum(getattr(variant, field.name) != getattr(other, field.name) for field in fields(Variant))
+        return differing, abs(variant.width - other.width)
+
+    return min(VARIANTS, key=far)

@@ -5,7 +5,7 @@ import re
 import numpy as np
 
 from ppkd.errors import UserError
-from ppkd.models.vit.variants import DINOV2, VARIANTS, variant_in
+from ppkd.models.vit.variants import DINOV2, nearest_variant, variant_in
 
 # DINOv2's names -> DINOv3's, which are this model's.
 _RENAMED = (
@@ -58,6 +58,8 @@ def _parted(renamed):
     found = {}
     for name, value in renamed.items():
         if ".mlp.weights_in." in name:
+            if value.shape[-1] % 2:
+                raise UserError(f"{name} is of shape {list(value.shape)}: gate and way up are two halves of one size")
             for part, half in zip(("gate_proj", "up_proj"), np.split(value, 2, axis=-1)):
                 found[name.replace("weights_in", part)] = half
         else:
@@ -73,6 +75,6 @@ def _check(found, wanted):
         ours, theirs = getattr(wanted, field), getattr(found, field)
         if ours != theirs:
             name = found.name
-            advice = f"; write vit: {name}" if name else f"; published are {', '.join(VARIANTS)}"
+            advice = f"; write vit: {name}" if name else f"; of the published {nearest_variant(found)} is nearest to it"
             told = f"the file is {found}: {field} {theirs}, but the teacher is {wanted}: {field} {ours}"
             raise UserError(told + advice)
