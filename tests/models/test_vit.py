@@ -137,7 +137,7 @@ def test_tensors_of_other_axes_are_another_size(case, changed, told, tmp_path):
 def test_names_of_its_authors_own_files_are_told(tmp_path):
     names = ("cls_token", "blocks.0.attn.qkv.weight", "patch_embed.proj.weight")
     write_tensors(tmp_path / "x.safetensors", {name: np.zeros([1, 1, 16], "float32") for name in names}, ".safetensors")
-    with pytest.raises(UserError, match=r"cls_token, blocks.0.* under other names than Hugging Face's"):
+    with pytest.raises(UserError, match=r"its tensors .*blocks.0.* are under other names than Hugging Face's"):
         load_teacher(build(CASES["dinov3"][0]), str(tmp_path / "x.safetensors"), {"backbone"})
 
 
