@@ -11,6 +11,9 @@ from ppkd.engine.magnitude import Magnitude
 from ppkd.errors import UserError, nearest
 from ppkd.terminal.log import logger
 
+# What is less than this share of the detection loss is next to nothing.
+FAINT = 1e-4
+
 
 class Distillation(nn.Layer):
     """All that a distillation trains or counts beside the student: what a run's resume state keeps of it.
@@ -33,7 +36,7 @@ class Distillation(nn.Layer):
         self.terms, self.magnitudes, self.endings = nn.LayerList(), nn.LayerList(), nn.LayerList()
         self.boxes = None
         # By a term's label the name of its line and teacher; by that name the numbers in the two lists, and what ended.
-        self._line_of, self._magnitude_of, self._ending_of, self._ended = {}, {}, {}, set()
+        self._line_of, self._magnitude_of, self._ending_of, self._ended, self._faint = {}, {}, {}, set(), set()
         with contextlib.ExitStack() as stack:
             for detector in (student, *(sender.detector for sender in senders)):
                 stack.enter_context(detector.looked_at_once())
@@ -131,6 +134,26 @@ class Distillation(nn.Layer):
         """Name of a line -> ``(share, cosine)`` of what `measure` found, with the weights that `weighted` gave."""
         weights = {self._line_of[term.label]: weight for term, weight, _ in weighted}
         return {name: (weights[name] * each.term / each.own, each.cosine) for name, each in found.items()}
+
+    def sizes(self, weighted, own):
+        """Of each line that is brought to a share of gradients its weighted value over the detection loss."""
+        found = {}
+        for term, weight, values in weighted:
+            name = self._line_of[term.label]
+            if (magnitude := self._magnitude(name)) is not None and magnitude.target.gradient:
+                found[name] = found.get(name, 0.0) + sum(x.detach() for x in values.values()) * weight / own.detach()
+        return found
+
+    def tell_faint(self, sizes):
+        """Tell once of each of `sizes` that is next to nothing: the term teaches nothing, and no number shows it."""
+        for name, size in sizes.items():
+            if float(size) < FAINT and name not in self._faint:
+                self._faint.add(name)
+                logger().warning(
+                    "term %s: its share of the gradient makes it %.1g of the detection loss, since next to nothing of "
+                    "that loss's gradient reaches its sources: no object on this level? Take another one, or a share "
+                    "of the loss (magnitude: 5%%)", name, float(size),
+                )  # fmt: skip
 
     def weighted(self, compared, own, clock):
         """Put the factor of its magnitude into the weight of each term that has one.

@@ -63,7 +63,7 @@ class DistillModel(nn.Layer):
         self.preparations = dict(preparations or {})
         self.epoch, self.batch, self.batches = 0, 0, 1
         self.timed = False
-        self.watched, self._pulls = False, {}
+        self.watched, self._pulls, self._sizes = False, {}, {}
         self.alpha = plan.alpha if any(spec.weight for spec in plan.terms) else 1.0
         self.hand_over, self.parting, self.bank_spec = plan.hand_over, plan.parting, plan.bank
         # What is no layer hides the teachers from nn.Layer.
@@ -191,7 +191,8 @@ class DistillModel(nn.Layer):
             ``NAME.share``, of a line's weighted gradient's norm in the detection loss's, and ``NAME.cosine`` between
             the two; None for what is not finite.
         """
-        pulls, self._pulls = self._pulls, {}
+        pulls, sizes, self._pulls, self._sizes = self._pulls, self._sizes, {}, {}
+        self.distillation.tell_faint(sizes)
         flat = {f"{name}.{what}": x for name, pair in pulls.items() for what, x in zip(("share", "cosine"), pair)}
         return {name: float(x) if math.isfinite(float(x)) else None for name, x in flat.items()}
 
@@ -317,6 +318,8 @@ class DistillModel(nn.Layer):
         parts, weighted = {}, self.distillation.weighted(both, own, clock)
         if self.watched:
             self._pulls = self.distillation.pulls(weighted, entering)
+            if clock.epoch:  # a head that is new lets no gradient through in its first steps
+                self._sizes = self.distillation.sizes(weighted, own)
         for term, weight, values in weighted:
             parts |= {f"{term.label}.{part}" if part else term.label: (x, weight) for part, x in values.items()}
         parts |= {name: (up(value), weight) for name, (value, weight) in more.items()}

@@ -13,6 +13,7 @@ from ppkd.engine.magnitude import Magnitude
 from ppkd.errors import UserError
 from ppkd.recipe.plan import schedule_keys, schedule_of
 from ppkd.recipe.targets import Target
+from ppkd.terminal.log import logger
 from tests.conftest import enliven, training_batch
 from tests.helpers_training import QUICK, differing, fit
 
@@ -149,6 +150,24 @@ def test_in_a_run_all_levels_together_begin_at_the_share_of_the_gradient(recipe)
     pulls = model.take_pulls()
     found, cosine = pulls["fgd.share"], pulls["fgd.cosine"]
     assert found == pytest.approx(share, rel=1e-3) and -1 <= cosine <= 1
+
+
+@pytest.mark.parametrize("alive, epoch, told", [(False, 1, 1), (True, 1, 0), (False, 0, 0)])
+def test_a_share_of_next_to_no_gradient_is_told_once(recipe, caplog, monkeypatch, alive, epoch, told):
+    loaded = recipe(QUICK, overrides=[f"{TENTH} every epoch", "epoch=3"])
+    model = build_model(loaded)
+    if alive:
+        enliven(model.student)
+    monkeypatch.setattr(logger(), "propagate", True)  # to where pytest listens
+    model.train()
+    model.enter(epoch)
+    batch = training_batch(loaded)
+    for _ in range(2):
+        model.watched = True
+        model(dict(batch))
+        model.take_pulls()
+    lines = [each for each in caplog.records if "its share of the gradient makes it" in each.getMessage()]
+    assert len({id(each) for each in lines}) == told
 
 
 def test_resumed_equals_uninterrupted_and_the_log_has_a_record_an_epoch(recipe, tmp_path, monkeypatch):
