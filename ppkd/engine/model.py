@@ -258,7 +258,8 @@ class DistillModel(nn.Layer):
             return self._compared(batch, active, clock, labels=False)[1], {}
         name = self.boxes.teacher
         teacher, prepare = dict(self.asked)[name], self.preparations.get(name)
-        batch, block, factor = self.boxes.boxed(batch, teacher, prepare, self._student)
+        with self.asked.timing():
+            batch, block, factor = self.boxes.boxed(batch, teacher, prepare, self._student)
         with block:
             losses, found, _ = self._compared(batch, active, clock)
         factor *= self.boxes.spec.weight * self.boxes.factor(clock.epoch) * bool(count_of(batch))

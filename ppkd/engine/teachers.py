@@ -81,24 +81,30 @@ class Teachers:
 
     def run(self, batch, terms, assigner):
         """What each teacher's sources gave, by its name, and the targets that the predictions of one call for."""
-        begin = self._clock()
         recorded, given = {}, None
-        for name, detector in self:
-            taps = [tap for term in terms if term.teacher == name for tap in term.taps(1)]
-            taps += detector.outputs() if name == assigner else []
-            if not taps:
-                continue
-            prepare = self._preparations.get(name)
-            parts = {path.split(".")[0] for tap in taps for path in tap.paths}
-            with paddle.no_grad(), detector.block(), recording(detector.model, taps) as recorder:
-                detector.run(prepare(batch) if prepare else batch, parts)
-            recorded[name] = recorder
-            if name == assigner:
-                with paddle.no_grad():
-                    given = detector.assign(recorder, batch)
+        with self.timing():
+            for name, detector in self:
+                taps = [tap for term in terms if term.teacher == name for tap in term.taps(1)]
+                taps += detector.outputs() if name == assigner else []
+                if not taps:
+                    continue
+                prepare = self._preparations.get(name)
+                parts = {path.split(".")[0] for tap in taps for path in tap.paths}
+                with paddle.no_grad(), detector.block(), recording(detector.model, taps) as recorder:
+                    detector.run(prepare(batch) if prepare else batch, parts)
+                recorded[name] = recorder
+                if name == assigner:
+                    with paddle.no_grad():
+                        given = detector.assign(recorder, batch)
+        return recorded, given
+
+    @contextlib.contextmanager
+    def timing(self):
+        """Add what is done inside to `seconds`, where they are measured."""
+        begin = self._clock()
+        yield
         if self._timed:
             self.seconds = (self.seconds or 0.0) + self._clock() - begin
-        return recorded, given
 
     def _clock(self):
         if self._timed and paddle.get_device().startswith("gpu"):

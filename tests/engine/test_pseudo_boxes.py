@@ -1,5 +1,6 @@
 """A teacher's detections as boxes for images without labels: which count, and what the student's loss makes of them."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -94,6 +95,15 @@ def test_the_students_own_loss_takes_the_boxes_above_the_threshold(built):
     both = float(model.student(labelled(other, [SURE[2:], DOUBTFUL[2:]], [1, 2]))["loss"])
     assert float(step(model, batch, other)["pseudo_boxes"]) == pytest.approx(both / 2, rel=1e-5)
     assert model.boxes.counted.tolist() == [8, 8, 12]
+
+
+def test_the_time_of_its_detecting_is_the_teachers(built):
+    model, batch, other = built(BOXES)
+    find = model.teachers["teacher"].get_pred
+    model.teachers["teacher"].get_pred = lambda: (time.sleep(0.2), find())[1]
+    model.timed = True
+    step(model, batch, other)
+    assert model.teacher_seconds >= 0.2
 
 
 def test_the_teacher_looks_at_the_weak_view_and_the_student_at_the_strong_one(built):

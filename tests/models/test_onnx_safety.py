@@ -53,6 +53,8 @@ IN_A_BRANCH = node(
         (of([LEFT], tensor("w", ONES, external="*/_ORT_MEM_ADDR_/*")), "lie in other files"),
         (of([IN_A_BRANCH], tensor("yes", ONES)), r"lie in other files|none of ONNX's: evil.ops::Custom"),
         (of([node("Run", ["image"], ["out"], "evil.ops")], domains=["evil.ops"]), "none of ONNX's: evil.ops::Run$"),
+        (of([node("EPContext", ["image"], ["out"], "com.microsoft", ep_cache_context="/etc/passwd", embed_mode=0)]),
+         "none of ONNX's: com.microsoft::EPContext"),
         (of([node("PyOp", ["image"], ["out"], "pyop")], domains=["pyop"]), "none of ONNX's: pyop::PyOp"),
         (
             of([node("f", ["image"], ["out"], "own")], domains=["own"],

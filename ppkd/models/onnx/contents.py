@@ -21,6 +21,8 @@ _WITHIN = {
     "sparse": {1: "tensor", 2: "tensor"},
 }
 _OPERATOR, _DOMAIN = 4, 7
+# Of ONNX Runtime's operators that which holds, or leads to, something compiled for a device.
+_COMPILED = "EPContext"
 _DIMS, _TENSOR_NAME, _EXTERNAL, _LOCATION = 1, 8, 13, 14
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _NO_DIMENSION = 1 << 63  # what is no length; protocol buffers write negative numbers so
@@ -74,7 +76,9 @@ def _check(data):
             _check_size(tensor, dims, end - begin)
     if not graphs:
         raise UserError("no model of ONNX: there is no graph in it")
-    strange = sorted(f"{domain}::{name}" for domain, name in used if domain not in _DOMAINS)
+    strange = sorted(
+        f"{domain}::{name}" for domain, name in used if domain not in _DOMAINS or (domain and name == _COMPILED)
+    )
     if strange:
         more = ", ..." if len(strange) > 4 else ""
         raise UserError(f"it has operators that are none of ONNX's: {', '.join(strange[:4])}{more}")
