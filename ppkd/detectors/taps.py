@@ -61,6 +61,11 @@ class Level:
     cells: tuple | None = None
 
     @property
+    def is_map(self):
+        """Whether it is (N, C, H, W)."""
+        return self.stride is not None or self.cells is not None
+
+    @property
     def place(self):
         """What two levels have in common that show the same places: stride or grid; None for neither."""
         return self.stride or self.cells

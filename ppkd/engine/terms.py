@@ -84,6 +84,7 @@ class Term(nn.Layer):
     def _connect(self, pair, sides):
         """Build the connectors of a pair; a spec of several sources has none."""
         spec = self.spec
+        _check_kinds(spec, pair)
         if len(pair[0]) == 1:
             ours, theirs = sides.student.channels, sides.teacher.channels
             where = f"{spec.name}.teacher_connector"
@@ -250,6 +251,18 @@ def _up(values):
 
 def _match(student, teacher):
     return match_size(student, teacher) if len(student.shape) == 4 == len(teacher.shape) else teacher
+
+
+def _check_kinds(spec, pair):
+    """Refuse a map beside what is none; a plugin's loss may know what to make of them."""
+    kind = LOSSES.get(spec.loss["name"])
+    if getattr(kind, "takes_boxes", False) or not getattr(kind, "__module__", "").startswith("ppkd."):
+        return
+    for ours, theirs in zip(*pair):
+        if ours.is_map != theirs.is_map:
+            told = [f"the {side}'s {x.source} is {'' if x.is_map else 'not '}" for side, x in
+                    (("student", ours), ("teacher", theirs))]  # fmt: skip
+            raise UserError(f"{spec.name}: {told[0]}a map (N, C, H, W), {told[1]}one: these are not compared")
 
 
 def _check_channels(spec, pair, connected):

@@ -19,7 +19,7 @@ from ppkd.recipe.recipe import load_recipe
 from ppkd.training.record import read_record
 from tests.conftest import CONFIGS, training_batch
 from tests.helpers_training import differing, fit, terms_of
-from tests.models.onnx_file import convolutions
+from tests.models.onnx_file import convolutions, graph, model, node
 
 pytest.importorskip("onnxruntime")
 
@@ -127,6 +127,13 @@ def test_names_of_outputs_as_sources():
     ]  # fmt: skip
 
 
+def pooled(axes):
+    """A file whose output has no places any more: a row an image, or nothing but a number."""
+    flat = node("Flatten", ["image"], ["flat"], axis=1)
+    ends = node("Identity", ["flat"], ["level2"]) if axes else node("ReduceMean", ["flat"], ["level2"], keepdims=0)
+    return model(graph([flat, ends], [("level2", ("n", "c")[: 2 * axes])], (), [("image", ("n", 3, "h", "w"))]))
+
+
 def broken(content=b"no model", **more):
     return {"content": content, **more}
 
@@ -142,6 +149,8 @@ def broken(content=b"no model", **more):
         ({"terms": {"x": TERMS["features"] | {"teacher": "level9"}}}, r"has no source 'level9'.*named sources: output"),
         ({"mean": [1, 2]}, "teacher.mean: .* is none: mean and std have three numbers"),
         ({"std": [1, 0, 1]}, "teacher.std"), ({"is_scale": "yes"}, "teacher.is_scale"),
+        (broken(pooled(1)), r"features: the student's neck.2. is a map .*, the teacher's level2\[0\] is not one"),
+        (broken(pooled(0)), "the teacher's level2.* is not one: these are not compared"),
         ({"vit": "dinov3-vits16"}, "has vit or onnx, not both"),
         ({"pretrain_weights": "x"}, "has its weights in it"),
     ],
