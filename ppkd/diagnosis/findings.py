@@ -81,6 +81,7 @@ KINDS = {
     "constant-channels": Kind((WARNING,), "Check the teacher's weights and its images' normalisation."),
     "student-constant": Kind((NOTE,), "Nothing: heads often start so; it changes with the first steps."),
     "zero-head": Kind((NOTE,), "Nothing: it changes with the first steps."),
+    "share-of-nothing": Kind((NOTE,), "Nothing: it counts as soon as there is a gradient."),
     "no-gradient": Kind((ERROR, WARNING), "Take another source, or leave this level out (max_levels, neck[s8])."),
     "term-too-strong": Kind(
         (ERROR, WARNING),

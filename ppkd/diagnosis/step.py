@@ -7,7 +7,7 @@ from ppkd.diagnosis.features import Watched, check_attention, check_silence, che
 from ppkd.diagnosis.findings import ERROR, WARNING
 from ppkd.diagnosis.inputs import check_batch
 from ppkd.diagnosis.normalisations import train_normalisation, wanted_by
-from ppkd.engine.balance import measure
+from ppkd.engine.balance import measure, untouched
 
 # A term against the detection loss, by value or by gradient norm: warning, error. The FGD authors keep each between 0.1
 # and 2, beside a detection loss of some units. What still helps is far above: on the demo's data PPYOLOEDistill with
@@ -50,14 +50,31 @@ def check_step(subject, batch, findings):
     broken = [p.name for p in pulls if not (math.isfinite(p.value) and math.isfinite(p.norm))]
     if broken:
         findings.add("not-finite", f"in one training step not finite: {', '.join(broken)}")
-    dead = check_sources(seen, silent_terms(pulls, labels), findings)
-    check_silence(pulls, labels, dead, findings)
+    waiting = _waiting(model, batch, pulls, labels)
+    if waiting:
+        text = f"a share of the detection loss's gradient in its sources, which is 0 at first: {', '.join(waiting)}"
+        findings.add("share-of-nothing", text)
+    heard = {label: group for label, group in labels.items() if label not in waiting}
+    dead = check_sources(seen, silent_terms(pulls, heard), findings)
+    check_silence(pulls, heard, dead, findings)
     check_attention(seen, findings)
     if not broken:
         _check_strength(pulls, labels, findings, _zero_head(subject.student, findings))
         _check_rule(pulls, [term for term, _ in model.active_terms()], findings)
     weights = {term.label: weight for term, weight in model.active_terms()}
     return [_row(pull, weights, {t.label: t.spec.magnitude for t in model.terms}) for pull in pulls]
+
+
+def _waiting(model, batch, pulls, labels):
+    """Labels of terms that are silent only because they are a share of a gradient that a new head lets not through."""
+    by_share = {t.label for t in model.terms if t.spec.magnitude is not None and t.spec.magnitude.gradient}
+    silent = silent_terms(pulls, labels) & by_share
+    if not silent:
+        return []
+    with untouched(model):
+        model.distillation.let_all_count()
+        again = measure(model, batch)
+    return sorted(silent - silent_terms(again, labels))
 
 
 def _group(term, subject):

@@ -144,6 +144,11 @@ class Distillation(nn.Layer):
                 found[name] = found.get(name, 0.0) + sum(x.detach() for x in values.values()) * weight / own.detach()
         return found
 
+    def let_all_count(self):
+        """Let shares of a gradient that was not there yet be factors of 1, to see what their terms would do."""
+        for magnitude in self.magnitudes:
+            magnitude.stand_in()
+
     def tell_faint(self, sizes):
         """Tell once of each of `sizes` that is next to nothing: the term teaches nothing, and no number shows it."""
         for name, size in sizes.items():

@@ -80,6 +80,12 @@ class Magnitude(nn.Layer):
             else:
                 self._count(seen, (self.count[0] == 0).logical_or(paddle.full([], first, "bool")))
 
+    def stand_in(self):
+        """Be 1 until something is measured, if it is a share of gradients and nothing has been."""
+        if self.target.gradient and not int(self.count):
+            with paddle.no_grad():
+                paddle.assign(paddle.to_tensor([self.target.value, 1.0]), self.sums)
+
     def factor(self):
         """What brings the mean so far to the target; if nothing has counted yet, 1, and 0 for a share of gradients."""
         with paddle.no_grad():

@@ -146,6 +146,7 @@ def test_doctor_has_nothing_against_it_and_the_report_tells_the_run(given, tmp_p
     fit(given(overrides=["epoch=1"]), validate=True)
     files = ["-c", str(CONFIGS / "ppyoloe_tiny.yml"), "--slim_config", str(tmp_path / "slim.yml")]
     rest = ["-o", f"dataset_dir={shapes}", "TrainReader.batch_size=4"]
+    rest += ["distill.terms.tokens.magnitude=11% of gradient every epoch"]  # of a new head's, which is 0 as it starts
     code, errors = call("doctor", *files, "--json", tmp_path / "found.json", *rest)
     found = json.loads((tmp_path / "found.json").read_text())
     told = {line["id"] for line in found["findings"]}
@@ -153,7 +154,9 @@ def test_doctor_has_nothing_against_it_and_the_report_tells_the_run(given, tmp_p
     assert errors <= {"train-eval-normalisation"}, "which is of the small config that tests use"
     assert 0 < found["cost"]["teacher_seconds"] < found["cost"]["distilled"]["step_seconds"] * 2
     assert "the teacher takes" in capsys.readouterr().out
+    assert "share-of-nothing" in told
     wrong = {"strides-differ", "teacher-head", "teacher-near-zero", "classes-number", "classes-unknown", "build-failed"}
+    wrong.add("no-gradient")
     assert not told & wrong
     code, errors = call("report", tmp_path / "out" / "ppyoloe_tiny", "--output", tmp_path / "page")
     assert code == 0, errors
