@@ -35,6 +35,7 @@ _UNCONVERTED = {
 }  # fmt: skip
 _CONVERT = """
 import sys
+sys.path[:] = [p for p in sys.path if p]  # without the folder where one works: what lies there may be anybody's
 import zlib  # before Paddle: see ppkd.bridge.compat.zlib_order
 import paddle2onnx
 graph, weights, target, opset = sys.argv[1:]

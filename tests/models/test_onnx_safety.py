@@ -182,6 +182,14 @@ def test_a_file_of_inputs_without_end_is_looked_at_in_its_first(tmp_path):
         tracemalloc.stop()
 
 
+def test_modules_in_the_folder_where_one_works_are_not_imported(tmp_path, monkeypatch):
+    path = written(tmp_path, convolutions([np.ones([2, 3, 2, 2])]))
+    for name in ("json", "onnxruntime", "ppkd", "select"):
+        (tmp_path / f"{name}.py").write_text("import os\nos._exit(7)\n")
+    monkeypatch.chdir(tmp_path)
+    assert Session(path, "x", MEMORY).outputs == ["level0"]
+
+
 ENDLESS = """
 import sys
 import numpy as np

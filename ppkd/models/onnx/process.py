@@ -15,6 +15,8 @@ from ppkd.models.onnx.worker import CUDA
 
 # Seconds after which a file that has not answered is taken for one that never will.
 _PATIENCE = 1800
+# Without the folder where one works, which Python would look into first: what lies there may be anybody's.
+_START = "import sys; sys.path[:] = [p for p in sys.path if p]; from ppkd.models.onnx.worker import main; main()"
 
 
 class Process:
@@ -57,17 +59,11 @@ class Process:
     def _start(self, path, gpu=None):
         here = str(pathlib.Path(__file__).resolve().parents[3])
         paths = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
-        command = [
-            sys.executable,
-            "-m",
-            "ppkd.models.onnx.worker",
-            path,
-            str(self._memory),
-            "" if gpu is None else str(gpu),
-        ]
+        gpu = "" if gpu is None else str(gpu)
+        command = [sys.executable, "-c", _START, path, str(self._memory), gpu]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0,
-            env=os.environ | {"PYTHONPATH": paths},
+            env=os.environ | {"PYTHONPATH": paths, "PYTHONSAFEPATH": "1"},
         )  # fmt: skip
         self.close = weakref.finalize(self, _end, self._process)
         values, _ = self._answer("ONNX Runtime does not open it")

@@ -1,6 +1,6 @@
 """The process in which ONNX Runtime runs a file of somebody: bounded in memory, and it can write no file.
 
-Called as ``python -m ppkd.models.onnx.worker FILE BYTES GPU``, the last empty for the CPU; see `process.Process`.
+Its arguments are FILE BYTES GPU, the last empty for the CPU; see `process.Process`.
 """
 
 import ast
@@ -24,8 +24,9 @@ _LOOK = 1  # seconds between two looks whether the other process is there
 _OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "Failed to allocate", "out of memory", "std::length_error")
 
 
-def main(path, memory, gpu):
+def main():
     """Open the file, tell what it is, then run it on what comes in until there is no more."""
+    path, memory, gpu = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]) if sys.argv[3] else None
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other process decides when it ends
     incoming, outgoing = os.fdopen(os.dup(0), "rb", 0), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
@@ -157,7 +158,3 @@ def _failure(error):
     if isinstance(error, ImportError):
         return {"failed": "import", "told": text}
     return {"failed": "contents" if isinstance(error, (UserError, OSError)) else "runtime", "told": text}
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]) if sys.argv[3] else None)
