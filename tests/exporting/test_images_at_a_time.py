@@ -25,12 +25,19 @@ def config(*shape):
     ("version", "deformable", "shape", "images"),
     [
         ("2.6.2", True, (3, 64, 64), None), ("3.3.1", False, (3, 64, 64), None), ("3.3.1", True, (3, 64, 64), 1),
-        ("3.3.1", True, (-1, 3, 64, 64), 1), ("3.3.1", True, (4, 3, 64, 64), None),
+        ("3.3.1", True, (-1, 3, 64, 64), 1), ("3.3.1", True, (4, 3, 64, 64), 4),
     ],
 )  # fmt: skip
 def test_it_is_one_where_any_cannot_be_and_none_is_given(version, deformable, shape, images, monkeypatch):
     monkeypatch.setattr(paddle, "__version__", version)
     assert _images_at_a_time(model("RTDETRTransformer", deformable), config(*shape)) == images
+
+
+@pytest.mark.parametrize("version", ["2.6.2", "3.3.1"])
+def test_rtdetr_v2_takes_one_on_either_paddle(version, monkeypatch):
+    monkeypatch.setattr(paddle, "__version__", version)
+    assert _images_at_a_time(model("RTDETRTransformerv2"), config(3, 64, 64)) == 1
+    assert _images_at_a_time(model("RTDETRTransformerv2"), config(2, 3, 64, 64)) == 2
 
 
 @pytest.mark.parametrize("kind", ["DeformableTransformer", "DINOTransformer"])
