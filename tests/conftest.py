@@ -91,9 +91,11 @@ def recipe(shapes, teacher_weights, tmp_path):
     ``distil=False`` there is none. The teacher is the wide one of the family, or of another that is named.
     """
     from ppkd.recipe.recipe import load_recipe
+    from tests.helpers_hosts import renamed
 
     def load(family, method="fgd", distil=True, overrides=(), teacher=None):
-        given, slim, teacher = [f"dataset_dir={shapes}", f"save_dir={tmp_path}"], None, teacher or family
+        given, slim = [f"dataset_dir={shapes}", f"save_dir={tmp_path}", *renamed(family)], None
+        teacher = teacher or family
         if distil:
             given.append(f"teacher.pretrain_weights={teacher_weights[teacher]}")
             slim = CONFIGS / f"{teacher}_{method}.yml"

@@ -52,11 +52,16 @@ def call(name, *args):
     return 0, errors.getvalue()
 
 
+_OF_A_CLONE = ("Warning: import ppdet from source", "Warning: Unable to use numba")
+
+
 def the_error(code, errors):
     """The text of the one line ``ppkd: error: ...`` that a failed tool leaves on standard error."""
     assert code == 1, (code, errors)
-    # matplotlib's one line about its font cache, the first time on a machine, is not the tool's.
-    lines = [line for line in errors.splitlines() if "font_manager" not in line]
+    # matplotlib's one line about its font cache, the first time on a machine, is not the tool's, nor is what a clone of
+    # PaddleDetection says when it is imported.
+    lines = [line for line in errors.splitlines() if not line.startswith(_OF_A_CLONE) and "font_manager" not in line]
+    lines = [line for before, line in zip(["", *lines], lines) if "SyntaxWarning" not in before + line]
     assert len(lines) == 1, errors
     assert lines[0].startswith("ppkd: error: "), errors
     return lines[0].removeprefix("ppkd: error: ")

@@ -211,16 +211,19 @@ def test_torchs_files_run_nothing(run, canary):
 
 def test_backbones_load_what_is_good(canary):
     """From Paddle's files and from safetensors, by a path with a checksum too."""
+    from ppdet.modeling.backbones import swin_transformer
+
     from ppkd.files.download import sha256
     from ppkd.files.tensor_files import write_tensors
 
-    content = {"patch_embed.proj.bias": np.arange(8, dtype="float32")}
+    width = 96 if hasattr(swin_transformer, "MODEL_cfg") else 8  # clones know sizes by name alone
+    content = {"patch_embed.proj.bias": np.arange(width, dtype="float32")}
     for suffix in SUFFIXES:
         write_tensors("b" + suffix, content, suffix)
         path = f"b{suffix}#sha256={sha256('b' + suffix)}"
         keys = {"embed_dim": 8, "depths": [1] * 4, "num_heads": [1] * 4, "pretrained": path}
         with scope({"SwinTransformer": keys}):
-            assert create("SwinTransformer").patch_embed.proj.bias.tolist() == list(range(8))
+            assert create("SwinTransformer").patch_embed.proj.bias.tolist() == list(range(width))
 
 
 def test_paddles_own_loading_is_restricted_in_a_scope_only(canary):

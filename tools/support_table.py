@@ -122,18 +122,6 @@ def inside(name, folder):
     return 0
 
 
-def _renamed(name):
-    """What the config of a test has to say otherwise where classes of ppdet are called otherwise than in the wheel."""
-    from ppkd.bridge.workspace import import_ppdet
-
-    import_ppdet()
-    from ppdet.modeling import post_process
-
-    if name in ("detr", "deformable_detr", "dino") and hasattr(post_process, "DETRPostProcess"):
-        return ["DETR.post_process=DETRPostProcess", "DETRPostProcess.num_top_queries=12"]
-    return []
-
-
 class Run:
     """The tools' commands on one detector.
 
@@ -145,7 +133,9 @@ class Run:
     def __init__(self, name, folder):
         self.name = name
         self.folder = os.path.join(folder, name)
-        self.options = [f"dataset_dir={folder}/data", f"save_dir={self.folder}", *_renamed(name)]
+        from tests.helpers_hosts import renamed
+
+        self.options = [f"dataset_dir={folder}/data", f"save_dir={self.folder}", *renamed(name)]
         self.config = os.path.join(CONFIGS, f"{name}_tiny.yml")
         self.weights = f"weights={self.folder}/{name}_tiny/model_final.pdparams"
         self.image = os.path.join(folder, "data", "val", "000001.jpg")

@@ -20,6 +20,8 @@ def trainer_of(config, mode):
 
     with built_from_config(f"what the detector is to {'be evaluated' if mode == 'eval' else 'detect'} with"):
         try:
+            # Clones make a path of it, whether they train or not.
+            config.setdefault("save_dir", "output")
             return Trainer(config, mode)
         except AssertionError as error:  # of a data set that has lost its images meanwhile
             if mode != "eval":

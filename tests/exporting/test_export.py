@@ -185,7 +185,7 @@ def test_onednn_of_paddle_3_does_not_run_interpolations(detector, tmp_path):
         (["-o", "TestReader.inputs_def.image_shape=[1,64,64]"], "image_shape: [1, 64, 64] is no shape"),
         (["-o", "TestReader.inputs_def.image_shape=[64,64,3]"], "image_shape: [64, 64, 3] is no shape"),
         (["-o", "TestReader.inputs_def.image_shape=[3,-1,-1]", "--onnx"], "--onnx: paddle2onnx has to know the size"),
-        (["-o", "architecture=CLRNet"], "ppdet does not export CLRNet, only "),
+        (["-o", "architecture=QueryInst"], "ppdet does not export QueryInst, only "),
         (["-o", "weights=nowhere", "--output_dir", "/proc/version/below"], "/proc/version is a file"),
     ],
 )

@@ -22,6 +22,7 @@ from tests.helpers_export import (
     lively,
     open_predictor,
 )
+from tests.helpers_hosts import on_a_clone
 from tests.helpers_training import PADDLE
 
 on_paddle_3 = pytest.mark.skipif(PADDLE < 3, reason="nothing is changed on Paddle 2")
@@ -47,9 +48,10 @@ def export(recipe, tmp_path):
 
 
 def test_ppdet_asks_for_the_graph_as_a_whole(export, monkeypatch):
-    """Once this fails, `static.write_static` need not ask for it."""
+    """Of the wheel; clones are mended. Once this fails, `static.write_static` need not ask for it."""
     monkeypatch.setattr(paddle.jit.api, "sot_mode_guard", lambda flag: contextlib.nullcontext())
-    with pytest.raises(RuntimeError, match="full_graph=False"):
+    mended = contextlib.nullcontext() if on_a_clone() else pytest.raises(RuntimeError, match="full_graph=False")
+    with mended:
         export("yolov3")
 
 
@@ -99,8 +101,9 @@ def test_branches_would_count_boxes_in_two_ways():
     from ppdet.modeling import post_process
 
     source = inspect.getsource(post_process.BBoxPostProcess.get_pred)
-    assert "fake_bbox_num = paddle.to_tensor(np.array([1]" in source and "bbox_num_i = bbox_num[i]" in source
-    assert vars(post_process.paddle)["to_tensor"] is static_graph._count
+    number = "bbox_num[i:i + 1]" if on_a_clone() else "bbox_num[i]"
+    assert "fake_bbox_num = paddle.to_tensor(np.array([1]" in source and f"bbox_num_i = {number}" in source
+    assert (vars(post_process.paddle)["to_tensor"] is static_graph._count) != on_a_clone()
     assert static_graph._count(np.array([1])).shape == [1], "as ever where no graph is built"
 
     def trace():
@@ -153,6 +156,8 @@ def test_without_the_cure_paddle2onnx_mixes_up_the_classes_of_gfl(recipe, tmp_pa
     expected = by_class_and_score(dynamic_outputs(model, batch))[0]
     with mock.patch("ppkd.exporting.onnx.known_number_of_boxes", lambda *args: contextlib.nullcontext()):
         write_onnx(model, loaded, str(tmp_path / "model.onnx"), 16)
+    if on_a_clone():
+        return  # mended there: its graph of NMS is another
     found = by_class_and_score(list(infer_onnx(tmp_path / "model.onnx", batch).values()))[0]
     assert found.shape != expected.shape or np.abs(found - expected).max() > 1
 
