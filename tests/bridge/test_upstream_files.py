@@ -98,7 +98,10 @@ def test_callable_is_refused_and_runs_nothing(upstream, tmp_path):
     from ppkd.bridge.workspace import build_detector
 
     canary = tmp_path / "canary"
-    loaded = upstream(more=f"EvalReader: !Callable {{full_type: os.system, args: ['touch {canary}']}}\n")
+    call = f"!Callable {{full_type: os.system, args: ['touch {canary}']}}\n"
+    with pytest.raises(UserError, match="EvalReader has to be a mapping without a tag, found !Callable"):
+        upstream(more=f"EvalReader: {call}")
+    loaded = upstream(more=f"FPN: {call}")
     with pytest.raises(UserError, match=r"upstream\.yml:\d+: a config may not name Callable"):
         build_detector(loaded.student)
     with pytest.raises(UserError, match="the tag !!python/object/apply:os.system is refused"):
