@@ -34,7 +34,7 @@ def lines_of(student, teacher, unlabelled=False):
     if not unlabelled:
         # The one way that was seen to end above plain training of as many steps, though not of as much time.
         options |= {"stop_epoch": FIRST, "hand_over": "reset"}
-        why += ", for the first third of the run, then alone; more AP than alone in as many steps, not in as much time: "
+        why += ", for the first third of the run, then alone; above plain in as many steps, not in as much time: "
         why += "docs/evidence.md"
     lines["distill"] = {**(lines.get("distill") or {}), **options}
     return lines, why
