@@ -40,6 +40,8 @@ def _unknown(detector, source, name):
     if _LAYER.match(name):
         exist = f"layers of towers: {', '.join(layers)}" if layers else f"known are those of {', '.join(SUPPORTED)}"
         return f"{begin}; {exist}"
+    if name == "found":
+        return f"{begin}: boxes are a source of an ONNX file with `detections` alone (docs/any_teacher.md)"
     known = [*detector.aliases(), *(path for path, _ in detector.model.named_sublayers())]
     named = [f"{key}[i]" for key in detector.aliases() if key not in layers]
     named += [f"{tower}.K[i]" for tower in dict.fromkeys(_LAYER.match(key)["tower"] for key in layers)]

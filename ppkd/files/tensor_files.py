@@ -32,6 +32,8 @@ def read_tensors(path, keep_tensors=False):
     Raises:
         UserError: it cannot be read, is damaged or of another kind, or asks for what tensors do not need.
     """
+    if os.fspath(path).endswith(f"{SAFETENSORS}.index.json"):
+        raise UserError(f"{path}: only says in which files the weights lie: put all into one {SAFETENSORS} file")
     try:
         if os.fspath(path).endswith(SAFETENSORS):
             return _read_safetensors(path)

@@ -146,6 +146,7 @@ def broken(content=b"no model", **more):
         (broken(bytes([0x3A, 0])), "ONNX Runtime does not open it"), ({"memory": 0}, "memory has to be a number of"),
         (broken(convolutions([np.ones([2, 4, 2, 2])], ("n", 4, "h", "w"))), "its images have 4 channels, not 3"),
         (broken(convolutions(weights(4), more_inputs=["mask"])), r"one input of images .* has image .*, mask"),
+        ({"terms": {"x": TERMS["features"] | {"teacher": "found"}}}, "no source 'found': boxes .* with `detections`"),
         ({"terms": {"x": TERMS["features"] | {"teacher": "level9"}}}, r"has no source 'level9'.*named sources: output"),
         ({"mean": [1, 2]}, "teacher.mean: .* is none: mean and std have three numbers"),
         ({"std": [1, 0, 1]}, "teacher.std"), ({"is_scale": "yes"}, "teacher.is_scale"),

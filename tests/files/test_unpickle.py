@@ -257,6 +257,13 @@ def test_bfloat16_becomes_float32(tmp_path):
     assert found.dtype == np.float32 and found.tolist() == [1.0, -2.5]
 
 
+def test_an_index_of_several_files_is_told_as_such(tmp_path):
+    path = tmp_path / "model.safetensors.index.json"
+    path.write_text('{"weight_map": {"w": "model-00001-of-00002.safetensors"}}')
+    with pytest.raises(UserError, match=r"index\.json: only says in which files the weights lie: .* one \.safetensors"):
+        read_weights(str(path))
+
+
 def _safetensors(header, data=b""):
     return struct.pack("<Q", len(header)) + header + data
 
