@@ -312,4 +312,5 @@ def test_a_loss_that_asks_for_what_no_context_has_is_refused():
 def test_label_names_the_students_stride():
     assert term(student_connector="align").label == "t.s8"
     spec = TermSpec("t", "a", "b", {"name": "fgd"}, student_connector="align")
-    assert Term(spec, [((Level("a", Tap("a"), 4, None),), (level(6),))]).label == "t.a"
+    pair = tuple((Level(name, Tap(name), channels, None),) for name, channels in (("a", 4), ("b", 6)))
+    assert Term(spec, [pair]).label == "t.a"
