@@ -25,13 +25,9 @@ class BatchSize:
 
     def __init__(self, config, ranks):
         self.accumulate = accumulate = count(config, "accumulate", 1, least=1)
-        reader = config.get("TrainReader")
-        if not isinstance(reader, dict):
+        if (reader := config.get("TrainReader")) is None:
             raise UserError("TrainReader: the config has none, so nothing says which images a step is made of")
-        images = reader.get("batch_size", 1)
-        if isinstance(images, bool) or not isinstance(images, int) or images < 1:
-            raise UserError(f"TrainReader.batch_size has to be a number of images, found {images!r}")
-        self.real = images * ranks * accumulate
+        self.real = (reader.get("batch_size") or 1) * ranks * accumulate
         wanted, scale = config.get("total_batch_size"), config.get("scale_lr", False)
         if wanted is not None and (isinstance(wanted, bool) or not isinstance(wanted, int) or wanted < 1):
             raise UserError(f"total_batch_size has to be a number of images, found {wanted!r}")
@@ -42,8 +38,8 @@ class BatchSize:
         if wanted is None or wanted == self.real:
             return
         rate = (config.get("LearningRate") or {}).get("base_lr")
-        if isinstance(rate, bool) or not isinstance(rate, (int, float)):
-            raise UserError(f"LearningRate.base_lr has to be a number, found {rate!r}")
+        if rate is None:
+            raise UserError("LearningRate.base_lr has to be a number, found None")
         scaled = rate * self.real / wanted
         if scale:
             config["LearningRate"]["base_lr"] = scaled

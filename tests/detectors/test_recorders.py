@@ -1,6 +1,7 @@
 """Recording by forward hooks, and the invariant that they live only while a step runs."""
 
 import copy
+import operator
 import pickle
 
 import paddle
@@ -186,3 +187,24 @@ def test_an_input_is_kept_only_where_it_is_asked_for():
     assert set(recorder.outputs) == {"body.0", "head", "split"}
     nested = Tap("split", plus=Tap("body.0", argument=0))
     assert recording(toy, [nested])._inputs_of == {"body.0"}
+
+
+def test_what_derive_picks_of_a_list_is_what_the_model_made():
+    """As of Mask-RT-DETR's neck, which returns its maps in a list beside what masks are made of."""
+
+    class Neck(paddle.nn.Layer):
+        def forward(self, x):
+            return [x, x * 2], x * 3
+
+    class Whole(paddle.nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.neck = Neck()
+
+        def forward(self, x):
+            return self.neck(x)
+
+    model, tap = Whole(), Tap("neck", derive=operator.itemgetter(1))
+    with recording(model, [tap]) as recorder:
+        (maps, _) = model(paddle.ones([1]))
+    assert recorder.made_by_the_model(tap)[0] is recorder.take(tap) is maps[1]
