@@ -24,7 +24,7 @@ STEPS = {
     "step_retinanet_fgd": ("retinanet_fgd", 320),
     "step_yolov3": ("yolov3", 320),
 }
-SLOWDOWN = "<= 1.08"
+SLOWDOWN = "<= 1.04"
 
 
 def _twin_of_ppyoloe(config):

@@ -28,14 +28,15 @@ class Run:
 
     Attributes:
         set, arm, seed, key: which it is.
-        taught: whether it has a teacher.
+        taught: whether it has a teacher, who may have made its labels alone.
     """
 
     def __init__(self, plan, name, arm, seed, args):
         self.set, self.arm, self.seed, self.key = name, arm, seed, (name, arm, seed)
         self._plan, self._args, self._data = plan, args, plan["sets"][name]
         self._arm = {} if arm == TEACHER else plan["arms"][arm]
-        self.taught = "slim" in self._arm
+        self._labelled = self._arm.get("labels", False)
+        self.taught = "slim" in self._arm or self._labelled
         self.student = self._data[TEACHER] if arm == TEACHER else self._arm.get("student", self._data["student"])
         self.folder = os.path.join(os.path.abspath(args.work), name, arm, str(seed))
         self.output = os.path.join(self.folder, os.path.splitext(os.path.basename(self.student))[0])
@@ -80,15 +81,16 @@ class Run:
     def command(self, steps=None):
         """The ordinary command that this run is."""
         data, every = self._data, max(self.epochs // 8, 1)
+        names = {"third": self.epochs // 3, "two_thirds": 2 * self.epochs // 3, "data": self._folder()}
         schedule = [{"name": "CosineDecay", "max_epochs": self.epochs + 1},
                     {"name": "LinearWarmup", "start_factor": 0.0, "epochs": 2}]  # fmt: skip
         options = [
             *self._data_options(data["val"]), f"epoch={self.epochs}", f"snapshot_epoch={every}", "snapshot_steps=25",
             "keep=1", f"seed={self.seed}", f"save_dir={self.folder}", f"LearningRate.schedulers={json.dumps(schedule)}",
-            *(option.replace("{third}", str(self.epochs // 3)) for option in self._arm.get("options", [])),
+            *(option.format(**names) for option in self._arm.get("options", [])),
         ]  # fmt: skip
         command = [sys.executable, os.path.join(ROOT, "tools", "train.py"), "-c", os.path.join(ROOT, self.student)]
-        if self.taught:
+        if "slim" in self._arm:
             command += ["--slim_config", os.path.join(ROOT, self._arm["slim"])]
             options.append(f"teacher.pretrain_weights={self.teacher().weights(begun=bool(steps))}")
         command += ["--max_steps", str(steps)] if steps else ["--eval"]
@@ -96,10 +98,36 @@ class Run:
 
     def _data_options(self, annotations):
         data = self._data
+        train = self._arm.get("train", self._thinned() or data["train"])
         return [
-            f"dataset_dir={os.path.join(os.path.abspath(self._args.data), data['folder'])}",
+            f"dataset_dir={self._folder()}",
             f"train_images={data.get('images', 'images')}", f"val_images={data.get('images', 'images')}",
-            f"train_annotations={self._thinned() or data['train']}", f"val_annotations={annotations}",
+            f"train_annotations={self._labels() if self._labelled else train}", f"val_annotations={annotations}",
+        ]  # fmt: skip
+
+    def _folder(self):
+        return os.path.join(os.path.abspath(self._args.data), self._data["folder"])
+
+    def _labels(self):
+        """Path of the labels that the teacher makes for this run, the labelled images among them."""
+        return os.path.join(self.folder, "labels.json")
+
+    def _labelling(self, begun):
+        """The command by which the teacher labels the set's images; it ends at once where that is done."""
+        data, teacher = self._data, self.teacher()
+        seen = os.path.join(self.folder, "data")  # the command's data set has its files by their usual names
+        os.makedirs(os.path.join(seen, "annotations"), exist_ok=True)
+        usual = {
+            "images": "images", "annotations/instances_train.json": data["train"],
+            "annotations/instances_val.json": data["val"], "annotations/unlabelled.json": data["unlabelled"],
+        }  # fmt: skip
+        for name, target in usual.items():
+            if not os.path.lexists(os.path.join(seen, name)):
+                os.symlink(os.path.join(self._folder(), target), os.path.join(seen, name))
+        return [
+            sys.executable, "-m", "ppkd", "label", seen, "--images", f"{seen}/annotations/unlabelled.json",
+            "--teacher", f"{os.path.join(ROOT, teacher.student)}={teacher.weights(begun)}",
+            "--output", self._labels(), "--add_labelled",
         ]  # fmt: skip
 
     def _thinned(self):
@@ -132,10 +160,12 @@ class Run:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 return None
-            with open(os.path.join(self.folder, "log.txt"), "a", encoding="utf-8") as log:
-                code = subprocess.call(
-                    self.command(steps), cwd=ROOT, stdout=log, stderr=log, env=one_thread(), pass_fds=[lock.fileno()]
-                )
+            code = 0
+            for command in ([self._labelling(bool(steps))] if self._labelled else []) + [self.command(steps)]:
+                with open(os.path.join(self.folder, "log.txt"), "a", encoding="utf-8") as log:
+                    code = code or subprocess.call(
+                        command, cwd=ROOT, stdout=log, stderr=log, env=one_thread(), pass_fds=[lock.fileno()]
+                    )
             if code < 0 or code > 128:
                 raise SystemExit(f"{self.set} {self.arm} {self.seed}: ended by a signal; the same command goes on")
             if not steps:

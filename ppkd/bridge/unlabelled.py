@@ -42,11 +42,13 @@ def find_photographs(given, where, image_dir=None, allow_outside=False):
         given: a folder, which is looked through with all that are below it, hidden ones left out; a ``.txt`` file with
             a path a line; or a ``.json`` file in COCO's format, whose annotations, if there are any, are not looked at.
         where: the option or key, for messages.
-        image_dir: the folder that a file's names are relative to; None for the file's own.
+        image_dir: the folder that a file's names are relative to; None for the first that has one of them: the file's
+            own, ``images`` in it or beside it (as beside ``annotations``), the folder above.
         allow_outside: whether a file may name images beyond that folder.
 
     Raises:
-        UserError: nothing of that name, no image in it, or names that lead out of the folder.
+        UserError: nothing of that name, no image in it, none of those that it names there, or names that lead out of
+            the folder.
     """
     if not isinstance(given, (str, os.PathLike)) or not os.fspath(given):
         raise UserError(f"{where} has to be an image folder, a .txt list or a COCO .json file, found {given!r}")
@@ -62,13 +64,11 @@ def find_photographs(given, where, image_dir=None, allow_outside=False):
         raise UserError(f"{where}: {given}: no such folder or file")
     if not given.lower().endswith((".txt", ".json")):
         raise UserError(f"{where}: {given}: give an image folder, a .txt file with a path a line, or a COCO .json file")
-    folder = os.path.expanduser(str(image_dir)) if image_dir is not None else os.path.dirname(given) or "."
-    if not os.path.isdir(folder):
-        raise UserError(f"{where}: image_dir {folder}: no such folder")
     listed = _of_coco(given) if given.lower().endswith(".json") else _of_list(given, where)
     names = tuple(dict.fromkeys(listed))
     if not names:
         raise UserError(f"{where}: {given}: names no image")
+    folder = _folder_of(given, names, image_dir, where)
     if len(names) < len(listed):
         logger().warning("%s: %d images of %s are named more than once", where, len(listed) - len(names), given)
     inside = Folder(folder)
@@ -118,6 +118,26 @@ def refuse_validation_images(photographs, validated, where):
             f"{where}: {len(found)} of {len(photographs)} images are images of the validation set, by their content, "
             f"the first: {first}. AP would tell how well they are remembered: take them out"
         )
+
+
+def _folder_of(given, names, image_dir, where):
+    """The folder that the names in a file are relative to."""
+    own = os.path.dirname(given) or "."
+    if image_dir is not None:
+        looked = [os.path.expanduser(str(image_dir))]
+        if not os.path.isdir(looked[0]):
+            raise UserError(f"{where}: image_dir {looked[0]}: no such folder")
+    else:
+        looked = [own, *(os.path.normpath(os.path.join(own, more)) for more in ("images", "../images", ".."))]
+    for folder in looked:
+        if any(os.path.isfile(os.path.join(folder, name)) for name in names):
+            if folder not in looked[:1]:
+                logger().info("%s: the images of %s are those in %s", where, given, folder)
+            return folder
+    raise UserError(
+        f"{where}: {given}: none of the {len(names)} images that it names is there, the first is {names[0]}; looked in "
+        + ", ".join(looked)
+    )
 
 
 def _below(folder):

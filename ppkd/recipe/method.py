@@ -61,7 +61,8 @@ def read_method(own, overrides, path):
     name = own.get("slim_method") or loss or (TERMS if of_its_own else None)
     if name is None:
         raise UserError(
-            f"{path}: `slim: Distill` without `slim_method`, `distill_loss` or terms in `distill:`: which method?"
+            f"{path}: `slim: Distill` without `slim_method`, `distill_loss`, or `terms` or `pseudo_boxes` in "
+            "`distill:`: which method?"
         )
     section = own.get(loss) or {}
     if not isinstance(section, dict):

@@ -166,6 +166,22 @@ def test_a_third_of_the_epochs_is_put_into_an_arm(tmp_path):
     assert "distill.stop_epoch=16" in command.command()
 
 
+def test_the_labels_of_an_arm_are_made_by_the_teacher_before_it_is_trained(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(subprocess, "call", lambda command, **options: seen.append(command) or 1)
+    plan = {**PLAN, "arms": {"labels": {"labels": True}}}
+    plan["sets"] = {"shapes": {**PLAN["sets"]["shapes"], "unlabelled": "annotations/u.json"}}
+    run = run_of(arguments(tmp_path), "labels", plan)
+    assert run.taught and run.train() == 1
+    assert len(seen) == 1 and seen[0][3] == "label"  # a training without them would be of something else
+    given = seen[0][seen[0].index("--images") + 1]
+    assert os.readlink(given) == str(tmp_path / "shapes" / "annotations" / "u.json")
+    made = seen[0][seen[0].index("--output") + 1]
+    monkeypatch.setattr(subprocess, "call", lambda command, **options: seen.append(command) or 0)
+    run.train(steps=1)
+    assert f"train_annotations={made}" in seen[-1] and "--slim_config" not in seen[-1]
+
+
 def test_every_arm_is_a_recipe(tmp_path):
     plan = read_yaml(str(ROOT / "benchmarks" / "evidence" / "arms.yml"))
     assert {arm for stage in plan["stages"] for arm in stage["arms"]} == set(plan["arms"])
@@ -173,12 +189,12 @@ def test_every_arm_is_a_recipe(tmp_path):
     for name, arm in [*(("bccd", arm) for arm in plan["arms"]), *((name, "plain") for name in plan["sets"])]:
         run = training.Run(plan, name, arm, 0, arguments(tmp_path))
         command = run.command()
-        slim = command[command.index("--slim_config") + 1] if run.taught else None
+        slim = command[command.index("--slim_config") + 1] if "--slim_config" in command else None
         given = command[command.index("-o") + 1 :]
         options = [option for option in given if not option.startswith(("dataset_dir", "train_", "val_"))]
         recipe = load_recipe(command[3], slim, [*options, "num_classes=3"])
-        assert recipe.student["epoch"] == run.epochs and (recipe.method is None) == (not run.taught)
-        if run.taught:
+        assert recipe.student["epoch"] == run.epochs and (recipe.method is None) == (not slim)
+        if slim:
             methods.plan(recipe.method)
 
 

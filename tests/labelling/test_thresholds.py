@@ -74,11 +74,26 @@ def test_photographs_are_named_by_a_folder_a_list_or_a_coco_file(tmp_path):
     assert found.paths == [str(tmp_path / "a" / "c.PNG")]
 
 
+def test_the_images_of_a_coco_file_lie_where_coco_has_them(tmp_path):
+    names = [{"file_name": "gone.jpg", "id": 1}, {"file_name": "b.jpg", "id": 2}]
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "u.json").write_text(json.dumps({"images": names}))
+    with pytest.raises(UserError, match="none of the 2 images .*the first is gone.jpg; looked in"):
+        find_photographs(tmp_path / "annotations" / "u.json", "k")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "b.jpg").write_bytes(b"x")
+    found = find_photographs(tmp_path / "annotations" / "u.json", "k")
+    assert found.paths == [str(tmp_path / "images" / "gone.jpg"), str(tmp_path / "images" / "b.jpg")]
+    with pytest.raises(UserError, match="none of the 2 images"):
+        find_photographs(tmp_path / "annotations" / "u.json", "k", image_dir=tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
         ("l.txt", "", "names no image"),
         ("l.txt", "/etc/passwd", "lead out of"),
+        ("l.txt", "a.jpg", "none of the 1 images"),
         ("l.json", "{}", "no images in it"),
         ("l.json", '{"images": [{"id": 1}]}', "file_name"),
         ("l.yml", "a", "give an image folder"),
