@@ -35,6 +35,9 @@ ACCUMULATED = {"accumulated": ("yolov3", "fgd", IN_PARTS, {"settled": True})}
 _BOXES = "distill.pseudo_boxes={threshold: {disc: 0, triangle: 0, star: 0, ring: 0, cross: 0}}"
 _PHOTOS = "unlabelled={images: PHOTOS, ratio: 0.3}"
 BESIDE = {"beside": (QUICK, "cwd", [_PHOTOS, _BOXES], {"of_first": {"square": 0.125}})}
+# One view of what two epochs see: the second reads; and a run that finds all of it there.
+_BANK = ["TrainReader.batch_size=3", "epoch=2", "distill.bank={views: 1, folder: BANK}"]
+BANKED = {name: (QUICK, "fgd", _BANK, {}) for name in ("filling", "reading")}
 # Terms of its own, one of them brought to a share of the loss.
 RUNS["terms"] = ("ppyoloe", "maps", [], {"empty_rank": 1})
 # Convolutions that three levels share, and losses divided by a sum over all ranks.
@@ -58,11 +61,11 @@ def finished(tmp_path_factory, shapes, teacher_weights):
     """Run name -> what rank 0 and rank 1 had after it."""
     folder = tmp_path_factory.mktemp("ranks")
     runs = {}
-    for name, (family, method, overrides, options) in {**RUNS, **ACCUMULATED, **BESIDE}.items():
+    for name, (family, method, overrides, options) in {**RUNS, **ACCUMULATED, **BESIDE, **BANKED}.items():
         given = [
             f"dataset_dir={shapes}", f"save_dir={folder / name}", f"teacher.pretrain_weights={teacher_weights[family]}",
             *strong(method), "TrainReader.batch_size=3", "epoch=1",
-            *(given.replace("PHOTOS", f"{shapes}/val") for given in overrides),
+            *(given.replace("PHOTOS", f"{shapes}/val").replace("BANK", str(folder / "bank")) for given in overrides),
         ]  # fmt: skip
         slim = slim_file(folder, family, method)
         runs[name] = {"config": str(CONFIGS / f"{family}_tiny.yml"), "slim": slim, "overrides": given, **options}
@@ -90,6 +93,20 @@ def test_images_without_labels_are_shared_among_ranks_and_move_both_alike(finish
     assert least[0].tolist() == least[1].tolist() and least[1].tolist()[:2] == [0, 0.125], "the first rank's count"
     assert all(int(each[2]) > 0 for each in counted) and counted[0].tolist() != [0, 0, 0]
     assert first["beside"] and not set(first["beside"]) & set(second["beside"]), "both ranks saw the same images"
+
+
+def test_each_rank_fills_a_bank_with_its_batches_and_reads_them_to_the_bit(finished):
+    """FGD's bank leaves the teacher out in the second epoch, and in a run that finds all there from the first."""
+    filling, reading = finished["filling"], finished["reading"]
+    for first, second in (filling, reading):
+        assert not set(first["images"]) & set(second["images"]), "both ranks saw the same data"
+        assert differing(first["after"], second["after"]) == []
+    for rank in (0, 1):
+        assert differing(filling[rank]["before"], filling[rank]["after"])
+        assert differing(filling[rank]["after"], reading[rank]["after"]) == []
+        steps, a_step = filling[rank]["steps"], fired(QUICK, "fgd")
+        assert (filling[rank]["steps"], filling[rank]["fired"]) == (steps, a_step * steps * 3 // 4)
+        assert (reading[rank]["steps"], reading[rank]["fired"]) == (steps, a_step * steps // 2)
 
 
 @pytest.mark.parametrize("name", RUNS)
