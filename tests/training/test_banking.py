@@ -23,6 +23,7 @@ from ppkd.training import banking
 from ppkd.training.banking import fill_bank
 from ppkd.training.trainer import Trainer
 from tests.conftest import CONFIGS
+from tests.helpers_precision import imitate
 from tests.helpers_training import FOUR, QUICK, count_calls, differing, fit
 
 # Two views in three epochs of three batches.
@@ -87,6 +88,22 @@ def test_several_processes_fill_beforehand_what_the_run_would(recipe, filled, tm
     files(tmp_path / "own")[3].write_bytes(b"cut")
     assert fill_bank(loaded, (0, 1), False, None)[1:] == (1, 5)
     assert contents(tmp_path / "own") == contents(filled[0])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_bank_of_mixed_precision_is_read_to_the_bit_and_by_nobody_else(dtype, recipe, tmp_path, monkeypatch):
+    """Weights of the teacher are of the lower type, so that is what terms would take of it."""
+    imitate(monkeypatch)
+    mixed = [f"amp_dtype={dtype}", "teacher_dtype=" + dtype, f"distill.bank.dtype={dtype}", "epoch=2"]
+    first = fit(banked(recipe, tmp_path / "bank", *mixed), amp=True)
+    before = contents(tmp_path / "bank")
+    with Trainer.open(banked(recipe, tmp_path / "bank", *mixed, f"save_dir={tmp_path}/two"), amp=True) as second:
+        assert second.distill.teachers == {}
+        second.run()
+    assert len(before) == 7 and contents(tmp_path / "bank") == before
+    assert set(differing(first.state(), second.state())) <= {"/digest"}
+    with pytest.raises(UserError, match="of something else|precision"):
+        fit(banked(recipe, tmp_path / "bank", *mixed))
 
 
 def test_the_teacher_is_held_by_nothing_comes_back_for_a_damaged_view_and_goes_again(recipe, filled, bank, monkeypatch):
