@@ -65,6 +65,8 @@ ELSEWHERE = {
     "benchmarks/methods/seeds.py":
         "tests/e2e/test_benchmarks.py::test_methods_are_compared_over_seeds_and_a_sweep_goes_on",
     "benchmarks/run.py": "tests/e2e/test_benchmarks.py::test_rows_of_losses_are_measured_beside_ppdet",
+    "benchmarks/training/beside_ppdet.py":
+        "tests/e2e/test_benchmarks.py::test_plain_training_is_measured_beside_ppdets_trainer",
     "benchmarks/engine/launches.py": "tests/engine/test_launches.py::test_a_part_of_a_step_launches_no_more_than",
     "benchmarks/losses/launches.py": "tests/engine/test_launches.py::test_a_loss_launches_no_more_than",
     "benchmarks/losses/on_a_gpu.py":

@@ -45,3 +45,10 @@ def test_methods_are_compared_over_seeds_and_a_sweep_goes_on(forks, tmp_path, sh
     again = run(forks, "methods/seeds.py", *arguments)
     assert " of 2 runs" not in again, "what has finished is not run again"
     assert again == first[first.index(again[:20]) :]
+
+
+def test_plain_training_is_measured_beside_ppdets_trainer(forks):
+    shown = run(forks, "training/beside_ppdet.py", "--steps", 2, "--repeats", 1, "--workers", 0)
+    workers, ours, theirs, ratio, *_, our_evaluation, their_evaluation, _ = map(float, shown.splitlines()[-1].split())
+    assert workers == 0 and min(ours, theirs, our_evaluation, their_evaluation) > 0
+    assert ratio == pytest.approx(ours / theirs, abs=0.01)
