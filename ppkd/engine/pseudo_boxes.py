@@ -183,6 +183,18 @@ def _classes(detector):
     return next((count for count in counts if isinstance(count, int)), None)
 
 
+def _precise(model):
+    """A block outside of a step's precision: what decides between boxes is worth float32.
+
+    Weights of a lower type (level O2, or ``teacher_dtype``) compute in it, and what comes after them does not: by level
+    O1, for O2 would round corners as well, in bfloat16 to four pixels of 640.
+    """
+    low = next((x.dtype for x in model.parameters() if x.dtype in (paddle.float16, paddle.bfloat16)), None)
+    if low is None:
+        return paddle.amp.auto_cast(enable=False)
+    return paddle.amp.auto_cast(level="O1", dtype="float16" if low == paddle.float16 else "bfloat16")
+
+
 @paddle.no_grad()
 def _detected(detector, batch, prepare):
     """What a detector finds, an array (n, 6) an image, corners in pixels of the images of `batch`."""
@@ -193,10 +205,9 @@ def _detected(detector, batch, prepare):
     # The images as they are, padding and all: a detector tells corners in pixels of the file else.
     seen["im_shape"] = paddle.to_tensor(np.tile(theirs, (count, 1)))
     seen["scale_factor"] = paddle.ones([count, 2])
-    # Outside of a step's precision: what decides between boxes is worth float32.
-    with paddle.amp.auto_cast(enable=False):
+    with _precise(detector.model):
         made = detector.model(seen)
-    results = made["bbox"].numpy().reshape(-1, 6).astype("float32")
+    results = made["bbox"].astype("float32").numpy().reshape(-1, 6)  # numpy has no bfloat16
     results[:, 2:] *= np.tile((ours / theirs)[::-1], 2)
     ends = np.cumsum(made["bbox_num"].numpy().reshape(-1))
     # ppdet's stand-in for nothing at all has class -1.

@@ -12,6 +12,7 @@ from ppkd.bridge.unlabelled import KEY
 from ppkd.errors import UserError
 from ppkd.training.stages import Stages
 from ppkd.training.trainer import Trainer
+from tests.helpers_precision import imitate
 from tests.helpers_training import FOUR, QUICK, differing, fit
 from tests.training.test_unlabelled import records_of, weights_of
 
@@ -84,6 +85,18 @@ def test_resumed_equals_uninterrupted(loaded):
     record = records_of(whole)[-1]
     assert record["boxed_images"] <= record["unlabelled_images"] == 12 and record["teacher_boxes"] > 0
     assert record["pseudo_boxes"] > 0
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_teacher_in_a_lower_type_finds_boxes_in_float32(dtype, loaded, monkeypatch):
+    """Under mixed precision; what is not finite stops the run."""
+    blocks = imitate(monkeypatch)
+    mixed = [BOXES, f"amp_dtype={dtype}", f"teacher_dtype={dtype}"]
+    run = loaded(*mixed, "epoch=1")
+    fit(run, amp=True)
+    assert blocks.count(("O1", dtype)) >= 3, "where the teacher detects"
+    record = records_of(run)[-1]
+    assert record["teacher_boxes"] > 0 and 0 < record["pseudo_boxes"] < 100 and record["loss"] < 1000
 
 
 def test_scores_found_before_are_taken_and_kept_for_resuming(loaded):
