@@ -67,10 +67,27 @@ def _squared(x, y):
     return x.square() + y.square()
 
 
-def foreground(boxes, boxes_valid, frame, map_size):
-    """The foreground of :func:`masks.box_masks` as (N, P), of the same arguments; M is at least 1."""
+def weighed_cells(boxes, boxes_valid, frame, sizes):
+    """The two of :func:`masks.box_masks` for maps of several sizes, as :func:`masks.masks_of_levels` gives them.
+
+    Args:
+        boxes: (N, M, 4), M at least 1.
+        boxes_valid, frame: as for :func:`masks.box_masks`, in float32.
+        sizes: list of ``(H, W)``.
+    """
     if not kernels.on_cpu(boxes):
-        return _foreground_at_once(boxes, boxes_valid, frame, map_size)
+        return _weighed_at_once(boxes, boxes_valid, frame, tuple(sizes))
+    found = []
+    for size in sizes:
+        covered = _foreground(boxes, boxes_valid, frame, size)
+        empty = 1 - covered.sign()
+        rest = empty / empty.sum(axis=1, keepdim=True).clip(min=1.0)
+        found.append(paddle.stack([covered, rest]).unsqueeze(2))
+    return found
+
+
+def _foreground(boxes, boxes_valid, frame, map_size):
+    """(N, P)"""
     height, width = map_size
     x1, y1, x2, y2 = boxes.unbind(axis=-1)
     # Division first: in float32 the other order can push a corner over a cell border.
@@ -83,25 +100,62 @@ def foreground(boxes, boxes_valid, frame, map_size):
     return _largest(rows, columns).flatten(1)
 
 
-def _foreground_at_once(boxes, boxes_valid, frame, map_size):
-    """`foreground` for a device that wants few operations: every corner is compared with every cell."""
-    scale, limits = _cells(tuple(map_size), str(boxes.place))
-    # Left, top, and below zero right and bottom: a cell is in a box if all four are below their limits.
-    corners = boxes / frame.index_select(numbers([1, 0, 1, 0], frame, "int64"), axis=1).unsqueeze(1) * scale
-    inside = (corners.unsqueeze(3) < limits).all(axis=2)
-    sides = 1 - corners.floor().reshape([*boxes.shape[:2], 2, 2]).sum(axis=2)
-    weight = boxes_valid / sides.prod(axis=2).clip(min=1.0)
-    return inside.astype("float32").multiply_(weight.unsqueeze(2)).max(axis=1)
+def _weighed_at_once(boxes, boxes_valid, frame, sizes):
+    """`weighed_cells` for a device that wants few operations: of all maps as one, of A cells."""
+    grid = _grid(sizes, str(boxes.place))
+    # Left, top, and below zero right and bottom: a column or row is in a box if both its edges are below their limits.
+    corners = boxes / frame.index_select(numbers([1, 0, 1, 0], frame, "int64"), axis=1).unsqueeze(1)
+    corners = corners.unsqueeze(2) * grid.scale
+    sides = 1 - corners.floor().reshape([*boxes.shape[:2], -1, 2, 2]).sum(axis=3)
+    weight = boxes_valid.unsqueeze(2) / sides.prod(axis=3).clip(min=1.0)
+    edges = corners.flatten(2)
+    inside = (edges.index_select(grid.near, axis=2) < grid.near_limit).logical_and(
+        edges.index_select(grid.far, axis=2) < grid.far_limit
+    )
+    inside = inside.astype("float32")
+    rows = inside * weight.index_select(grid.line_level, axis=2)
+    covered = inside.index_select(grid.column, axis=2).multiply_(rows.index_select(grid.row, axis=2)).max(axis=1)
+    empty = 1 - covered.sign()
+    number = paddle.matmul(empty, grid.members, transpose_y=True).clip(min=1.0)
+    found = paddle.stack([covered, empty / number.index_select(grid.level, axis=1)]).unsqueeze(2)
+    return found.split(grid.counts, axis=3) if len(sizes) > 1 else [found]
+
+
+class _Grid:
+    """The cells of maps of ``sizes`` one after the other, A of them, and the maps' columns and rows, Q.
+
+    Attributes:
+        counts: cells of each map.
+        scale: (L, 4), what corners in units of the frame are multiplied with.
+        near, far: (Q,), the edge of L * 4 behind which a column or row begins, and the one before which it ends.
+        near_limit, far_limit: (Q,), what these edges are below then.
+        line_level: (Q,), the map of each column and row.
+        column, row, level: (A,), of each cell.
+        members: (L, A), 1 where a cell is of a map.
+    """
+
+    def __init__(self, sizes):
+        self.counts = [height * width for height, width in sizes]
+        self.scale = paddle.to_tensor([[w, h, -w, -h] for h, w in sizes], dtype="float32")
+        near, index, columns, rows, levels = [], [], [], [], []
+        for level, (height, width) in enumerate(sizes):
+            cell, first = paddle.arange(height * width), sum(sum(size) for size in sizes[:level])
+            columns.append(first + cell % width)
+            rows.append(first + width + cell // width)
+            levels.append(paddle.full_like(cell, level))
+            near += [4 * level] * width + [4 * level + 1] * height
+            index += [*range(width), *range(height)]
+        self.near = paddle.to_tensor(near)
+        self.line_level = self.near // 4
+        self.far, index = self.near + 2, paddle.to_tensor(index, dtype="float32")
+        self.near_limit, self.far_limit = index + 1, 1 - index
+        self.column, self.row, self.level = (paddle.concat(x) for x in (columns, rows, levels))
+        self.members = (self.level == paddle.arange(len(sizes)).unsqueeze(1)).astype("float32")
 
 
 @functools.lru_cache(maxsize=64)
-def _cells(map_size, place):
-    """What corners in units of the frame are multiplied with, (4,), and the limits (4, P) of `_foreground_at_once`."""
-    height, width = map_size
-    x = paddle.arange(width, dtype="float32").expand([height, width]).flatten()
-    y = paddle.arange(height, dtype="float32").unsqueeze(1).expand([height, width]).flatten()
-    scale = paddle.to_tensor([width, height, -width, -height], dtype="float32")
-    return scale, paddle.stack([x + 1, y + 1, 1 - x, 1 - y])
+def _grid(sizes, place):
+    return _Grid(sizes)
 
 
 def _largest(rows, columns):

@@ -11,7 +11,7 @@ Yang et al., "Focal and Global Knowledge Distillation for Detectors", CVPR 2022 
   of :func:`masks.box_masks`;
 * ``attention`` (its attention loss): ``1/N * (sum |B(S) - B(T)| + sum |A(S) - A(T)|)``;
 * ``relation`` (global distillation): ``1/N * sum (S + c_s - T - c_t)^2``, each c the vector of
-  :func:`context_vector`, the same at all positions of an image (a GC block, arXiv 1904.11492).
+  :func:`fgd_context.context_vector`, the same at all positions of an image (a GC block, arXiv 1904.11492).
 
 All four are sums divided by the batch size only; hence the tiny weights.
 """
@@ -21,9 +21,11 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from .common import check_choice, check_same_shape, frozen, full_precision, up
+from .fgd_context import channel_add, context_vector, conv, logits
 from .fgd_kernels import Sums, apart, means, summed_over_places
-from .kernels import for_each_image, layer_norm, numbers, sums_both_ways
-from .masks import masks
+from .fgd_levels import parts_at_once, small_groups, weighed
+from .kernels import numbers, sums_both_ways
+from .masks import masks_of_levels
 
 
 def attention_maps(feature, temp):
@@ -36,28 +38,6 @@ def attention_maps(feature, temp):
 def _shares(feature, temp):
     """A(F) (N, 1, P) and B(F) (N, 1, C) over their numbers of positions and channels: the softmaxes alone."""
     return [F.softmax(x) for x in sums_both_ways(paddle.abs, feature, means(feature, temp))]
-
-
-def context_vector(pooled, channel_add):
-    """The global context of a map, one vector (N, 1, C) an image, of its pooled values (N, 1, C).
-
-    ``add(sum_p F * softmax_p(conv_mask(F)))``, the inner sum being ``pooled``. All are 1x1 convolutions, here as matrix
-    products on their weights, so that nothing of the size of F but itself is needed.
-    """
-    reduce, norm, _, restore = channel_add
-    hidden, scale, shift = _pointwise(pooled, reduce), up(norm.weight), up(norm.bias)
-    return _pointwise(F.relu(layer_norm(hidden, scale, shift, norm._epsilon)), restore)
-
-
-def _logits(feature, conv):
-    """``conv(F)`` (N, 1, P) of ``feature`` (N, C, P), a convolution to one channel, and its weights (N or 1, 1, C)."""
-    query = for_each_image(up(conv.weight).reshape([1, 1, -1]), feature)
-    return paddle.matmul(query, feature) + up(conv.bias), query
-
-
-def _pointwise(vectors, conv):
-    weight = up(conv.weight).flatten(1)
-    return paddle.matmul(vectors, weight, transpose_y=True) + up(conv.bias)
 
 
 class FGDLoss(nn.Layer):
@@ -102,12 +82,11 @@ class FGDLoss(nn.Layer):
         self.temp = temp
         self.weights = {"fg": alpha, "bg": beta, "attention": gamma, "relation": lambda_}
         self.box_frame = box_frame
-        self.conv_mask_s = _conv(channels, 1, nn.initializer.KaimingNormal())
-        self.conv_mask_t = _conv(channels, 1, nn.initializer.KaimingNormal())
-        self.channel_add_s = _channel_add(channels, zero_context)
-        self.channel_add_t = _channel_add(channels, zero_context)
+        self.conv_mask_s = conv(channels, 1, nn.initializer.KaimingNormal())
+        self.conv_mask_t = conv(channels, 1, nn.initializer.KaimingNormal())
+        self.channel_add_s = channel_add(channels, zero_context)
+        self.channel_add_t = channel_add(channels, zero_context)
 
-    @full_precision
     def forward(self, student, teacher, boxes, boxes_valid, image_size, padded_size):
         """The four parts, weighted.
 
@@ -124,54 +103,49 @@ class FGDLoss(nn.Layer):
         Raises:
             ValueError: the two maps differ in shape.
         """
-        check_same_shape("fgd", student, teacher)
+        (parts,) = self.together([self], [student], [teacher], boxes, boxes_valid, image_size, padded_size)
+        return parts
+
+    @staticmethod
+    @full_precision
+    def together(losses, students, teachers, boxes, boxes_valid, image_size, padded_size):
+        """What `forward` gives for each of several levels, in fewer operations for a device that wants few.
+
+        Args:
+            losses: list of losses of the same options.
+            students, teachers: lists of (N, C, H, W).
+            boxes, boxes_valid, image_size, padded_size: as for `forward`.
+        """
+        for sides in zip(students, teachers):
+            check_same_shape("fgd", *sides)
+        frame = image_size if losses[0].box_frame == "image" else numbers(padded_size, students[0]).unsqueeze(0)
+        found = masks_of_levels(boxes, boxes_valid, frame, [x.shape[2:] for x in students])
+        columns, parts = (losses, students, teachers, found), {}
+        for group in small_groups(students):
+            parts |= zip(group, parts_at_once(*([column[i] for i in group] for column in columns)))
+        return [parts[i] if i in parts else loss._alone(*rest) for i, (loss, *rest) in enumerate(zip(*columns))]
+
+    def _alone(self, student, teacher, found):
+        """Of one level, by its masks, (2, N, 1, P)."""
         batch, channels, *size = student.shape
         positions = size[0] * size[1]
         student, teacher = up(student).flatten(2), frozen(teacher).flatten(2)
-        frame = image_size if self.box_frame == "image" else numbers(padded_size, student).unsqueeze(0)
         with paddle.no_grad():
             spatial_t, channel_t = _shares(teacher, self.temp)
-            found = paddle.stack(masks(boxes, boxes_valid, frame, size))
-            weights = (found * spatial_t.squeeze(1)).flatten(1)
-        logits, query = _logits(student.detach(), self.conv_mask_s)
-        fixed = query.detach().expand(channel_t.shape), F.softmax(logits.detach())
+            weights = (found * spatial_t).flatten(1)
+        pull, query = logits(student.detach(), self.conv_mask_s)
+        fixed = query.detach().expand(channel_t.shape), F.softmax(pull.detach())
         sums = Sums.apply(student, teacher, channel_t, *fixed, self.temp)
         by_position, by_channel, to_logits, to_pooled, gap_sum, weighted, plain = apart(sums, channels, positions)
-        pooled_s = summed_over_places(student.detach(), F.softmax(logits + to_logits)) + to_pooled
-        pooled_t = summed_over_places(teacher, F.softmax(_logits(teacher, self.conv_mask_t)[0]))
+        pooled_s = summed_over_places(student.detach(), F.softmax(pull + to_logits)) + to_pooled
+        pooled_t = summed_over_places(teacher, F.softmax(logits(teacher, self.conv_mask_t)[0]))
         context_gap = context_vector(pooled_s, self.channel_add_s) - context_vector(pooled_t, self.channel_add_t)
-        found = paddle.stack(
-            [
-                *paddle.matmul(weights, weighted.flatten()).unbind(),
-                paddle.dist(F.softmax(by_channel), channel_t, p=1),
-                paddle.dist(F.softmax(by_position), spatial_t, p=1),
-                plain.sum(),
-                # The rest of the square written out, so that the context vectors need not be spread over a map.
-                (context_gap * (gap_sum + context_gap)).sum(),
-            ]
-        )
-        fg, bg, attention, relation = (weight / batch for weight in self.weights.values())
-        fg, bg = fg * positions * channels, bg * positions * channels  # of the two softmaxes of the teacher
-        factors = fg, bg, attention * channels, attention * positions, relation
-        found = found * numbers([*factors, relation * positions], found)
-        fg, bg, by_channel, by_position, plain, rest = found.unbind()
-        return {"fg": fg, "bg": bg, "attention": by_channel + by_position, "relation": plain + rest}
-
-
-def _conv(in_channels, out_channels, weight, bias=None):
-    bias = bias or nn.initializer.Constant(0.0)
-    return nn.Conv2D(in_channels, out_channels, 1, weight_attr=weight, bias_attr=bias)
-
-
-def _channel_add(channels, zero=False):
-    """The context block. Only its last convolution starts at zero: were both zero, no gradient
-    would ever reach anything but the last bias."""
-    hidden = channels // 2
-    bound = channels**-0.5
-    uniform = nn.initializer.Constant(0.0) if zero else nn.initializer.Uniform(-bound, bound)
-    return nn.Sequential(
-        _conv(channels, hidden, uniform, uniform),
-        nn.LayerNorm([hidden, 1, 1]),
-        nn.ReLU(),
-        _conv(hidden, channels, nn.initializer.Constant(0.0)),
-    )
+        sums = [
+            *paddle.matmul(weights, weighted.flatten()).unbind(),
+            paddle.dist(F.softmax(by_channel), channel_t, p=1),
+            paddle.dist(F.softmax(by_position), spatial_t, p=1),
+            plain.sum(),
+            # The rest of the square written out, so that the context vectors need not be spread over a map.
+            (context_gap * (gap_sum + context_gap)).sum(),
+        ]
+        return weighed(sums, self.weights, batch, channels, [positions])[0]

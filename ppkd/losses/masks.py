@@ -1,6 +1,8 @@
 """Where the boxes of images lie on a feature map, as FGD (Yang et al., CVPR 2022, arXiv 2111.11837) weighs them."""
 
-from .box_kernels import foreground
+import paddle
+
+from .box_kernels import weighed_cells
 from .common import as_float, at_least_one_box
 
 
@@ -21,12 +23,12 @@ def box_masks(boxes, boxes_valid, frame, map_size):
     Returns:
         Foreground and background, both (N, H, W) float32.
     """
-    return tuple(x.reshape([-1, *map_size]) for x in masks(boxes, boxes_valid, frame, map_size))
+    (found,) = masks_of_levels(boxes, boxes_valid, frame, [map_size])
+    return tuple(found.reshape([2, -1, *map_size]).unbind())
 
 
-def masks(boxes, boxes_valid, frame, map_size):
-    """:func:`box_masks` as (N, P)."""
+def masks_of_levels(boxes, boxes_valid, frame, sizes):
+    """:func:`box_masks` on maps of several ``(H, W)``: a list of foreground and background as one, (2, N, 1, P)."""
     boxes, boxes_valid = at_least_one_box(boxes, boxes_valid)
-    covered = foreground(boxes, boxes_valid, as_float(frame), map_size)
-    empty = 1 - covered.sign()
-    return covered, empty / empty.sum(axis=1, keepdim=True).clip(min=1.0)
+    with paddle.no_grad():
+        return weighed_cells(boxes, boxes_valid, as_float(frame), [tuple(size) for size in sizes])

@@ -5,7 +5,7 @@ import paddle
 import pytest
 
 from ppkd.losses import FGDLoss
-from ppkd.losses.fgd import context_vector
+from ppkd.losses.fgd_context import context_vector
 from ppkd.losses.masks import box_masks
 
 FRAME = paddle.to_tensor([[48.0, 56.0]])
