@@ -7,6 +7,7 @@ import paddle
 
 from ppkd.bridge.ground_truth import BOXES, CLASSES, FRAME, VALID
 from ppkd.errors import UserError
+from ppkd.losses.kernels import numbers
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Assignment:
     @cached_property
     def positive(self):
         """(N, A) float32: 1 where a prediction has a target."""
-        return (self.labels != self.background).astype("float32")
+        return (self.labels != numbers([self.background], self.labels, self.labels.dtype)).astype("float32")
 
 
 @dataclass(frozen=True)

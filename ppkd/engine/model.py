@@ -16,6 +16,7 @@ from ppkd.engine.distillation import Distillation
 from ppkd.engine.pseudo_boxes import TeacherBoxes
 from ppkd.engine.teachers import Teachers
 from ppkd.engine.terms import Sender
+from ppkd.engine.together import compare_all
 from ppkd.engine.weighing import added
 from ppkd.errors import UserError, nearest
 from ppkd.losses.common import full_precision, up
@@ -300,7 +301,7 @@ class DistillModel(nn.Layer):
             losses = dict(self.student(batch))
         targets = (self._student.assigned(student) or given) if assigned else None
         context = Context(for_teacher, targets, clock, labels)
-        compared = [(term, weight, term.compare(student, taught[term.label], context)) for term, weight in active]
+        compared = compare_all(active, student, taught, context)
         taught.clear()  # the graph holds what it needs of the teachers' maps
         return losses, compared, student
 

@@ -156,6 +156,11 @@ class Term(nn.Layer):
         tensors, ahead = teacher
         return self(self._taken(student, 0), tensors, context, ahead)
 
+    def inputs(self, student, teacher, context):
+        """What `compare` gives its loss of each side; the same arguments."""
+        tensors, ahead = teacher
+        return self.connected(self._taken(student, 0), tensors, self.age(context.clock), ahead)
+
     def take(self, student, teacher):
         """The student's and the teacher's tensors as `forward` takes them, from the `recorders.Recorder` of each."""
         return [self._taken(student, 0), self.of_teacher(teacher)[0]]
@@ -163,7 +168,7 @@ class Term(nn.Layer):
     def of_teacher(self, recorder):
         """The teacher's tensors for `compare`, from its `recorders.Recorder`."""
         # A teacher may compute in a lower type than the connectors, which are the student's.
-        return _up(self._taken(recorder, 1)), False
+        return up_all(self._taken(recorder, 1)), False
 
     def _taken(self, recorder, side):
         return [[recorder.take(level.tap) for level in pair[side]] for pair in self.pairs]
@@ -227,7 +232,7 @@ class Term(nn.Layer):
     @full_precision
     def _compared(self, student, teacher, picked):
         # Many a loss multiplies and adds up behind its own formula; and a plugin's knows nothing of mixed precision.
-        result = self.loss(_up(student), _up(teacher), **self._constants, **picked)
+        result = self.loss(up_all(student), up_all(teacher), **self._constants, **picked)
         return {name: up(x) for name, x in (result if isinstance(result, dict) else {"": result}).items()}
 
     def _arrange(self, values):
@@ -244,9 +249,9 @@ def _tag(level):
     return f"s{level.stride}" if level.stride else level.source
 
 
-def _up(values):
+def up_all(values):
     """Tensors in float32 or better, in tuples and lists."""
-    return type(values)(map(_up, values)) if isinstance(values, (tuple, list)) else up(values)
+    return type(values)(map(up_all, values)) if isinstance(values, (tuple, list)) else up(values)
 
 
 def _match(student, teacher):

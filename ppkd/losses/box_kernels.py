@@ -108,16 +108,14 @@ def _weighed_at_once(boxes, boxes_valid, frame, sizes):
     corners = corners.unsqueeze(2) * grid.scale
     sides = 1 - corners.floor().reshape([*boxes.shape[:2], -1, 2, 2]).sum(axis=3)
     weight = boxes_valid.unsqueeze(2) / sides.prod(axis=3).clip(min=1.0)
-    edges = corners.flatten(2)
-    inside = (edges.index_select(grid.near, axis=2) < grid.near_limit).logical_and(
-        edges.index_select(grid.far, axis=2) < grid.far_limit
-    )
-    inside = inside.astype("float32")
+    inside = corners.flatten(2).index_select(grid.edges, axis=2) < grid.limits
+    inside = inside.reshape([*boxes.shape[:2], 2, -1]).all(axis=2).astype("float32")
     rows = inside * weight.index_select(grid.line_level, axis=2)
-    covered = inside.index_select(grid.column, axis=2).multiply_(rows.index_select(grid.row, axis=2)).max(axis=1)
+    covered = inside.index_select(grid.column, axis=2).multiply_(rows.index_select(grid.row, axis=2))
+    covered = covered.max(axis=1, keepdim=True)
     empty = 1 - covered.sign()
-    number = paddle.matmul(empty, grid.members, transpose_y=True).clip(min=1.0)
-    found = paddle.stack([covered, empty / number.index_select(grid.level, axis=1)]).unsqueeze(2)
+    number = paddle.matmul(empty, grid.members).clip(min=1.0)
+    found = paddle.stack([covered, empty / number.index_select(grid.level, axis=2)])
     return found.split(grid.counts, axis=3) if len(sizes) > 1 else [found]
 
 
@@ -127,11 +125,11 @@ class _Grid:
     Attributes:
         counts: cells of each map.
         scale: (L, 4), what corners in units of the frame are multiplied with.
-        near, far: (Q,), the edge of L * 4 behind which a column or row begins, and the one before which it ends.
-        near_limit, far_limit: (Q,), what these edges are below then.
-        line_level: (Q,), the map of each column and row.
+        edges: (2 * Q,), which of a box's L * 4 edges each column or row has to lie behind, and then before.
+        limits: (2 * Q,), what that edge is below then.
+        line_level: (Q,), the map of each column or row.
         column, row, level: (A,), of each cell.
-        members: (L, A), 1 where a cell is of a map.
+        members: (A, L), 1 where a cell is of a map.
     """
 
     def __init__(self, sizes):
@@ -139,18 +137,17 @@ class _Grid:
         self.scale = paddle.to_tensor([[w, h, -w, -h] for h, w in sizes], dtype="float32")
         near, index, columns, rows, levels = [], [], [], [], []
         for level, (height, width) in enumerate(sizes):
-            cell, first = paddle.arange(height * width), sum(sum(size) for size in sizes[:level])
-            columns.append(first + cell % width)
-            rows.append(first + width + cell // width)
+            cell = paddle.arange(height * width)
+            columns.append(len(near) + cell % width)
+            rows.append(len(near) + width + cell // width)
             levels.append(paddle.full_like(cell, level))
             near += [4 * level] * width + [4 * level + 1] * height
             index += [*range(width), *range(height)]
-        self.near = paddle.to_tensor(near)
-        self.line_level = self.near // 4
-        self.far, index = self.near + 2, paddle.to_tensor(index, dtype="float32")
-        self.near_limit, self.far_limit = index + 1, 1 - index
+        self.edges = paddle.to_tensor([*near, *(edge + 2 for edge in near)])
+        self.limits = paddle.to_tensor([*(i + 1 for i in index), *(1 - i for i in index)], dtype="float32")
+        self.line_level = paddle.to_tensor(near) // 4
         self.column, self.row, self.level = (paddle.concat(x) for x in (columns, rows, levels))
-        self.members = (self.level == paddle.arange(len(sizes)).unsqueeze(1)).astype("float32")
+        self.members = (self.level.unsqueeze(1) == paddle.arange(len(sizes))).astype("float32")
 
 
 @functools.lru_cache(maxsize=64)

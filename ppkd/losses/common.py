@@ -50,7 +50,12 @@ def safe_sqrt(x):
 
 def as_float(x):
     """``x`` in float32, itself if it is."""
-    return x if x.dtype == paddle.float32 else x.astype("float32")
+    return as_type(x, paddle.float32)
+
+
+def as_type(x, dtype):
+    """``x`` in a type, itself if it is; Paddle makes a copy in any case."""
+    return x if x.dtype == dtype else x.astype(dtype)
 
 
 def rows(x, per_position):

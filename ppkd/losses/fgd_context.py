@@ -50,10 +50,10 @@ def context_vectors(pooled, blocks):
     if len(blocks) == 1:
         return context_vector(pooled, blocks[0])
     reduces, norms, _, restores = zip(*blocks)
-    hidden = _pointwise_each(pooled.unsqueeze(2), reduces)
+    hidden = _pointwise_each(pooled.transpose([1, 0, 2]), reduces)
     hidden = F.layer_norm(hidden, hidden.shape[-1:], epsilon=norms[0]._epsilon)
     hidden = hidden * _rows([x.weight for x in norms]) + _rows([x.bias for x in norms])
-    return _pointwise_each(F.relu(hidden), restores).squeeze(2)
+    return _pointwise_each(F.relu(hidden), restores).transpose([1, 0, 2])
 
 
 def _pointwise(vectors, conv):
@@ -62,7 +62,7 @@ def _pointwise(vectors, conv):
 
 
 def _pointwise_each(vectors, convs):
-    """Of (N, B, 1, C), by a convolution each."""
+    """Of (B, N, C), by a convolution each."""
     weight = up(paddle.stack([conv.weight for conv in convs])).flatten(2)
     return paddle.matmul(vectors, weight, transpose_y=True) + _rows([conv.bias for conv in convs])
 

@@ -15,8 +15,8 @@ from .common import frozen, up
 from .fgd_context import context_vectors
 from .kernels import constant, numbers
 
-# Values of the maps that are taken as one: 16 MB, which a GPU reads in about the time that a launch takes.
-_MOST = 2**22
+# Values of the maps that are taken as one: 8 MB, which a GPU reads in about the time that a launch takes.
+_MOST = 2**21
 
 
 def small_groups(maps):

@@ -9,10 +9,10 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from .boxes import expected, giou_loss
-from .common import COCO_CLASSES, as_float, check_same_shape, frozen, full_precision, up
+from .common import COCO_CLASSES, as_float, as_type, check_same_shape, frozen, full_precision, up
 from .focal import quality_focal
 from .kernels import numbers
-from .ld import ld_rows
+from .kl import kl_rows
 from .ranks import averaged
 from .softmax_kernels import log_and_softmax
 
@@ -64,8 +64,8 @@ def _weighted(student, teacher, scores, positive, factors, kd_temp, beta, first_
         check_same_shape("ppyoloe", ours, theirs)
     (s_cls, s_box), (t_cls, t_box) = map(up, student), map(frozen, teacher)
     batch, _, classes = s_cls.shape
-    positive = positive.flatten().astype(s_cls.dtype)
-    weight = as_float(scores).sum(axis=-1).flatten().astype(s_cls.dtype) * positive
+    positive = as_type(positive, s_cls.dtype).flatten()
+    weight = as_type(as_float(scores).sum(axis=-1), s_cls.dtype).flatten() * positive
     found = {}
     if "class" in factors or "kd" in factors:
         p_s, p_t = F.sigmoid(s_cls), F.sigmoid(t_cls)
@@ -80,15 +80,15 @@ def _weighted(student, teacher, scores, positive, factors, kd_temp, beta, first_
     if "dfl" in factors:
         found["dfl"] = paddle.dot((shares_t * log_s).sum(axis=[1, 2]), weight)
     if "kd" in factors:
-        found["kd"] = paddle.dot(ld_rows(*(x.reshape([-1, classes]) for x in (p_s, p_t)), kd_temp), positive)
+        # `ld_rows`, but for its constant factor.
+        found["kd"] = paddle.dot(kl_rows(*(x.reshape([-1, classes]) for x in (p_s, p_t)), kd_temp, 1), positive)
     # What each sum is divided by: the sum of the weights or the number of positives, and by less than any weight where
     # there is none, as the sum over it is 0.
     floors = {"class": 1.0 if batch_floor else batch / 8, "iou": _EPS, "dfl": _EPS, "kd": 1.0}
-    divisors = averaged(paddle.stack([weight, positive]).sum(axis=1))
-    divisors = paddle.gather(divisors, numbers([int(name == "kd") for name in found], divisors, "int64"))
+    divisors = averaged(paddle.stack([positive if name == "kd" else weight for name in found]).sum(axis=1))
     divisors = paddle.maximum(divisors, numbers([floors[name] for name in found], divisors, divisors.dtype))
-    signs = {"dfl": -0.25}
-    given = numbers([factors[name] * signs.get(name, 1.0) for name in found], divisors, divisors.dtype)
+    own = {"dfl": -0.25, "kd": kd_temp**2 / classes}
+    given = numbers([factors[name] * own.get(name, 1.0) for name in found], divisors, divisors.dtype)
     return dict(zip(found, (paddle.stack([*found.values()]) * (given / divisors)).unbind()))
 
 
