@@ -14,7 +14,13 @@ from benchmarks.losses import rows
 from benchmarks.study.launches import as_on_a_gpu
 from benchmarks.study.memory import held_mb
 
-LOSSES = {"FGD": ("fgd",), "CWD": ("feature", "cwd"), "PKD": ("feature", "pkd"), "LD": ("ld",)}
+LOSSES = {
+    "FGD": ("fgd",),
+    "FGD, five levels": ("fgd_levels",),
+    "CWD": ("feature", "cwd"),
+    "PKD": ("feature", "pkd"),
+    "LD": ("ld",),
+}
 
 
 def both(name, *more):
@@ -29,10 +35,10 @@ def both(name, *more):
 
 def main():
     argparse.ArgumentParser(description=__doc__.split("\n")[0]).parse_args()
-    print(f"{'loss':5} {'CPU, MB':>8} {'GPU, MB':>8} {'ratio':>6}")
+    print(f"{'loss':16} {'CPU, MB':>8} {'GPU, MB':>8} {'ratio':>6}")
     for name in LOSSES:
         here, there = both(name)
-        print(f"{name:5} {here:8.0f} {there:8.0f} {there / here:6.2f}", flush=True)
+        print(f"{name:16} {here:8.0f} {there:8.0f} {there / here:6.2f}", flush=True)
 
 
 if __name__ == "__main__":

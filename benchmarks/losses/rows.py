@@ -58,6 +58,18 @@ def fgd(side, number=10, shape=SHAPE):
     return step(student, lambda: loss(student, teacher, inputs), loss)
 
 
+def fgd_levels(side="ours", first=0):
+    """FGD of the five levels of an FPN, or of those from `first` on, together as in a step; ours alone."""
+    from ppkd.losses import FGDLoss
+
+    shapes = [(*SHAPE[:2], *size) for size in ((100, 168), (50, 84), (25, 42), (13, 21), (7, 11))][first:]
+    students, teachers = (list(side) for side in zip(*map(maps, shapes)))
+    losses, found = [FGDLoss(SHAPE[1]) for _ in shapes], boxes(10)
+    rest = found, paddle.ones(found.shape[:2]), paddle.to_tensor([FRAME] * SHAPE[0]), PADDED
+    together = functools.partial(FGDLoss.together, losses, students, teachers, *rest)
+    return step(students, lambda: paddle.add_n([x for parts in together() for x in parts.values()]), *losses)
+
+
 def feature(side, name, shape=SHAPE):
     """CWD, PKD or MGD."""
     student, teacher = maps(shape)

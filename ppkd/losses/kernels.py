@@ -5,7 +5,7 @@ operations, at once; on the CPU in pieces that stay in the processor's cache, an
 nothing. What comes out is the same but for the order of sums.
 
 Maps are (N, C, P), with P positions. Beside them a formula may take values of channels (1, C, 1), of which it gets
-those of its piece, to be used by `minus` and `times`.
+those of its piece, to be used by `minus`, `subtracted_` and `multiplied_`.
 """
 
 import functools
@@ -187,12 +187,21 @@ def over_positions(feature, weight=1.0):
 
 def minus(x, values):
     """``x`` (N, C, P) less ``values`` (1, C, 1)."""
-    return x - (values.expand(x.shape) if on_cpu(x) else values)
+    return x - _spread(values, x)
 
 
-def times(x, values):
-    """``x`` (N, C, P) times ``values`` (1, C, 1)."""
-    return x * (values.expand(x.shape) if on_cpu(x) else values)
+def subtracted_(x, values):
+    """`minus`, put into ``x``."""
+    return x.subtract_(_spread(values, x))
+
+
+def multiplied_(x, values):
+    """``x`` (N, C, P) times ``values`` (1, C, 1), put into ``x``."""
+    return x.multiply_(_spread(values, x))
+
+
+def _spread(values, x):
+    return values.expand(x.shape) if on_cpu(x) else values
 
 
 def for_each_image(x, feature):

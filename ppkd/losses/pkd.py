@@ -8,8 +8,8 @@ from paddle import nn
 from paddle.autograd import PyLayer
 
 from .common import check_same_shape, frozen, full_precision, up
-from .kernels import channel_sums, map_of, times
-from .normalise import Statistics, centred, standardised
+from .kernels import channel_sums, map_of, multiplied_
+from .normalise import Statistics, centred, squared_, standardised
 
 
 @full_precision
@@ -54,18 +54,21 @@ class _HalfSquares(PyLayer):
         return map_of(_gradient, ctx.maps, [*ctx.values, *factors]).reshape(ctx.shape), None
 
 
+# Two maps at a time, whatever comes in: on a GPU a map is the whole.
 def _gap_products(student, teacher, *values):
     gap = _gap(student, teacher, *values)
-    return gap.square(), gap * centred(student, *values[:2])
+    products = centred(student, *values[:2]).multiply_(gap)
+    return squared_(gap), products
 
 
 def _gradient(student, teacher, *values):
     *values, scale, slope = values
-    return times(_gap(student, teacher, *values), scale) - times(centred(student, *values[:2]), slope)
+    gradient = multiplied_(_gap(student, teacher, *values), scale)
+    return gradient.subtract_(multiplied_(centred(student, *values[:2]), slope))
 
 
 def _gap(student, teacher, *values):
-    return standardised(student, *values[:3]) - standardised(teacher, *values[3:])
+    return standardised(student, *values[:3]).subtract_(standardised(teacher, *values[3:]))
 
 
 class PKDLoss(nn.Layer):

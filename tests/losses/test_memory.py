@@ -9,7 +9,7 @@ from benchmarks.losses import on_a_gpu
 from benchmarks.study.memory import held_mb
 
 # Paddle 3's own softmax, which the way of a GPU takes, needs minutes on a CPU for rows as long as the finest map.
-SHAPES = {"FGD": [], "CWD": [(4, 256, 25, 42)], "LD": []}
+SHAPES = {"FGD": [], "FGD, five levels": [1], "CWD": [(4, 256, 25, 42)], "PKD": [(2, 256, 50, 84)], "LD": []}
 
 
 @pytest.mark.parametrize("name", SHAPES)

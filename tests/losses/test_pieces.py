@@ -8,10 +8,10 @@ import pytest
 
 from ppkd.detectors.context import Assignment
 from ppkd.engine.balance import gradient
-from ppkd.losses import CWDLoss, FGDLoss, KLLoss, LDLoss, PKDLoss, PPYOLOELoss, kernels
+from ppkd.losses import CWDLoss, FGDLoss, KLLoss, LDLoss, PKDLoss, PPYOLOELoss, fgd_levels, kernels
 from ppkd.losses.atss import atss_regions, square_anchors
 from ppkd.losses.ld import ld_parts
-from ppkd.losses.masks import box_masks
+from ppkd.losses.masks import box_masks, masks_of_levels
 from ppkd.losses.normalise import batch_standardise, pkd_standardise
 from ppkd.losses.pkd import pkd
 
@@ -100,6 +100,24 @@ ON_DEVICES = {name: functools.partial(_of_maps, name) for name in LOSSES}
 ON_DEVICES |= {"ld": _ld_of_head, "ppyoloe": _ppyoloe_of_head}
 
 
+def _fgd_of_levels():
+    """Maps of three levels, two of them of the same channels."""
+    shapes = [(2, 6, 12, 16), (2, 6, 6, 8), (2, 4, 3, 4)]
+    sides = [[paddle.randn(shape) for shape in shapes] for _ in range(2)]
+    losses = [FGDLoss(shape[1], alpha=1e-2, beta=1e-2, gamma=1e-2, lambda_=1e-2) for shape in shapes]
+    leaves = [*sides[0], *(p for loss in losses for p in loss.parameters())]
+    for x in leaves:
+        x.set_value(paddle.randn(x.shape) * 0.5)
+        x.stop_gradient = False
+    valid = paddle.to_tensor([[1.0, 0, 0, 0], [0, 0, 0, 1]])
+    rest = _boxes()[0], valid, paddle.to_tensor([[48.0, 64.0], [40.0, 60.0]]), (48, 64)
+    return leaves, lambda: _named(FGDLoss.together(losses, *sides, *rest))
+
+
+def _named(levels):
+    return {f"{i}.{name}": value for i, parts in enumerate(levels) for name, value in parts.items()}
+
+
 @pytest.mark.parametrize("name", ON_DEVICES)
 def test_the_way_of_another_device_gives_the_same(name, monkeypatch):
     """In each part, and in the gradient of each part."""
@@ -118,8 +136,34 @@ def test_the_way_of_another_device_gives_the_same(name, monkeypatch):
         for ours, theirs in zip(there[part], expected, strict=True):
             assert (ours is None) == (theirs is None)
             if ours is not None:
-                scale = max(float(theirs.abs().max()), 1e-4)
+                # A softmax's bias has a gradient of nothing but rounding.
+                scale = max(float(theirs.abs().max()), 3e-3)
                 np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-4, atol=3e-6 * scale, err_msg=part)
+
+
+@pytest.mark.parametrize("most", [0, 3 * 400, 10**6])
+def test_levels_of_fgd_together_give_what_each_gives_alone(most, monkeypatch):
+    """None of them as one, the smaller one of each number of channels, all: in each part, and its gradient."""
+    leaves, compute = _fgd_of_levels()
+
+    def run():
+        found = {}
+        for part, value in compute().items():
+            slopes = paddle.grad(value, leaves, retain_graph=True, allow_unused=True)
+            found[part] = [value, *(paddle.zeros_like(x) if s is None else s for x, s in zip(leaves, slopes))]
+        return found
+
+    here = run()
+    monkeypatch.setattr(kernels, "on_cpu", lambda _: False)
+    monkeypatch.setattr(fgd_levels, "_MOST", most)
+    groups = {0: [], 1200: [[2], [1]], 10**6: [[2], [1, 0]]}
+    assert fgd_levels.small_groups(leaves[:3]) == groups[most]
+    there = run()
+    assert all(float(parts[0]) > 0 for parts in here.values()) and here.keys() == there.keys()
+    for part, expected in here.items():
+        for ours, theirs in zip(there[part], expected, strict=True):
+            scale = max(float(theirs.abs().max()), 0.03)  # of a softmax's bias it is nothing but rounding
+            np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-4, atol=3e-6 * scale, err_msg=part)
 
 
 def test_terms_of_fgd_can_be_asked_for_their_gradients_one_after_the_other():
@@ -243,6 +287,19 @@ def test_boxes_on_another_device_are_broadcast_and_give_the_same(compute, monkey
     monkeypatch.setattr(kernels, "on_cpu", lambda _: False)
     for ours, expected in zip(compute(), here, strict=True):
         np.testing.assert_allclose(ours.numpy(), expected, rtol=1e-6)
+
+
+def test_masks_of_several_levels_are_those_of_each(monkeypatch):
+    """Also where a corner lies on the border of a cell, after scaling a number that is rounded."""
+    boxes, valid = _boxes()
+    boxes = paddle.concat([boxes, paddle.to_tensor([[[12.0, 9.0, 36.0, 45.0]] * 2] * 2) * 1.7], axis=1)
+    valid = paddle.concat([valid, paddle.ones([2, 2])], axis=1)
+    frame, sizes = paddle.to_tensor([[48.0, 64.0], [48.0 * 1.7, 60.0 * 1.7]]), [(12, 15), (7, 49), (3, 4), (1, 1)]
+    here = [box_masks(boxes, valid, frame, size) for size in sizes]
+    monkeypatch.setattr(kernels, "on_cpu", lambda _: False)
+    for found, expected, size in zip(masks_of_levels(boxes, valid, frame, sizes), here, sizes, strict=True):
+        np.testing.assert_allclose(found.numpy(), paddle.stack(expected).numpy().reshape(2, 2, 1, -1), rtol=1e-6)
+        assert found.shape[3] == size[0] * size[1]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3])
