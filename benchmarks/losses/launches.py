@@ -28,6 +28,18 @@ def fgd():
     return lambda: loss(student, teacher, boxes, valid, frame, (64, 64))
 
 
+def fgd_levels():
+    """Five levels of one width, as in an FPN, without connectors."""
+    losses, boxes, valid = [FGDLoss(16) for _ in SIZES], paddle.to_tensor(BOXES), paddle.to_tensor(VALID)
+    frame, sides = paddle.full([2, 2], 64.0), [maps(16, SIZES, trained) for trained in (True, False)]
+
+    def compute():
+        found = FGDLoss.together(losses, *sides, boxes, valid, frame, (64, 64))
+        return {f"{i}.{name}": value for i, parts in enumerate(found) for name, value in parts.items()}
+
+    return compute
+
+
 def ld():
     """Five levels, finding anchors included."""
     loss, boxes, valid, sides = LDLoss(), paddle.to_tensor(BOXES), paddle.to_tensor(VALID), heads(SIZES)
@@ -42,7 +54,7 @@ def ppyoloe():
     return lambda: loss(*sides, Assignment(labels, None, scores, 3), 0)
 
 
-LOSSES = {"fgd": fgd, "ld": ld, "ppyoloe": ppyoloe}
+LOSSES = {"fgd": fgd, "fgd_levels": fgd_levels, "ld": ld, "ppyoloe": ppyoloe}
 
 
 def maps(channels, sizes, trained):

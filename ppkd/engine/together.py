@@ -1,8 +1,8 @@
 """Compares the terms of a batch, and those of a line together whose loss makes fewer operations of several levels.
 
-Such a loss class has a static method ``together``: it takes lists of losses, which differ in their parameters only, of
-the student's and of the teacher's tensors, and what ``forward`` asks the context for of a batch; it returns a list of what
-``forward`` gives for each.
+Such a loss class has a static method ``together``. It takes lists of losses, which differ in their parameters only, of
+the student's and of the teacher's tensors, and what ``forward`` asks the context for, which is the same for all levels;
+it returns a list of what ``forward`` gives for each.
 """
 
 from ppkd.engine.terms import up_all

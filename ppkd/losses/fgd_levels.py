@@ -151,7 +151,7 @@ class _Levels:
 
 @functools.lru_cache(maxsize=64)
 def _rows(counts, temp, dtype, place):
-    """`_Levels.members`, what takes a row out of other levels, and what makes means over ``temp`` of sums: each (K, A)."""
+    """`_Levels.members`, what takes a row out of other levels, and what makes means over ``temp``; all (K, A)."""
     eye = paddle.eye(len(counts), dtype=dtype)
     members = paddle.concat([eye[:, i : i + 1].expand([-1, n]) for i, n in enumerate(counts)], axis=1)
     return members, (members - 1) * 1e30, members / (members.sum(axis=1, keepdim=True) * temp)

@@ -5,7 +5,7 @@ operations, at once; on the CPU in pieces that stay in the processor's cache, an
 nothing. What comes out is the same but for the order of sums.
 
 Maps are (N, C, P), with P positions. Beside them a formula may take values of channels (1, C, 1), of which it gets
-those of its piece, to be used by `minus`, `subtracted_` and `multiplied_`.
+those of its piece, to be used by `minus`, `minus_` and `times_`.
 """
 
 import functools
@@ -187,21 +187,33 @@ def over_positions(feature, weight=1.0):
 
 def minus(x, values):
     """``x`` (N, C, P) less ``values`` (1, C, 1)."""
-    return x - _spread(values, x)
+    return x - (values.expand(x.shape) if on_cpu(x) else values)
 
 
-def subtracted_(x, values):
-    """`minus`, put into ``x``."""
-    return x.subtract_(_spread(values, x))
+# What is not needed any more is used up where a piece is the whole. On the CPU Paddle takes longer for that.
+def minus_(x, values):
+    """`minus` that uses up ``x``."""
+    return x - values.expand(x.shape) if on_cpu(x) else x.subtract_(values)
 
 
-def multiplied_(x, values):
-    """``x`` (N, C, P) times ``values`` (1, C, 1), put into ``x``."""
-    return x.multiply_(_spread(values, x))
+def times_(x, values):
+    """``x`` (N, C, P), which is used up, times ``values`` (1, C, 1)."""
+    return x * values.expand(x.shape) if on_cpu(x) else x.multiply_(values)
 
 
-def _spread(values, x):
-    return values.expand(x.shape) if on_cpu(x) else values
+def difference_(x, y):
+    """``x``, which is used up, less ``y`` of its shape."""
+    return x - y if on_cpu(x) else x.subtract_(y)
+
+
+def product_(x, y):
+    """``x``, which is used up, times ``y`` of its shape."""
+    return x * y if on_cpu(x) else x.multiply_(y)
+
+
+def square_(x):
+    """The squares of ``x``, which is used up."""
+    return x.square() if on_cpu(x) else x.multiply_(x)
 
 
 def for_each_image(x, feature):

@@ -7,7 +7,7 @@ import paddle.nn.functional as F
 from paddle.autograd import PyLayer
 
 from .common import full_precision, safe_sqrt, up
-from .kernels import channel_sums, for_each_image, map_of, minus, multiplied_, subtracted_
+from .kernels import channel_sums, difference_, for_each_image, map_of, minus, minus_, product_, square_, times_
 
 
 @full_precision
@@ -52,17 +52,12 @@ def pkd_standardise(x, unbiased=False, eps=1e-6):
 
 def centred(x, shift, mean):
     """A map (N, C, P) without its channels' means, which are ``shift + mean``."""
-    return subtracted_(minus(x, shift), mean)
+    return minus_(minus(x, shift), mean)
 
 
 def standardised(x, shift, mean, scale):
     """A map (N, C, P) as :func:`pkd_standardise` makes it, by its `Statistics`."""
-    return multiplied_(centred(x, shift, mean), scale)
-
-
-def squared_(x):
-    """The squares, put into ``x``."""
-    return x.multiply_(x)
+    return times_(centred(x, shift, mean), scale)
 
 
 class Statistics:
@@ -81,7 +76,7 @@ class Statistics:
         shift = x[:1, :, :1]
         (total,) = channel_sums(lambda x, shift: (minus(x, shift),), [x], [shift])
         self.middle = shift, total / count
-        (squares,) = channel_sums(lambda x, *middle: (squared_(centred(x, *middle)),), [x], self.middle)
+        (squares,) = channel_sums(lambda x, *middle: (square_(centred(x, *middle)),), [x], self.middle)
         count = max(count - 1, 1) if unbiased else count
         self.deviation = safe_sqrt(squares / count)
         self.scale = 1 / (self.deviation + eps)
@@ -106,11 +101,14 @@ class _Standardise(PyLayer):
     @full_precision
     def backward(ctx, grad):
         of, grad = ctx.of, grad.flatten(2)
-        total, products = channel_sums(lambda g, x, *middle: (g, centred(x, *middle).multiply_(g)), [grad, ctx.map], of.middle)
+
+        def sums(g, x, *middle):
+            return g, product_(centred(x, *middle), g)
+
+        total, products = channel_sums(sums, [grad, ctx.map], of.middle)
         mean, slope = total / (grad.shape[0] * grad.shape[2]), of.slope * products
 
         def gradient(g, x, shift, middle, mean, scale, slope):
-            part = multiplied_(centred(x, shift, middle), slope)
-            return multiplied_(minus(g, mean), scale).subtract_(part)
+            return difference_(times_(minus(g, mean), scale), times_(centred(x, shift, middle), slope))
 
         return map_of(gradient, [grad, ctx.map], [*of.middle, mean, of.scale, slope]).reshape(ctx.shape)

@@ -8,8 +8,8 @@ from paddle import nn
 from paddle.autograd import PyLayer
 
 from .common import check_same_shape, frozen, full_precision, up
-from .kernels import channel_sums, map_of, multiplied_
-from .normalise import Statistics, centred, squared_, standardised
+from .kernels import channel_sums, difference_, map_of, product_, square_, times_
+from .normalise import Statistics, centred, standardised
 
 
 @full_precision
@@ -57,18 +57,18 @@ class _HalfSquares(PyLayer):
 # Two maps at a time, whatever comes in: on a GPU a map is the whole.
 def _gap_products(student, teacher, *values):
     gap = _gap(student, teacher, *values)
-    products = centred(student, *values[:2]).multiply_(gap)
-    return squared_(gap), products
+    products = product_(centred(student, *values[:2]), gap)
+    return square_(gap), products
 
 
 def _gradient(student, teacher, *values):
     *values, scale, slope = values
-    gradient = multiplied_(_gap(student, teacher, *values), scale)
-    return gradient.subtract_(multiplied_(centred(student, *values[:2]), slope))
+    gradient = times_(_gap(student, teacher, *values), scale)
+    return difference_(gradient, times_(centred(student, *values[:2]), slope))
 
 
 def _gap(student, teacher, *values):
-    return standardised(student, *values[:3]).subtract_(standardised(teacher, *values[3:]))
+    return difference_(standardised(student, *values[:3]), standardised(teacher, *values[3:]))
 
 
 class PKDLoss(nn.Layer):
