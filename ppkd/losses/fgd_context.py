@@ -63,9 +63,9 @@ def _pointwise(vectors, conv):
 
 def _pointwise_each(vectors, convs):
     """Of (B, N, C), by a convolution each."""
-    weight = up(paddle.stack([conv.weight for conv in convs])).flatten(2)
+    weight = paddle.stack([up(conv.weight) for conv in convs]).flatten(2)
     return paddle.matmul(vectors, weight, transpose_y=True) + _rows([conv.bias for conv in convs])
 
 
 def _rows(vectors):
-    return up(paddle.stack(vectors)).unsqueeze(1)
+    return paddle.stack([up(x) for x in vectors]).unsqueeze(1)

@@ -48,8 +48,9 @@ def parts_at_once(losses, students, teachers, found):
     Returns:
         A list of what :meth:`fgd.FGDLoss.forward` gives, one a level.
     """
+    students, teachers = [up(x) for x in students], [frozen(x) for x in teachers]
     levels = _Levels([x.shape[2] * x.shape[3] for x in students], losses[0].temp, students[0])
-    student, teacher = levels.as_one([up(x) for x in students]), levels.as_one([frozen(x) for x in teachers])
+    student, teacher = levels.as_one(students), levels.as_one(teachers)
     with paddle.no_grad():
         by_position_t, by_channel_t = levels.attention(teacher)
         weights = by_position_t * (found[0] if levels.alone else paddle.concat(found, axis=3))
@@ -129,11 +130,11 @@ class _Levels:
 
     def pooled(self, feature, convs):
         """``sum_p F * softmax_p(conv_mask(F))`` (N, K, C), by the ``conv_mask`` of each level."""
-        weight, bias = convs[0].weight, convs[0].bias
+        weights, biases = [up(conv.weight) for conv in convs], [up(conv.bias) for conv in convs]
+        weight, bias = weights[0], biases[0]
         if not self.alone:
-            weight = paddle.concat([conv.weight for conv in convs])
-            bias = paddle.concat([conv.bias for conv in convs]).unsqueeze(1)
-        logits = paddle.matmul(up(weight).flatten(1), feature) + up(bias)
+            weight, bias = paddle.concat(weights), paddle.concat(biases).unsqueeze(1)
+        logits = paddle.matmul(weight.flatten(1), feature) + bias
         return paddle.matmul(self._softmax(logits), feature, transpose_y=True)
 
     def distance(self, x, y):

@@ -5,6 +5,7 @@ import functools
 import numpy as np
 import paddle
 import pytest
+from paddle import nn
 
 from ppkd.detectors.context import Assignment
 from ppkd.engine.balance import gradient
@@ -100,14 +101,18 @@ ON_DEVICES = {name: functools.partial(_of_maps, name) for name in LOSSES}
 ON_DEVICES |= {"ld": _ld_of_head, "ppyoloe": _ppyoloe_of_head}
 
 
-def _fgd_of_levels():
-    """Maps of three levels, two of them of the same channels."""
+def _fgd_of_levels(dtype="float32"):
+    """Maps of three levels, two of them of the same channels; these and convolutions are of a type."""
     shapes = [(2, 6, 12, 16), (2, 6, 6, 8), (2, 4, 3, 4)]
     sides = [[paddle.randn(shape) for shape in shapes] for _ in range(2)]
     losses = [FGDLoss(shape[1], alpha=1e-2, beta=1e-2, gamma=1e-2, lambda_=1e-2) for shape in shapes]
+    for x in (*sides[0], *(p for loss in losses for p in loss.parameters())):
+        x.set_value(paddle.randn(x.shape) * 0.5)
+    for layer in (layer for loss in losses for layer in loss.sublayers() if isinstance(layer, nn.Conv2D)):
+        layer.to(dtype=dtype)
+    sides = [[x.astype(dtype).detach() for x in side] for side in sides]
     leaves = [*sides[0], *(p for loss in losses for p in loss.parameters())]
     for x in leaves:
-        x.set_value(paddle.randn(x.shape) * 0.5)
         x.stop_gradient = False
     valid = paddle.to_tensor([[1.0, 0, 0, 0], [0, 0, 0, 1]])
     rest = _boxes()[0], valid, paddle.to_tensor([[48.0, 64.0], [40.0, 60.0]]), (48, 64)
@@ -164,6 +169,22 @@ def test_levels_of_fgd_together_give_what_each_gives_alone(most, monkeypatch):
         for ours, theirs in zip(there[part], expected, strict=True):
             scale = max(float(theirs.abs().max()), 0.03)  # of a softmax's bias it is nothing but rounding
             np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-4, atol=3e-6 * scale, err_msg=part)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_levels_of_fgd_together_compute_in_float32_whatever_comes_in(dtype, monkeypatch):
+    leaves, compute = _fgd_of_levels(dtype)
+
+    def run():
+        found = compute()
+        slopes = paddle.grad(paddle.add_n([*found.values()]), leaves)
+        return [*found.values(), *(x.astype("float32") for x in slopes)]
+
+    here = run()
+    monkeypatch.setattr(kernels, "on_cpu", lambda _: False)
+    for ours, theirs in zip(run(), here, strict=True):
+        scale = max(float(theirs.abs().max()), 0.1)
+        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-2, atol=1e-6 * scale)
 
 
 def test_terms_of_fgd_can_be_asked_for_their_gradients_one_after_the_other():
