@@ -8,8 +8,8 @@ from ppkd.bridge.compat import yolox_sizes
 from ppkd.bridge.ground_truth import BOXES
 from ppkd.build import build_model, build_student
 from ppkd.detectors import detector_for
+from ppkd.engine import together
 from ppkd.engine.model import TEACHER
-from ppkd.engine.terms import Term
 from tests.conftest import training_batch
 from tests.helpers_training import differing, everything_in, fail
 
@@ -51,8 +51,8 @@ def test_the_teacher_sees_the_resized_image_that_the_student_trains_on(distilled
 
 def test_boxes_and_sizes_of_the_context_are_scaled_as_the_image_is(distilled, monkeypatch):
     model, batch = distilled(*UNEVEN)
-    contexts, compare = [], Term.compare
-    monkeypatch.setattr(Term, "compare", lambda self, s, t, c: contexts.append(c) or compare(self, s, t, c))
+    contexts, compare = [], together.compare_all
+    monkeypatch.setattr("ppkd.engine.model.compare_all", lambda *given: contexts.append(given[-1]) or compare(*given))
     given = uneven(batch)
     model(given)
     factor = np.array([96 / 64, 128 / 96], "float32")  # of height and of width

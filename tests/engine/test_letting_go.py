@@ -9,6 +9,7 @@ from ppkd.build import build_model
 from ppkd.detectors.recorders import Recorder
 from ppkd.engine.model import DistillModel
 from ppkd.engine.terms import Term
+from ppkd.losses import FGDLoss
 from tests.conftest import training_batch
 
 PAIRS = [("retinanet", "FGD"), ("ppyoloe", "ppyoloe")]
@@ -39,6 +40,7 @@ def test_the_teachers_maps_are_let_go_as_soon_as_the_terms_have_them(family, met
     monkeypatch.setattr(DistillModel, "_added", added)
     # A loss that keeps nothing of its teacher: who else does?
     monkeypatch.setattr(Term, "forward", lambda self, student, *_: {"": sum(x.mean() for x in tensors(student))})
+    monkeypatch.setattr(FGDLoss, "together", lambda losses, students, *_, **__: [{"": x.mean()} for x in students])
     model.train()
     model(training_batch(loaded))
     assert seen and not any(seen)
