@@ -87,7 +87,7 @@ def weighed_cells(boxes, boxes_valid, frame, sizes):
 
 
 def _foreground(boxes, boxes_valid, frame, map_size):
-    """(N, P)"""
+    """The foreground of one map (N, P)."""
     height, width = map_size
     x1, y1, x2, y2 = boxes.unbind(axis=-1)
     # Division first: in float32 the other order can push a corner over a cell border.
@@ -137,17 +137,17 @@ class _Grid:
         self.scale = paddle.to_tensor([[w, h, -w, -h] for h, w in sizes], dtype="float32")
         near, index, columns, rows, levels = [], [], [], [], []
         for level, (height, width) in enumerate(sizes):
-            cell = paddle.arange(height * width)
+            cell = paddle.arange(height * width, dtype="int32")
             columns.append(len(near) + cell % width)
             rows.append(len(near) + width + cell // width)
             levels.append(paddle.full_like(cell, level))
             near += [4 * level] * width + [4 * level + 1] * height
             index += [*range(width), *range(height)]
-        self.edges = paddle.to_tensor([*near, *(edge + 2 for edge in near)])
+        self.edges = paddle.to_tensor([*near, *(edge + 2 for edge in near)], dtype="int32")
         self.limits = paddle.to_tensor([*(i + 1 for i in index), *(1 - i for i in index)], dtype="float32")
-        self.line_level = paddle.to_tensor(near) // 4
+        self.line_level = self.edges[: len(near)] // 4
         self.column, self.row, self.level = (paddle.concat(x) for x in (columns, rows, levels))
-        self.members = (self.level.unsqueeze(1) == paddle.arange(len(sizes))).astype("float32")
+        self.members = (self.level.unsqueeze(1) == paddle.arange(len(sizes), dtype="int32")).astype("float32")
 
 
 @functools.lru_cache(maxsize=64)
