@@ -2,7 +2,8 @@
 
 Of a small map such a device computes anything in the time that it takes to launch it. So here are the formulas of
 :mod:`fgd` as they stand, differentiated by Paddle, with maps as temporaries; and levels of equal channels stand side by
-side in one map (N, C, A), of which each of the K levels has a row (N, K, ...) of whatever is one of a level.
+side in one map (N, C, A), of which each of the K levels has a row (N, K, ...) of whatever is one of a level. What is
+not finite in one of them is then not finite in any.
 """
 
 import functools
