@@ -10,6 +10,7 @@ from ppkd.errors import UserError, nearest
 _SOURCE = re.compile(
     r"(?P<name>[A-Za-z_][\w.]*?)(\[(?P<index>[0-9]{1,6}|\*|s[0-9]{1,6}(, *s[0-9]{1,6})*)\])?\Z", re.ASCII
 )
+_OF_SETS = ("decoder.cls", "decoder.box", "decoder.query", "decoder.reference")
 _LAYER = re.compile(r"^(?P<tower>head\.\w+_tower)\.(?P<layer>\w+)$")
 
 
@@ -42,6 +43,8 @@ def _unknown(detector, source, name):
         return f"{begin}; {exist}"
     if name == "found":
         return f"{begin}: boxes are a source of an ONNX file with `detections` alone (docs/any_teacher.md)"
+    if name in _OF_SETS and not any(key in _OF_SETS for key in detector.aliases()):
+        begin += ", for DETR and its kin alone predict sets: neck[*] compares features of any two families"
     known = [*detector.aliases(), *(path for path, _ in detector.model.named_sublayers())]
     named = [f"{key}[i]" for key in detector.aliases() if key not in layers]
     named += [f"{tower}.K[i]" for tower in dict.fromkeys(_LAYER.match(key)["tower"] for key in layers)]
@@ -89,9 +92,9 @@ def _probe(detector, name, taps):
         stride = detector.probe_size // shape[2] if is_map and not tap.grid else None
         cells = (int(shape[2]), int(shape[3])) if is_map and tap.grid else None
         source = name if len(taps) == 1 and "[" in name else f"{name}[{i}]"
-        # Of (N, tokens, C) the tokens are places.
-        channels = int(shape[2 if len(shape) == 3 else 1]) if len(shape) > 1 else 0
-        levels.append(Level(source, tap, channels, stride, cells))
+        tokens = int(shape[1]) if len(shape) == 3 else None
+        channels = int(shape[1 if tokens is None else 2]) if len(shape) > 1 else 0
+        levels.append(Level(source, tap, channels, stride, cells, tokens))
     return levels
 
 

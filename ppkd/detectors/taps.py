@@ -52,6 +52,7 @@ class Level:
         channels: its second dimension, of (N, tokens, C) its last.
         stride: input pixels per cell, or None for a tensor that is no feature map.
         cells: height and width of a grid that is the same for images of any size, else None.
+        tokens: of (N, tokens, C) how many there are, the queries of a decoder or places in a row, else None.
     """
 
     source: str
@@ -59,6 +60,7 @@ class Level:
     channels: int
     stride: int | None
     cells: tuple | None = None
+    tokens: int | None = None
 
     @property
     def is_map(self):

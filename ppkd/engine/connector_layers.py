@@ -85,6 +85,7 @@ def build_connector(given, channels, target, where, sides, side="student"):
         kind = CONNECTORS[link["name"]]
         if getattr(kind, "side", side) != side:
             raise UserError(f"{where}: connector {link['name']} is for the {kind.side}'s side")
+        _check_tokens(kind, getattr(sides, side).level, f"{where}: connector {link['name']}")
         goal = next((wanted for after in links[i + 1 :] if (wanted := _takes(after, sides))), target)
         try:
             layer = kind(channels, goal, **sides.of_connector(kind), **_params(link))
@@ -95,6 +96,15 @@ def build_connector(given, channels, target, where, sides, side="student"):
         made.append(layer)
         channels = layer.channels
     return Chain(made)
+
+
+def _check_tokens(kind, level, begin):
+    """Refuse a connector of maps for what is none; a plugin's may know what to make of it."""
+    kind = getattr(kind, "func", kind)
+    if level.tokens is None or getattr(kind, "takes_tokens", False) or not kind.__module__.startswith("ppkd."):
+        return
+    known = [name for name, each in CONNECTORS.items() if getattr(getattr(each, "func", each), "takes_tokens", False)]
+    raise UserError(f"{begin} takes maps (N, C, H, W), and {level.source} is none: {', '.join(known)} take it")
 
 
 def _takes(link, sides):

@@ -3,7 +3,8 @@
 A connector is a layer ``kind(channels, target, parameters)`` with an attribute ``channels``, what comes out. Its
 constructor may have a parameter ``sides`` and gets `sides.Sides`; its ``forward`` takes the tensor, and may have a
 parameter ``moment`` and gets `sides.Moment`. An attribute ``side``, ``student`` or ``teacher``, says that it can stand
-on that side only. Several connectors make a `connector_layers.Chain`.
+on that side only; one of ppkd's that has no attribute ``takes_tokens`` takes maps (N, C, H, W) alone. Several
+connectors make a `connector_layers.Chain`.
 """
 
 from functools import partial
@@ -23,6 +24,8 @@ from ppkd.losses.normalise import batch_standardise, pkd_standardise
 class Identity(nn.Layer):
     """Passes the map on; it only knows how many channels come out."""
 
+    takes_tokens = True
+
     def __init__(self, channels, target):
         super().__init__()
         self.channels = channels
@@ -32,7 +35,8 @@ class Identity(nn.Layer):
 
 
 class Align(nn.Layer):
-    """1x1 convolution with bias to the target's channels; nothing at all where the numbers agree.
+    """1x1 convolution with bias to the target's channels; nothing at all where the numbers agree. Of the queries of a
+    decoder, (N, tokens, C), it is a linear layer.
 
     The adapter of FGD, MGD and most feature distillers (FitNets, arXiv 1412.6550).
 
@@ -47,6 +51,8 @@ class Align(nn.Layer):
         bias: whether it has a bias.
     """
 
+    takes_tokens = True
+
     def __init__(self, channels, target, always=False, bias=True):
         super().__init__()
         self.channels = target
@@ -54,7 +60,7 @@ class Align(nn.Layer):
         self.conv = nn.Conv2D(channels, target, 1, bias_attr=None if bias else False) if needed else None
 
     def forward(self, x):
-        return x if self.conv is None else self.conv(x)
+        return x if self.conv is None else _at_each_place(self.conv, x)
 
 
 class Normed(nn.Layer):
@@ -93,13 +99,15 @@ class Projector(nn.Layer):
         hidden: channels between the two; `target` if not given.
     """
 
+    takes_tokens = True
+
     def __init__(self, channels, target, hidden=None):
         super().__init__()
         self.channels = target
         self.inner, self.outer = nn.Conv2D(channels, hidden or target, 1), nn.Conv2D(hidden or target, target, 1)
 
     def forward(self, x):
-        return self.outer(F.relu(self.inner(x)))
+        return _at_each_place(lambda places: self.outer(F.relu(self.inner(places))), x)
 
 
 class Resize(nn.Layer):
@@ -229,6 +237,13 @@ class Norm(nn.Layer):
     @full_precision
     def forward(self, x):
         return self.norm(up(x))
+
+
+def _at_each_place(convolve, x):
+    """1x1 convolutions of a map, or of (N, tokens, C): those are places in a row."""
+    if len(x.shape) != 3:
+        return convolve(x)
+    return convolve(x.transpose([0, 2, 1]).unsqueeze(-1)).squeeze(-1).transpose([0, 2, 1])
 
 
 def _on_gpu():

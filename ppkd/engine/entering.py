@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import paddle
 from paddle import nn
 
+from ppkd.engine.balance import gradient
 from ppkd.losses.common import full_precision
 from ppkd.losses.ranks import summed
 
@@ -44,19 +45,19 @@ def measure(student, lines, own):
     every = {id(x): x for _, sources in lines.values() for x in sources}
     if not lines or own.stop_gradient:
         return {}
-    asked = [*every.values(), *_scales(student)]
-    of_own = dict(zip(every, paddle.grad(own, asked, retain_graph=True, allow_unused=True)))
-    sums = _products(lines, of_own)
+    beside = _beside(student)
+    of_own = dict(zip(every, gradient(own, [*every.values()], beside)))
+    sums = _products(lines, of_own, beside)
     (sums,) = summed([paddle.stack(sums)])
     return {name: _entering(*row.unbind()) for name, row in zip(lines, sums.unbind())}
 
 
 @full_precision
-def _products(lines, of_own):
+def _products(lines, of_own, beside):
     """Of each line: its gradient times the own one, and the squares of both."""
     found = []
     for value, sources in lines.values():
-        of_term = paddle.grad(value, sources, retain_graph=True, allow_unused=True)
+        of_term = gradient(value, sources, beside)
         pairs = [(x, of_own[id(source)]) for source, x in zip(sources, of_term)]
         squares = (_dots(*((y, y) for _, y in pairs)), _dots(*((x, x) for x, _ in pairs)))
         found.append(paddle.stack([_dots(*pairs), *squares]))
@@ -81,11 +82,20 @@ def _dots(*pairs):
     return total
 
 
-def _scales(student):
-    """Parameters that have to be asked for: Paddle's layer_norm on the CPU passes on a gradient without its scale
-    where the scale's own is not asked for. Those of the backbone come before any source but its own."""
-    named = student.named_sublayers()
-    return [x.weight for name, x in named if isinstance(x, nn.LayerNorm) and not name.startswith("backbone")]
+def _beside(student):
+    """Parameters that have to be asked for, for what Paddle does on the CPU where they are not.
+
+    Its layer_norm passes on a gradient without its scale where the scale's own is not asked for. Its grid_sample ends
+    the process where the gradient of the places is asked for and that of what is sampled is not: so of one query of a
+    decoder in another. Those of the backbone come before any source but its own.
+    """
+    found = []
+    for name, x in student.named_sublayers():
+        if isinstance(x, nn.LayerNorm) and not name.startswith("backbone"):
+            found.append(x.weight)
+        elif hasattr(x, "sampling_offsets") and hasattr(x, "value_proj"):
+            found.append(x.value_proj.weight)
+    return [x for x in found if not x.stop_gradient]
 
 
 class LettingGo(nn.Layer):

@@ -6,6 +6,7 @@ from ppkd.detectors.context import Context
 from ppkd.engine.sides import OF_LOSS
 from ppkd.errors import UserError, nearest
 from ppkd.losses import LOSSES
+from ppkd.recipe.keys import is_number
 
 
 def check_loss(given, where):
@@ -59,10 +60,20 @@ def build_loss(given, sides, where):
     given = check_loss(given, where)
     kind = LOSSES[given["name"]]
     params = {k: v for k, v in given.items() if k != "name"}
+    _check_numbers(kind, params, f"{where}: loss {given['name']}")
     try:
         return kind(**sides.of_loss(kind), **params)
     except (TypeError, ValueError) as error:
         raise UserError(f"{where}: loss {given['name']}: {error}") from error
+
+
+def _check_numbers(kind, params, begin):
+    """Refuse what is no number where one is by default, which Paddle may compute with and tell nobody; of a loss of
+    ppkd's, for a plugin's may take more."""
+    own = inspect.signature(kind).parameters if kind.__module__.startswith("ppkd.") else {}
+    for name, value in params.items():
+        if isinstance(getattr(own.get(name), "default", None), float) and not is_number(value):
+            raise UserError(f"{begin}: {name} is {value!r}, expected a number")
 
 
 def context_names(loss, name=None):

@@ -32,8 +32,8 @@ def match_levels(spec, student, teacher, scale=1.0, boxes=False):
     Raises:
         UserError: nothing to pair.
     """
-    ours = [group[: spec.max_levels] for group in map(student.levels, sources(spec.student))]
-    theirs = [[_seen(level, scale) for level in teacher.levels(source)] for source in sources(spec.teacher)]
+    ours = [group[: spec.max_levels] for group in _found("student", student, spec.student)]
+    theirs = [[_seen(level, scale) for level in group] for group in _found("teacher", teacher, spec.teacher)]
     if boxes:
         return _with_boxes(spec, list(zip(*ours)), theirs, scale)
     for side, names, groups in (("student", spec.student, ours), ("teacher", spec.teacher, theirs)):
@@ -61,6 +61,14 @@ def match_levels(spec, student, teacher, scale=1.0, boxes=False):
     strides = ", ".join(f"{ours[0].stride:g} with {theirs[0].stride:g}" for ours, theirs in pairs)
     logger().info("%s: no stride in common, so the teacher's maps are resized: %s", spec.name, strides)
     return pairs
+
+
+def _found(side, detector, names):
+    """The levels of each source of a side, which an error tells: both may be of one class."""
+    try:
+        return [detector.levels(source) for source in sources(names)]
+    except UserError as error:
+        raise UserError(f"the {side}'s {error}") from error
 
 
 def _with_boxes(spec, ours, theirs, scale):

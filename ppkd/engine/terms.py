@@ -268,6 +268,18 @@ def _check_kinds(spec, pair):
             told = [f"the {side}'s {x.source} is {'' if x.is_map else 'not '}" for side, x in
                     (("student", ours), ("teacher", theirs))]  # fmt: skip
             raise UserError(f"{spec.name}: {told[0]}a map (N, C, H, W), {told[1]}one: these are not compared")
+        if ours.tokens is not None and not getattr(kind, "takes_tokens", False):
+            known = ", ".join(name for name, each in LOSSES.items() if getattr(each, "takes_tokens", False))
+            raise UserError(
+                f"{spec.name}: loss {spec.loss['name']} compares maps (N, C, H, W), and {ours.source} is none: "
+                f"{known} compare what a decoder makes of its queries"
+            )
+        if ours.tokens != theirs.tokens and not getattr(kind, "all_levels", False):
+            raise UserError(
+                f"{spec.name}: the student's {ours.source} has {ours.tokens} queries, the teacher's {theirs.source} "
+                f"{theirs.tokens}, and {spec.loss['name']} compares them one by one: detr_match compares sets of any "
+                "numbers, shared_queries what both make of the same queries"
+            )
 
 
 def _check_channels(spec, pair, connected):
@@ -276,9 +288,14 @@ def _check_channels(spec, pair, connected):
         if channels != wanted:
             raise UserError(
                 f"{spec.name}: the student's {ours.source} has {channels} channels, the teacher's {theirs.source} "
-                f"{wanted}, and these two are compared channel by channel: both detectors need the same "
-                "num_classes, anchors and bins here; a method on neck features does without"
+                f"{wanted}, and these two are compared channel by channel: {_cure(ours)}"
             )
+
+
+def _cure(level):
+    if level.source.startswith(("head.", "decoder.")) and not level.source.startswith("decoder.query"):
+        return "both detectors need the same num_classes, anchors and bins here; a method on neck features does without"
+    return "`student_connector: align` connects them"
 
 
 def _sides(pair, student, sender):

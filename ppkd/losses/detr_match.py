@@ -13,7 +13,7 @@ from scipy.optimize import linear_sum_assignment
 
 from .boxes import corner_giou_loss
 from .common import full_precision
-from .sets import EPS, SetLoss, best, check_count, chosen, corners
+from .sets import EPS, SetLoss, best, check_count, check_from_zero, chosen, corners
 
 
 class DETRMatchLoss(SetLoss):
@@ -53,6 +53,8 @@ class DETRMatchLoss(SetLoss):
         check_count(self.called, "top", top, 1)
         self.top = top
         self.costs = (cost_cls, cost_l1, cost_giou)
+        for option, cost in zip(("cost_cls", "cost_l1", "cost_giou"), self.costs):
+            check_from_zero(self.called, option, cost)
 
     @full_precision
     def forward(self, student, teacher):

@@ -73,6 +73,8 @@ class L2Loss(nn.Layer):
         loss: {name: l2, normalize: true, div_element: true}
     """
 
+    takes_tokens = True
+
     def __init__(self, normalize=True, mult=1.0, div_element=False, dist=False):
         super().__init__()
         self.normalize = normalize
@@ -94,6 +96,8 @@ class MimicLoss(nn.Layer):
     Raises:
         ValueError: an unknown norm.
     """
+
+    takes_tokens = True
 
     def __init__(self, norm="mse"):
         super().__init__()

@@ -23,12 +23,15 @@ class SetLoss(nn.Layer):
     """
 
     all_levels = True
+    takes_tokens = True
 
     def __init__(self, cls, beta, weight_cls, weight_l1, weight_giou):
         super().__init__()
         check_choice(self.called, "cls", cls, ("qfl", "kl"))
         self.cls, self.beta = cls, beta
         self.weights = {"cls": weight_cls, "l1": weight_l1, "giou": weight_giou}
+        for name, value in {"beta": beta, **{f"weight_{k}": x for k, x in self.weights.items()}}.items():
+            check_from_zero(self.called, name, value)
 
     def stacked(self, student, teacher):
         """Classes and boxes of the student and of the teacher, each (layers * N, Q, C or 4).
@@ -107,6 +110,12 @@ def chosen(x, index):
 def best(wanted, count):
     """(B, count) numbers of the predictions of highest score among class logits (B, Q, C)."""
     return paddle.topk(wanted.max(axis=-1), count, axis=1)[1]
+
+
+def check_from_zero(name, option, value):
+    """Raise ``ValueError`` if a number is below 0, where a loss would drive two sides apart."""
+    if value < 0:
+        raise ValueError(f"{name}: {option} is {value!r}, expected a number from 0")
 
 
 def check_count(name, option, value, least):

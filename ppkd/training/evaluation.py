@@ -15,6 +15,7 @@ from ppkd.bridge.own_data import finds_masks
 from ppkd.bridge.ppdet_trainer import trainer_of
 from ppkd.bridge.sizes import EVAL_SIZE, fitting, follow_images, reader_size
 from ppkd.bridge.voc import is_voc
+from ppkd.detectors.found import check_post_process
 from ppkd.errors import UserError
 from ppkd.files.write import filling
 from ppkd.terminal.log import duration, hushed, logger
@@ -87,8 +88,9 @@ def evaluate(model, table, output_dir=None, bad=None, shared=False):
         the boxes' or, for SOLOv2, alone.
 
     Raises:
-        UserError: too many of the images are bad.
+        UserError: too many of the images are bad; see `found.check_post_process`.
     """
+    check_post_process(model)
     training = model.training
     # ppdet writes the detections itself.
     with filling(output_dir) if output_dir is not None else tempfile.TemporaryDirectory() as folder:

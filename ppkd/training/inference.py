@@ -18,6 +18,7 @@ from ppkd.bridge.ppdet_results import categories_of, drawn, entries_of
 from ppkd.bridge.ppdet_trainer import metrics_of_detections, trainer_of
 from ppkd.bridge.sizes import TEST_SIZE, fitting, follow_images, reader_size
 from ppkd.bridge.workspace import built_from_config, create
+from ppkd.detectors.found import check_post_process
 from ppkd.errors import UserError
 from ppkd.files.write import alone, filling, make_folder, write_bytes, write_text
 from ppkd.terminal.log import hushed, logger
@@ -100,6 +101,7 @@ def infer(
     Returns:
         ``{path: reason}`` of the images that cannot be read or drawn.
     """
+    check_post_process(model)
     settings = table.copy()
     settings["model"] = model
     settings["use_ema"] = settings["amp"] = False  # as for `evaluation.evaluate`

@@ -13,6 +13,7 @@ from ppkd.build import build_student
 from ppkd.detectors import detector_for
 from ppkd.detectors.context import Context
 from ppkd.detectors.detr import DETR, _log_odds, _own
+from ppkd.detectors.found import check_post_process
 from ppkd.detectors.queries import apart
 from ppkd.detectors.recorders import recording
 from ppkd.engine.model import TEACHER, DistillModel
@@ -21,6 +22,7 @@ from ppkd.recipe.plan import Plan, TermSpec
 from ppkd.recipe.recipe import load_recipe
 from tests.conftest import CONFIGS, enliven, training_batch
 from tests.detectors.test_recorders import hooks_on
+from tests.helpers_hosts import renamed
 from tests.helpers_training import differing, everything_in
 
 KINDS = ("detr", "deformable_detr", "dino", "rtdetr", "rtdetrv2", "mask_rtdetr")
@@ -33,10 +35,10 @@ FEATURES = TermSpec("neck", "neck[*]", "neck[*]", {"name": "pkd"}, student_conne
 DEEPEST = TermSpec("deepest", "neck.encoder", "neck.encoder", {"name": "cosine"}, student_connector="align")
 
 
-def load(kind, size, shapes):
+def load(kind, size, shapes, *more):
     if OF_CLONES.get(kind, "DETR") not in registered_names():
         pytest.skip(f"this PaddleDetection has no {OF_CLONES[kind]}")
-    return load_recipe(str(CONFIGS / f"{kind}_{size}.yml"), overrides=[f"dataset_dir={shapes}"])
+    return load_recipe(str(CONFIGS / f"{kind}_{size}.yml"), overrides=[f"dataset_dir={shapes}", *more])
 
 
 def _lively(model):
@@ -245,6 +247,58 @@ def test_log_odds_of_a_softmax_are_those_of_its_scores():
     assert np.isfinite(sure.grad.numpy()).all()
 
 
+@pytest.fixture(scope="module")
+def wider(shapes):
+    """A student, and a teacher of as many layers and queries, but wider."""
+    models = (build_student(load("deformable_detr", "tiny", shapes, *more)) for more in ((), ("hidden_dim=64",)))
+    return [_lively(model) for model in models]
+
+
+def test_queries_are_compared_one_by_one_behind_a_linear_layer(wider, shapes):
+    spec = TermSpec("query", "decoder.query[*]", "decoder.query[*]", {"name": "mimic"}, student_connector="align")
+    student, teacher = wider
+    model = DistillModel(student, {TEACHER: teacher}, Plan([spec]))
+    model.train()
+    losses = model(training_batch(load("deformable_detr", "tiny", shapes)))
+    assert [term.label for term in model.terms] == ["query.decoder.query[0]", "query.decoder.query[1]"]
+    own = [losses[term.label] for term in model.terms]
+    assert all(math.isfinite(float(value)) and float(value) > 0 for value in own)
+    sum(own).backward()
+    assert all(float(term.connect_student[0].links[0].conv.weight.grad.abs().max()) > 0 for term in model.terms)
+    student.clear_gradients()
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        (TermSpec("x", "decoder.query[*]", "decoder.query[*]", {"name": "mimic"}), "`student_connector: align`"),
+        (TermSpec("x", "decoder.query[*]", "decoder.query[*]", {"name": "mimic"}, student_connector="resize"),
+         r"connector resize takes maps .*decoder.query\[0\] is none: none, align, linear, projector take it"),
+        (TermSpec("x", "decoder.cls[*]", "decoder.cls[*]", {"name": "cwd"}),
+         r"loss cwd compares maps .*decoder.cls\[0\] is none: .*detr_match.*mimic"),
+        (TermSpec("x", SETS, SETS, {"name": "ld"}), "loss ld compares maps .*detr_match"),
+        (TermSpec("x", SETS, SETS, MATCH.loss | {"beta": "x"}), "loss detr_match: beta is 'x', expected a number"),
+    ],
+)  # fmt: skip
+def test_what_takes_maps_alone_is_refused_for_sets_with_what_works(wider, spec, told):
+    student, teacher = wider
+    with pytest.raises(UserError, match=told):
+        DistillModel(student, {TEACHER: teacher}, Plan([spec]))
+
+
+def test_other_numbers_of_queries_are_refused_where_they_are_compared_one_by_one(wider, shapes):
+    teacher = build_student(load("deformable_detr", "wide", shapes))
+    spec = TermSpec("x", "decoder.box[*]", "decoder.box[*]", {"name": "mimic"})
+    with pytest.raises(UserError, match="has 12 queries, the teacher's .* 16, and mimic .* one by one: detr_match"):
+        DistillModel(wider[0], {TEACHER: teacher}, Plan([spec]))
+
+
+def test_it_is_told_which_side_has_no_sets_and_what_any_two_families_have(wider, shapes):
+    teacher = build_student(load("retinanet", "wide", shapes))
+    with pytest.raises(UserError, match=r"the teacher's RetinaNet has no source .*decoder.cls.*: neck\[\*\] compares"):
+        DistillModel(wider[0], {TEACHER: teacher}, Plan([MATCH]))
+
+
 @pytest.mark.parametrize(("teacher", "match"), [("retinanet", "decoder.cls"), ("detr", "decoder.reference")])
 def test_a_source_that_a_model_has_not_is_refused_with_those_that_it_has(teacher, match, shapes):
     with pytest.raises(UserError, match=f"has no source '{match}.*named sources: backbone"):
@@ -270,6 +324,23 @@ def test_a_dry_run_makes_embeddings_for_the_batch_and_gives_all_layers(shapes):
     with pytest.raises(KeyError, match="a forward that fails"):
         detector_for(model).run(training_batch(small), {"transformer"})
     assert seen == [(None, True, False)] * 2 and (part.eval_size, part.decoder.training) == ([640, 640], False)
+
+
+def test_more_boxes_than_the_decoder_makes_are_refused(shapes):
+    """Paddle's topk takes what lies behind the scores of an image, so it was silent while the batch had as many."""
+    model = build_student(load("dino", "tiny", shapes, *renamed("dino")))
+    check_post_process(model)
+    model.post_process.num_top_queries = 73
+    with pytest.raises(UserError, match="num_top_queries is 73, .* 12 queries of 6 classes: set 72 or less"):
+        check_post_process(model)
+
+
+def test_a_post_processing_of_another_host_is_told(shapes):
+    """ppdet leaves it a text where the config has a section of it, and training does without it."""
+    model = build_student(load("detr", "tiny", shapes))
+    model.post_process = "DETRPostProcessOfLater"
+    with pytest.raises(UserError, match="DETR.post_process: this PaddleDetection has no DETRPostProcessOfLater: it is"):
+        check_post_process(model)
 
 
 @pytest.mark.parametrize(("denoised", "groups"), [(0, 1), (4, 1), (0, 3), (4, 3)])

@@ -7,14 +7,18 @@ import numpy as np
 import paddle
 import pytest
 
-from ppkd.build import build_model
+from ppkd.build import build_model, build_student
+from ppkd.detectors import detector_for
+from ppkd.detectors.recorders import recording
+from ppkd.engine.balance import gradient, trained_parameters
 from ppkd.engine.entering import LettingGo, measure
 from ppkd.engine.magnitude import Magnitude
 from ppkd.errors import UserError
 from ppkd.recipe.plan import schedule_keys, schedule_of
+from ppkd.recipe.recipe import load_recipe
 from ppkd.recipe.targets import Target
 from ppkd.terminal.log import logger
-from tests.conftest import enliven, training_batch
+from tests.conftest import CONFIGS, enliven, training_batch
 from tests.helpers_training import QUICK, differing, fit
 
 FOUR = "TrainReader.batch_size=4"
@@ -66,6 +70,25 @@ def test_what_is_measured_are_norms_and_the_cosine_in_the_sources():
     )
     assert head.weight.grad is None and body.weight.grad is None
     (own + term).backward()  # the graph is still there
+
+
+def test_a_query_in_another_is_measured_as_a_step_has_it(shapes):
+    """Where the values that a deformable attention samples are not asked for, Paddle's grid_sample ends the process."""
+    loaded = load_recipe(str(CONFIGS / "deformable_detr_tiny.yml"), overrides=[f"dataset_dir={shapes}"])
+    student = build_student(loaded)
+    student.train()
+    levels = detector_for(student).levels("decoder.query[*]")
+    with recording(student, [level.tap for level in levels]) as recorder:
+        own = student(training_batch(loaded))["loss"]
+    sources = [recorder.take(level.tap) for level in levels]
+    term = sum((x * paddle.randn(x.shape)).sum() for x in sources)
+    found = measure(student, {"a": (term, sources)}, own)["a"]
+    of_own, of_term = (gradient(x, sources, trained_parameters(student)) for x in (own, term))
+    dots = [
+        sum(float((x * y).sum()) for x, y in zip(*pair)) for pair in ([of_term] * 2, [of_own] * 2, [of_term, of_own])
+    ]
+    assert [float(found.term), float(found.own)] == pytest.approx([dots[0] ** 0.5, dots[1] ** 0.5], rel=1e-4)
+    assert float(found.cosine) == pytest.approx(dots[2] / (dots[0] * dots[1]) ** 0.5, rel=1e-3, abs=1e-5)
 
 
 def test_of_the_first_steps_a_few_are_looked_at_and_then_the_factor_stays():

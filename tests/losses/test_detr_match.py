@@ -142,3 +142,15 @@ def test_no_queries_are_refused(wrong):
 def test_queries_that_are_not_the_same_are_refused():
     with pytest.raises(ValueError, match="not decoded the same queries"):
         SharedQueriesLoss()(tensors(sets(0, 4)), tensors(sets(1, 5)))
+
+
+@pytest.mark.parametrize("loss", [DETRMatchLoss, SharedQueriesLoss])
+@pytest.mark.parametrize("option", ["weight_cls", "weight_l1", "weight_giou", "beta"])
+def test_what_would_drive_the_two_apart_is_refused(loss, option):
+    with pytest.raises(ValueError, match=f"{loss.called}: {option} is -1.0, expected a number from 0"):
+        loss(**{option: -1.0})
+
+
+def test_a_cost_below_zero_is_refused():
+    with pytest.raises(ValueError, match="detr_match: cost_l1 is -5, expected a number from 0"):
+        DETRMatchLoss(cost_l1=-5)
