@@ -1,4 +1,4 @@
-"""Whether what makes boxes of a decoder's predictions goes with the decoder: a mistake shows in evaluation alone."""
+"""Whether what makes boxes of a decoder's predictions goes with the decoder: training alone would not show it."""
 
 from ppkd.detectors.detr import DETR
 from ppkd.errors import UserError

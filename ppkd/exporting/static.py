@@ -8,6 +8,7 @@ from ppkd.bridge.compat import static_graph
 from ppkd.bridge.ppdet_trainer import exportable, graphs_of, trainer_of
 from ppkd.bridge.sizes import EXPORT_SIZE, TEST_SIZE, check_sizes, fitting, follow_images, reader_size
 from ppkd.bridge.workspace import scope
+from ppkd.detectors.found import check_post_process
 from ppkd.errors import UserError, nearest
 from ppkd.files.write import filling
 from ppkd.terminal.log import hushed, logger
@@ -90,13 +91,15 @@ def write_static(model, recipe, folder, batch=None):
         That folder's path.
 
     Raises:
-        UserError: no graph can be made of such a detector.
+        UserError: no graph can be made of such a detector; see `found.check_post_process`.
     """
     if type(model).__name__ == "SparseRCNN":
         # Its own export lacks the sizes that the reader tells; with them Paddle cannot save its graph.
         raise UserError(
             "Sparse R-CNN cannot be exported: Paddle makes no graph of it. To deploy, distil a student of another kind"
         )
+    if (recipe.student.get("export") or {}).get("post_process", True):
+        check_post_process(model)
     with scope(recipe.student) as table:
         static_graph.cure_export()
         config = table.copy()

@@ -8,6 +8,7 @@ from paddle import distributed as dist
 from ppkd.bridge.bad_images import BadImages
 from ppkd.bridge.datasets import check_sets
 from ppkd.bridge.workspace import create
+from ppkd.detectors.found import check_post_process
 from ppkd.files.tensor_files import read_weights
 from ppkd.terminal.log import logger
 from ppkd.training import checkpoint
@@ -29,6 +30,7 @@ class Validation:
     """
 
     def __init__(self, recipe, table, standing, student, names, log, patience):
+        check_post_process(student)  # before a step, not after an epoch
         self._table, self._standing, self._student, self._names, self._log = table, standing, student, names, log
         self._patience = patience
         self._folder, self._bad = recipe.output_dir, BadImages(recipe.student, "validation", ends=False)

@@ -167,7 +167,7 @@ def test_module_paths_are_sources(built):
     "block, message",
     [
         ("{a: {student: 'nekc[*]', loss: mimic}}",
-         r"slim\.yml: distill\.terms\.a: RetinaNet has no source 'nekc\[\*\]'; nearest: neck"),
+         r"slim\.yml: distill\.terms\.a: the student's RetinaNet has no source 'nekc\[\*\]'; nearest: neck"),
         ("{a: {student: 'neck[*]', teacher: neck.fpn_res9, loss: mimic}}",
          r"no source 'neck\.fpn_res9'; nearest: neck\.fpn"),
         ("{a: {student: 'neck[*]', loss: mimic}}",
