@@ -135,6 +135,8 @@ def test_ssds_hard_examples_are_those_of_paddle_2():
 
     labels, losses = paddle.to_tensor([[0, 9, 9, 9, 9], [9, 9, 9, 9, 9]]), paddle.arange(10.0).reshape([2, 5])
     mined = SSDLoss()._mine_hard_example(losses.unsqueeze(-1)[..., 0], labels, 9, mine_neg_ratio=0.5)
-    # One positive and three negatives; two of five where nothing is positive: the wheel cuts 2.5 off, clones do not.
+    # One positive and three negatives; two of five where nothing is positive: the wheel cuts 2.5 off (on Paddle 3 by
+    # the cure), clones do not.
     more = on_a_clone()
+    assert not (more and cured("let_ssd_compare_ranks"))
     assert mined.numpy().tolist() == [[True, False, True, True, True], [False, False, more, True, True]]

@@ -11,7 +11,10 @@ from ppkd.bridge.compat.wrapping import wrap
 
 
 def _give(module, mixing, types, **functions):
-    """Let a module of ppdet find `functions` in Paddle's place, if it says `mixing` and Paddle refuses those types."""
+    """Let a module of ppdet find `functions` in Paddle's place, if it says `mixing` and Paddle refuses those types.
+
+    `mixing` is the very expression in which the types meet: those before it are the same where upstream casts there.
+    """
     if not says(module, mixing) or not refuses_types(*types):
         return NOT_NEEDED
     return replace(module.__name__, **functions)
@@ -88,11 +91,11 @@ def let_ssd_compare_ranks():
 
     Without it SSD does not train: "Type promotion only support ... data type x: int64, y: float32".
 
-    Needed for: paddledet 2.6.0 on Paddle 3.
+    Needed for: paddledet 2.6.0 on Paddle 3; clones from 2.7.1 on cast.
     """
     from ppdet.modeling.losses import ssd_loss
 
-    compares = r"num_negs = paddle\.stack\(num_negs\)\.expand_as\(idx_rank\)\n"
+    compares = r"\(\s*idx_rank\s*<\s*num_negs\s*\)"
     return _give(ssd_loss, compares, ("int64", "float32"), stack=_stack_whole)
 
 
@@ -105,11 +108,11 @@ def let_ttfnet_add_places():
 
     Without it TTFNet does not train: "Type promotion only support ... data type x: float32, y: int32".
 
-    Needed for: paddledet 2.6.0 on Paddle 3.
+    Needed for: paddledet 2.6.0 on Paddle 3; clones from 2.7.1 on cast.
     """
     from ppdet.modeling.heads import ttf_head
 
-    adds = r"shifts_x = paddle\.arange\(0, W \* base_step, base_step, dtype='int32'\)\n"
+    adds = r"pred_wh\[:, 0:2, :, :\]\s*\+\s*base_loc\s*,"
     return _give(ttf_head, adds, ("float32", "int32"), arange=_range_of_floats)
 
 
@@ -122,11 +125,11 @@ def let_sparse_rcnn_compare_classes():
 
     Without it Sparse R-CNN does not train: "Type promotion only support ... data type x: int32, y: int64".
 
-    Needed for: paddledet 2.6.0 on Paddle 3.
+    Needed for: paddledet 2.6.0 on Paddle 3; clones from 2.7.1 on cast.
     """
     from ppdet.modeling.losses import sparsercnn_loss
 
-    compares = r"class_ids = paddle\.arange\(0, self\.num_classes\)\n"
+    compares = r"target_classes\.unsqueeze\(-1\)\s*==\s*class_ids\s*\)"
     return _give(sparsercnn_loss, compares, ("int32", "int64"), arange=partial(paddle.arange, dtype="int32"))
 
 
@@ -186,11 +189,12 @@ def let_denoising_choose_labels():
 
     Without it DINO does not train: "Type promotion only support ... data type x: bool, y: float32".
 
-    Needed for: paddledet 2.6.0 on Paddle 3, and of later clones Mask-RT-DETR.
+    Needed for: paddledet 2.6.0 on Paddle 3; clones from 2.7.1 on cast.
     """
     from ppdet.modeling.transformers import utils
 
-    return _give(utils, r"nonzero\(mask \* pad_gt_mask\)", ("bool", "float32"), rand=_draw)
+    multiplies = r"mask = paddle\.rand\([^\n]*\n\s*chosen_idx = paddle\.nonzero\(\s*mask \* pad_gt_mask\s*\)"
+    return _give(utils, multiplies, ("bool", "float32"), rand=_draw)
 
 
 def _draw(shape, *args, **kwargs):
