@@ -107,10 +107,11 @@ def record_of_host():
 
 
 def host_text():
-    """All of it for a reader, a line each; ppdet has to be imported."""
+    """All of it for a reader, a line each; ppdet has to be imported. The cures of an export are applied by it."""
     import paddle
 
     from ppkd.bridge import compat
+    from ppkd.bridge.compat import static_graph
     from ppkd.bridge.compat.stand_ins import MISSING, PACKAGES
 
     device = "with CUDA" if paddle.is_compiled_with_cuda() else "for the CPU"
@@ -124,7 +125,8 @@ def host_text():
     ]
     for name, reason in sorted(MISSING.items()):
         lines.append(f"absent  {name} ({reason}): nothing but {PACKAGES[name][0]} wants it")
-    lines += ["", "cures, each of a defect of ppdet or Paddle"]
-    for cure in compat.cures():
-        lines.append(f"  {compat.STATES[cure.__name__]:<13} {cure.__name__}: {cure.__doc__.splitlines()[0]}")
+    cures = {cure: compat.STATES[cure.__name__] for cure in compat.cures()}
+    for title, found in (("", cures), (", in a process that exports", static_graph.cure_export())):
+        lines += ["", f"cures, each of a defect of ppdet or Paddle{title}"]
+        lines += [f"  {state:<13} {cure.__name__}: {cure.__doc__.splitlines()[0]}" for cure, state in found.items()]
     return "\n".join(lines)

@@ -10,6 +10,7 @@ import paddle
 import pytest
 
 from ppkd.bridge import compat, host
+from ppkd.bridge.compat import static_graph
 from ppkd.bridge.compat.looks import APPLIED, NOT_APPLICABLE, NOT_NEEDED, says
 from ppkd.bridge.gate import vars_of
 from ppkd.bridge.workspace import import_ppdet
@@ -31,9 +32,11 @@ def test_hosts_prints_where_everything_is_and_every_cure(capsys):
     for part in (f"Paddle  {paddle.__version__}", place, sys.executable, f"numpy   {numpy.__version__}"):
         assert part in text
     lines = [line.split() for line in text.splitlines() if line.startswith("  ")]
-    assert len(lines) == len(compat.cures()) > 20
+    assert len(lines) == len(compat.cures()) + len(static_graph.cure_export()) > 20
     for cure in compat.cures():
         assert f"  {compat.STATES[cure.__name__]:<13} {cure.__name__}: " in text
+    for cure, state in static_graph.cure_export().items():
+        assert f"  {state:<13} {cure.__name__}: " in text
 
 
 def test_the_record_holds_the_same_as_plain_values():

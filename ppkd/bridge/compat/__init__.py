@@ -69,6 +69,7 @@ def cures():
         neck_scales,
         pillow_textsize,
         repvgg_alpha,
+        shape_lists,
         type_promotion,
         yolox_sizes,
         zero_dim,
@@ -85,6 +86,8 @@ def cures():
         zero_dim.concat_numbers,
         zero_dim.index_numbers,
         zero_dim.count_solov2_masks_in_a_list,
+        shape_lists.let_mask_nms_expand_by_sizes,
+        shape_lists.let_ttfnet_decode_by_sizes,  # before the next one, which then counts what this one finds
         zero_dim.count_detections_in_tensors,
         type_promotion.let_quality_focal_loss_mask,
         type_promotion.let_solov2_compare_areas,

@@ -2,7 +2,7 @@
 
 import paddle
 
-from ppkd.bridge.compat.looks import says
+from ppkd.bridge.compat.looks import APPLIED, NOT_NEEDED, says
 from ppkd.bridge.compat.module_view import replace
 
 # Attributes of ppdet's calls in the order in which the operators of Paddle 3 take them.
@@ -27,10 +27,13 @@ _NEW_NAMES = {"generate_proposals_v2": "generate_proposals"}
 
 
 def cure_export():
-    """Apply all cures of this module. Applied again they change nothing."""
-    let_operators_be_traced()
-    let_both_branches_count_alike()
-    keep_projections_apart()
+    """Apply the cures of this module whose defect this host has; applied again they change nothing.
+
+    Returns:
+        What became of each: cure -> `looks.APPLIED` or `looks.NOT_NEEDED`.
+    """
+    cures = (let_operators_be_traced, let_both_branches_count_alike, keep_projections_apart)
+    return {cure: cure() or APPLIED for cure in cures}
 
 
 def let_operators_be_traced():
@@ -40,11 +43,14 @@ def let_operators_be_traced():
     dynamic mode, through another module. Without it no detector with NMS is exported: "The type of '%BBoxes' in
     operator multiclass_nms3 should be one of [str, bytes, Variable]".
 
-    Needed for: paddledet 2.6.0 on Paddle 3; on Paddle 2 nothing is changed.
+    Needed for: PaddleDetection's wheel and clones up to October 2024 on Paddle 3 (of the develop branch one kind of NMS
+    knows these graphs, and nothing else does); on Paddle 2 nothing is changed.
     """
     from ppdet.modeling import ops
 
-    if int(paddle.__version__.split(".")[0]) >= 3 and not isinstance(ops.C_ops, _Operators):
+    if not paddle.framework.use_pir_api() or not says(ops, r"\n    if in_dynamic_mode\(\):"):
+        return NOT_NEEDED
+    if not isinstance(ops.C_ops, _Operators):
         ops.in_dynamic_mode, ops.C_ops = _calls_operators_directly, _Operators(ops.C_ops)
 
 
@@ -81,12 +87,13 @@ def let_both_branches_count_alike():
     a condition have to agree. Without it Paddle 3 does not trace Faster, Mask and Cascade R-CNN ("Does not support rank
     inconsistency"), and on Paddle 2 their exported models do not run ("The axis is expected to be in range of [0, 0)").
 
-    Needed for: paddledet 2.6.0 on Paddle 2.5 and later.
+    Needed for: paddledet 2.6.0 on Paddle 2.5 and later; clones from 2.6.1 on take a list of one in both.
     """
     from ppdet.modeling import post_process
 
-    if says(post_process, r"bbox_num_i = bbox_num\[i\]\s"):
-        replace(post_process.__name__, to_tensor=_count)
+    if not says(post_process, r"bbox_num_i = bbox_num\[i\]\s"):
+        return NOT_NEEDED
+    return replace(post_process.__name__, to_tensor=_count)
 
 
 def keep_projections_apart():
@@ -96,10 +103,12 @@ def keep_projections_apart():
     (``matmul_v2_scale_fuse_pass``) by scaling the shared projection, once for every level: boxes come out wrong by
     factors, without a message.
 
-    Needed for: Paddle Inference 2.6 with its default optimisation.
+    Needed for: Paddle Inference 2.6 with its default optimisation; not for the graphs of Paddle 3.
     """
     from ppdet.modeling.heads.gfl_head import Integral
 
+    if paddle.framework.use_pir_api():
+        return NOT_NEEDED
     if not hasattr(Integral, "ppdets_forward"):
         Integral.ppdets_forward, Integral.forward = Integral.forward, _ending_in_a_reshape
 
