@@ -15,7 +15,7 @@ def let_mask_nms_expand_by_sizes():
     """
     from ppdet.modeling import layers
 
-    if not says(layers.MaskMatrixNMS.__call__, r"n_samples = \w+\.shape\s+(?!n_samples = )"):
+    if not says(layers.MaskMatrixNMS.__call__, r"n_samples = \w+\.shape\s+(?!\s|n_samples = )"):
         return NOT_NEEDED
     return replace(layers.__name__, expand=_expand)
 
