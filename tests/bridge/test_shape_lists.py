@@ -2,6 +2,7 @@
 
 import numpy as np
 import paddle
+import pytest
 
 from ppkd.bridge.compat import shape_lists
 from ppkd.bridge.workspace import import_ppdet
@@ -22,6 +23,20 @@ def test_masks_are_compared_with_each_other(monkeypatch):
         monkeypatch.delitem(vars(layers.paddle), "expand")
     with defect("let_mask_nms_expand_by_sizes", (TypeError, ValueError), r"list of int"):
         nms(masks, masks, labels, scores, masks.sum([1, 2]))
+
+
+def test_images_of_rcnns_are_counted():
+    """That they are exported with it is a test of its own, of all detectors."""
+    import_ppdet()
+    from ppdet.modeling import layers
+
+    if not cured("let_rcnn_count_images"):
+        assert "slice" not in vars(layers.paddle) or layers.paddle is paddle
+        return
+    assert layers.paddle.slice([3, 2], [0], [0], [1]) == 3
+    assert layers.paddle.slice(paddle.to_tensor([3, 2]), [0], [0], [1]).tolist() == [3]
+    with pytest.raises((AttributeError, TypeError, ValueError)):
+        range(paddle.slice([3, 2], [0], [0], [1]))
 
 
 def test_ttfnet_finds_its_best_places():

@@ -86,6 +86,7 @@ def cures():
         zero_dim.concat_numbers,
         zero_dim.index_numbers,
         zero_dim.count_solov2_masks_in_a_list,
+        shape_lists.let_rcnn_count_images,
         shape_lists.let_mask_nms_expand_by_sizes,
         shape_lists.let_ttfnet_decode_by_sizes,  # before the next one, which then counts what this one finds
         zero_dim.count_detections_in_tensors,

@@ -24,6 +24,24 @@ def _expand(x, shape):
     return paddle.expand(x, [size[0] if isinstance(size, (list, tuple)) else size for size in shape])
 
 
+def let_rcnn_count_images():
+    """Let the boxes of R-CNNs be decoded for as many images as a list of sizes says, of which they take a slice.
+
+    Without it Faster and Mask R-CNN are not exported on Paddle 2: "'list' object has no attribute 'shape'".
+
+    Needed for: PaddleDetection 2.7.1; not for the wheel nor the develop branch, where the sizes are a tensor.
+    """
+    from ppdet.modeling import layers
+
+    if not says(layers.RCNNBox.__call__, r"paddle\.slice\(\w+\.shape,"):
+        return NOT_NEEDED
+    return replace(layers.__name__, slice=_slice)
+
+
+def _slice(x, axes, starts, ends):
+    return x[starts[0]] if isinstance(x, (list, tuple)) else paddle.slice(x, axes, starts, ends)
+
+
 def let_ttfnet_decode_by_sizes():
     """Let TTFNet find the best of its places and scale their boxes without marking sizes as having no gradient.
 
