@@ -27,7 +27,7 @@ def _expand(x, shape):
 def let_rcnn_count_images():
     """Let the boxes of R-CNNs be decoded for as many images as a list of sizes says, of which they take a slice.
 
-    Without it Faster and Mask R-CNN are not exported on Paddle 2: "'list' object has no attribute 'shape'".
+    Without it Faster and Mask R-CNN are not exported: "'list' object has no attribute 'shape'".
 
     Needed for: PaddleDetection 2.7.1; not for the wheel nor the develop branch, where the sizes are a tensor.
     """
