@@ -13,7 +13,8 @@ def known_number_of_boxes(model, image_shape):
     detections get scores and boxes of other classes, without a message. And all boxes, -1 in ``nms_top_k`` and
     ``keep_top_k``, are none to ONNX: here they are as many as there are.
 
-    Needed for: paddle2onnx 1.3.1 and 2.1.0.
+    Needed for: paddle2onnx 1.3.1 and 2.1.0. Clones' graphs of GFL come out right without the first of the two, which
+    changes nothing there.
 
     Args:
         model: detector; put into eval mode.
