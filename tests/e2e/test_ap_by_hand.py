@@ -9,7 +9,6 @@ from unittest import mock
 
 import pytest
 
-from ppkd.bridge.workspace import import_ppdet
 from ppkd.data.shapes import generate
 from ppkd.reporting.material import gather
 from ppkd.study.runs import open_runs
@@ -25,7 +24,6 @@ BAD = 2  # which of the validation images is cut off
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory):
     """The folder of the data set."""
-    import_ppdet()  # or the first command tells what a clone says when it is imported
     folder = pathlib.Path(generate(tmp_path_factory.mktemp("ap") / "shapes", train=4, val=8, size=192, seed=3))
     for split in ("train", "val"):
         path = folder / "annotations" / f"instances_{split}.json"
