@@ -50,7 +50,7 @@ def encode_no_boxes():
     """
     from ppdet.modeling.heads import retina_head
 
-    if not refuses_nothing():
+    if not refuses_nothing("stack"):
         return NOT_NEEDED
     wrap(retina_head, "bbox2delta", _or_nothing)
 
@@ -71,7 +71,7 @@ def learn_from_background_alone():
     """
     from ppdet.modeling.heads.retina_head import RetinaHead
 
-    if not refuses_nothing():
+    if not refuses_nothing("concat"):
         return NOT_NEEDED
     wrap(RetinaHead, "get_loss", _or_background)
 
