@@ -7,6 +7,7 @@ import pathlib
 from unittest import mock
 
 from ppkd import cli, commands
+from ppkd.bridge import compat
 from ppkd.bridge.workspace import import_ppdet
 
 TOOLS = {
@@ -43,7 +44,8 @@ def call(name, *args):
         ``(exit code, what was written to standard error)``.
     """
     parser, command = TOOLS[name]
-    import_ppdet()  # or the first command in this process tells what a clone says when it is imported
+    if not compat.STATES:  # or the first command in this process tells what a clone says when it is imported
+        import_ppdet()
     errors = io.StringIO()
     # Loggers of an earlier test may still hold its closed stream; their complaints are not the tool's.
     with contextlib.redirect_stderr(errors), mock.patch.object(logging, "raiseExceptions", False):
