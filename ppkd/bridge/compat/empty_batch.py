@@ -67,7 +67,7 @@ def learn_from_background_alone():
 
     Its own loss concatenates tensors without elements, which Paddle 2 refuses.
 
-    Needed for: Paddle 2.6 (3.x concatenates them).
+    Needed for: Paddle 2.6 and 3.0 (3.2 and later concatenate them).
     """
     from ppdet.modeling.heads.retina_head import RetinaHead
 
