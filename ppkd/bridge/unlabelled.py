@@ -68,7 +68,9 @@ def find_photographs(given, where, image_dir=None, allow_outside=False):
     names = tuple(dict.fromkeys(listed))
     if not names:
         raise UserError(f"{where}: {given}: names no image")
-    folder = _folder_of(given, names, image_dir, where)
+    looked = _folders(given, image_dir, where)
+    found = [folder for folder in looked if any(os.path.isfile(os.path.join(folder, name)) for name in names)]
+    folder = (found or looked)[0]
     if len(names) < len(listed):
         logger().warning("%s: %d images of %s are named more than once", where, len(listed) - len(names), given)
     inside = Folder(folder)
@@ -78,6 +80,13 @@ def find_photographs(given, where, image_dir=None, allow_outside=False):
             f"{where}: {len(outside)} of {len(names)} names in {given} lead out of {folder}, the first is {outside[0]}"
             "; if that is as you want it, set -o allow_outside=true"
         )
+    if not found:
+        raise UserError(
+            f"{where}: {given}: none of the {len(names)} images that it names is there, the first is {names[0]}; "
+            f"looked in {', '.join(looked)}"
+        )
+    if folder != looked[0]:
+        logger().info("%s: the images of %s are those in %s", where, given, folder)
     return Photographs(folder, names)
 
 
@@ -120,24 +129,15 @@ def refuse_validation_images(photographs, validated, where):
         )
 
 
-def _folder_of(given, names, image_dir, where):
-    """The folder that the names in a file are relative to."""
-    own = os.path.dirname(given) or "."
-    if image_dir is not None:
-        looked = [os.path.expanduser(str(image_dir))]
-        if not os.path.isdir(looked[0]):
-            raise UserError(f"{where}: image_dir {looked[0]}: no such folder")
-    else:
-        looked = [own, *(os.path.normpath(os.path.join(own, more)) for more in ("images", "../images", ".."))]
-    for folder in looked:
-        if any(os.path.isfile(os.path.join(folder, name)) for name in names):
-            if folder not in looked[:1]:
-                logger().info("%s: the images of %s are those in %s", where, given, folder)
-            return folder
-    raise UserError(
-        f"{where}: {given}: none of the {len(names)} images that it names is there, the first is {names[0]}; looked in "
-        + ", ".join(looked)
-    )
+def _folders(given, image_dir, where):
+    """Where the images that a file names may be, the likeliest first."""
+    if image_dir is None:
+        own = os.path.dirname(given) or "."
+        return [own, *(os.path.normpath(os.path.join(own, more)) for more in ("images", "../images", ".."))]
+    folder = os.path.expanduser(str(image_dir))
+    if not os.path.isdir(folder):
+        raise UserError(f"{where}: image_dir {folder}: no such folder")
+    return [folder]
 
 
 def _below(folder):
