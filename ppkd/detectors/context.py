@@ -7,6 +7,7 @@ import paddle
 
 from ppkd.bridge.ground_truth import BOXES, CLASSES, FRAME, VALID
 from ppkd.errors import UserError
+from ppkd.losses.common import as_float
 from ppkd.losses.kernels import numbers
 
 
@@ -80,7 +81,7 @@ class Context:
 
     @cached_property
     def image_size(self):
-        return self._batch[FRAME if FRAME in self._batch else "im_shape"].astype("float32")
+        return as_float(self._batch[FRAME if FRAME in self._batch else "im_shape"])
 
     @property
     def boxes(self):

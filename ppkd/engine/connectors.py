@@ -69,14 +69,14 @@ class Normed(nn.Layer):
     Args:
         channels: channels that come in.
         target: channels that go out, if `align`.
-        norm: function from a map to a map.
-        align: whether unequal channels are connected first.
+        norm: function from a map to a map that takes the mean of each channel out.
+        align: whether unequal channels are connected first, without a bias: the norm would take it out again.
     """
 
     def __init__(self, channels, target, norm, align=False):
         super().__init__()
         self.channels = target if align else channels
-        self.align = Align(channels, target) if align else None
+        self.align = Align(channels, target, bias=False) if align else None
         self._norm = norm
 
     def forward(self, x):

@@ -82,7 +82,7 @@ def weighed_cells(boxes, boxes_valid, frame, sizes):
         covered = _foreground(boxes, boxes_valid, frame, size)
         empty = 1 - covered.sign()
         rest = empty / empty.sum(axis=1, keepdim=True).clip(min=1.0)
-        found.append(paddle.stack([covered, rest]).unsqueeze(2))
+        found.append(paddle.stack([covered, rest], axis=1))
     return found
 
 
@@ -104,9 +104,9 @@ def _weighed_at_once(boxes, boxes_valid, frame, sizes):
     """`weighed_cells` for a device that wants few operations: of all maps as one, of A cells."""
     grid = _grid(sizes, str(boxes.place))
     # Left, top, and below zero right and bottom: a column or row is in a box if both its edges are below their limits.
-    corners = boxes / frame.index_select(numbers([1, 0, 1, 0], frame, "int64"), axis=1).unsqueeze(1)
-    corners = corners.unsqueeze(2) * grid.scale
-    sides = 1 - corners.floor().reshape([*boxes.shape[:2], -1, 2, 2]).sum(axis=3)
+    frame = frame.index_select(numbers([1, 0], frame, "int64"), axis=1).reshape([-1, 1, 1, 1, 2])
+    corners = boxes.reshape([*boxes.shape[:2], 1, 2, 2]) / frame * grid.scale
+    sides = 1 - corners.floor().sum(axis=3)
     weight = boxes_valid.unsqueeze(2) / sides.prod(axis=3).clip(min=1.0)
     inside = corners.flatten(2).index_select(grid.edges, axis=2) < grid.limits
     inside = inside.reshape([*boxes.shape[:2], 2, -1]).all(axis=2).astype("float32")
@@ -115,8 +115,8 @@ def _weighed_at_once(boxes, boxes_valid, frame, sizes):
     covered = covered.max(axis=1, keepdim=True)
     empty = 1 - covered.sign()
     number = paddle.matmul(empty, grid.members).clip(min=1.0)
-    found = paddle.stack([covered, empty / number.index_select(grid.level, axis=2)])
-    return found.split(grid.counts, axis=3) if len(sizes) > 1 else [found]
+    found = paddle.concat([covered, empty / number.index_select(grid.level, axis=2)], axis=1)
+    return found.split(grid.counts, axis=2) if len(sizes) > 1 else [found]
 
 
 class _Grid:
@@ -124,7 +124,7 @@ class _Grid:
 
     Attributes:
         counts: cells of each map.
-        scale: (L, 4), what corners in units of the frame are multiplied with.
+        scale: (L, 2, 2), what corners in units of the frame are multiplied with, both of ``x y``.
         edges: (2 * Q,), which of a box's L * 4 edges each column or row has to lie behind, and then before.
         limits: (2 * Q,), what that edge is below then.
         line_level: (Q,), the map of each column or row.
@@ -134,7 +134,7 @@ class _Grid:
 
     def __init__(self, sizes):
         self.counts = [height * width for height, width in sizes]
-        self.scale = paddle.to_tensor([[w, h, -w, -h] for h, w in sizes], dtype="float32")
+        self.scale = paddle.to_tensor([[[w, h], [-w, -h]] for h, w in sizes], dtype="float32")
         near, index, columns, rows, levels = [], [], [], [], []
         for level, (height, width) in enumerate(sizes):
             cell = paddle.arange(height * width, dtype="int32")

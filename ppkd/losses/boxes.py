@@ -92,5 +92,12 @@ def _areas(a, b):
     boxes = paddle.stack([a, b, paddle.minimum(a, b), paddle.maximum(a, b)])
     low, high = boxes.split(2, axis=-1)
     width, height = (low + high).clip(min=0).unbind(axis=-1)
-    one, other, overlap, enclosing = (width * height).unbind()
-    return overlap, one + other - overlap + _EPS, enclosing + _EPS
+    least = _least(width.ndim, width.dtype, str(width.place))
+    one, other, overlap, enclosing = (width * height + least).unbind()
+    return overlap, one + other - overlap, enclosing
+
+
+@functools.lru_cache(maxsize=64)
+def _least(ndim, dtype, place):
+    """What areas get, so that the union, of the first and the second box, and the enclosing box are above zero."""
+    return paddle.to_tensor([_EPS, 0.0, 0.0, _EPS], dtype=dtype).reshape([4] + [1] * (ndim - 1))

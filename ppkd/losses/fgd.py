@@ -21,9 +21,10 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from .common import check_choice, check_same_shape, frozen, full_precision, up
-from .fgd_context import channel_add, context_vector, conv, logits
+from .fgd_context import channel_add, context_vector, logits, query
 from .fgd_kernels import Sums, apart, means, summed_over_places
-from .fgd_levels import parts_at_once, small_groups, weighed
+from .fgd_levels import small_groups, sums_at_once
+from .fgd_parts import LevelSums, parts_of
 from .kernels import numbers, sums_both_ways
 from .masks import masks_of_levels
 
@@ -82,8 +83,7 @@ class FGDLoss(nn.Layer):
         self.temp = temp
         self.weights = {"fg": alpha, "bg": beta, "attention": gamma, "relation": lambda_}
         self.box_frame = box_frame
-        self.conv_mask_s = conv(channels, 1, nn.initializer.KaimingNormal())
-        self.conv_mask_t = conv(channels, 1, nn.initializer.KaimingNormal())
+        self.conv_mask_s, self.conv_mask_t = query(channels), query(channels)
         self.channel_add_s = channel_add(channels, zero_context)
         self.channel_add_t = channel_add(channels, zero_context)
 
@@ -120,19 +120,22 @@ class FGDLoss(nn.Layer):
             check_same_shape("fgd", *sides)
         frame = image_size if losses[0].box_frame == "image" else numbers(padded_size, students[0]).unsqueeze(0)
         found = masks_of_levels(boxes, boxes_valid, frame, [x.shape[2:] for x in students])
-        columns, parts = (losses, students, teachers, found), {}
-        for group in small_groups(students):
-            parts |= zip(group, parts_at_once(*([column[i] for i in group] for column in columns)))
-        return [parts[i] if i in parts else loss._alone(*rest) for i, (loss, *rest) in enumerate(zip(*columns))]
+        groups, columns = small_groups(students), (losses, students, teachers, found)
+        small = [i for group in groups for i in group]
+        large = [i for i in range(len(losses)) if i not in small]
+        sums = [sums_at_once(*([column[i] for i in group] for column in columns)) for group in groups]
+        sums += [losses[i]._alone(students[i], teachers[i], found[i]) for i in large]
+        parts = dict(zip(small + large, parts_of(sums, losses[0].weights, students[0].shape[0])))
+        return [parts[i] for i in range(len(losses))]
 
     def _alone(self, student, teacher, found):
-        """Of one level, by its masks, (2, N, 1, P)."""
-        batch, channels, *size = student.shape
+        """The `LevelSums` of one level, by its masks, (N, 2, P)."""
+        _, channels, *size = student.shape
         positions = size[0] * size[1]
         student, teacher = up(student).flatten(2), frozen(teacher).flatten(2)
         with paddle.no_grad():
             spatial_t, channel_t = _shares(teacher, self.temp)
-            weights = (found * spatial_t).flatten(1)
+            weights = found * spatial_t
         pull, query = logits(student.detach(), self.conv_mask_s)
         fixed = query.detach().expand(channel_t.shape), F.softmax(pull.detach())
         sums = Sums.apply(student, teacher, channel_t, *fixed, self.temp)
@@ -140,12 +143,11 @@ class FGDLoss(nn.Layer):
         pooled_s = summed_over_places(student.detach(), F.softmax(pull + to_logits)) + to_pooled
         pooled_t = summed_over_places(teacher, F.softmax(logits(teacher, self.conv_mask_t)[0]))
         context_gap = context_vector(pooled_s, self.channel_add_s) - context_vector(pooled_t, self.channel_add_t)
-        sums = [
-            *paddle.matmul(weights, weighted.flatten()).unbind(),
+        rest = [
             paddle.dist(F.softmax(by_channel), channel_t, p=1),
             paddle.dist(F.softmax(by_position), spatial_t, p=1),
             plain.sum(),
             # The rest of the square written out, so that the context vectors need not be spread over a map.
             (context_gap * (gap_sum + context_gap)).sum(),
         ]
-        return weighed(sums, self.weights, batch, channels, [positions])[0]
+        return LevelSums(paddle.matmul(weighted, weights, transpose_y=True), rest, channels, [positions])

@@ -14,7 +14,8 @@ import paddle.nn.functional as F
 from . import kernels
 from .common import frozen, up
 from .fgd_context import context_vectors
-from .kernels import constant, numbers
+from .fgd_parts import LevelSums
+from .kernels import constant
 
 # Values of the maps that are taken as one: 8 MB, which a GPU reads in about the time that a launch takes.
 _MOST = 2**21
@@ -38,26 +39,26 @@ def small_groups(maps):
     return list(groups.values())
 
 
-def parts_at_once(losses, students, teachers, found):
-    """The parts of levels of equal channels.
+def sums_at_once(losses, students, teachers, found):
+    """What levels of equal channels come to, a `LevelSums`.
 
     Args:
         losses: the :class:`fgd.FGDLoss` of each level, of the same options.
         students, teachers: lists of (N, C, H, W).
         found: list of their masks, as :func:`masks.masks_of_levels` gives them.
-
-    Returns:
-        A list of what :meth:`fgd.FGDLoss.forward` gives, one a level.
     """
     students, teachers = [up(x) for x in students], [frozen(x) for x in teachers]
     levels = _Levels([x.shape[2] * x.shape[3] for x in students], losses[0].temp, students[0])
     student, teacher = levels.as_one(students), levels.as_one(teachers)
     with paddle.no_grad():
         by_position_t, by_channel_t = levels.attention(teacher)
-        weights = by_position_t * (found[0] if levels.alone else paddle.concat(found, axis=3))
+        weights = found[0] * by_position_t if levels.alone else paddle.concat(found, axis=2)
     by_position, by_channel = levels.attention(student)
     gap = student - teacher
-    weighted = weights * paddle.matmul(by_channel_t, gap.square())
+    weighted = paddle.matmul(by_channel_t, gap.square())
+    if not levels.alone:
+        weighted = weighted * by_position_t
+    masked = paddle.matmul(weighted, weights, transpose_y=True)
     pooled = levels.pooled(student, [x.conv_mask_s for x in losses])
     pooled = [pooled, levels.pooled(teacher, [x.conv_mask_t for x in losses])]
     blocks = [x.channel_add_s for x in losses], [x.channel_add_t for x in losses]
@@ -66,45 +67,13 @@ def parts_at_once(losses, students, teachers, found):
     else:
         ours, theirs = context_vectors(paddle.concat(pooled, axis=1), [*blocks[0], *blocks[1]]).split(2, axis=1)
     moved = gap + paddle.matmul(ours - theirs, levels.members, transpose_x=True)
-    sums = [
-        *weighted.sum(axis=[1, 2, 3] if levels.alone else [1, 3]).unbind(),
+    rest = [
         levels.distance(by_channel, by_channel_t),
         levels.distance(by_position, by_position_t),
         levels.total(moved.square()),
     ]
-    return weighed(sums, losses[0].weights, *student.shape[:2], levels.counts)
-
-
-def weighed(sums, weights, batch, channels, counts):
-    """The parts of levels, put together of what they are made of.
-
-    Args:
-        sums: ``fg`` and ``bg``, by attention that adds up to 1; how far such attention is apart, of channels and of
-            positions; ``relation``, and what else belongs to it times the number of positions, if it comes in two.
-            Each (K,), or of one level a scalar.
-        weights: the parts' weights by name.
-        batch, channels, counts: N, C, and the positions of each level.
-
-    Returns:
-        List of dicts of scalars, one a level.
-    """
-    factors = [_factors(*(x / batch for x in weights.values()), channels, positions) for positions in counts]
-    # (4, sums, K), of one level (4, sums); and (4, K) or (4,).
-    factors = tuple(tuple(x if len(x) > 1 else x[0] for x in zip(*row)) for row in zip(*factors))
-    sums = paddle.stack(sums)
-    parts = (numbers(tuple(row[: sums.shape[0]] for row in factors), sums, sums.dtype) * sums).sum(axis=1)
-    parts = (parts if len(counts) == 1 else parts.flatten()).unbind()
-    return [dict(zip(weights, parts[k :: len(counts)])) for k in range(len(counts))]
-
-
-def _factors(fg, bg, attention, relation, channels, positions):
-    """What each part is made of the sums by, part by part."""
-    return (
-        (fg * channels * positions, 0.0, 0.0, 0.0, 0.0, 0.0),
-        (0.0, bg * channels * positions, 0.0, 0.0, 0.0, 0.0),
-        (0.0, 0.0, attention * channels, attention * positions, 0.0, 0.0),
-        (0.0, 0.0, 0.0, 0.0, relation, relation * positions),
-    )
+    batch, channels, _ = student.shape
+    return LevelSums(masked if levels.alone else masked.reshape([batch, 1, -1]), rest, channels, levels.counts)
 
 
 class _Levels:
@@ -131,11 +100,9 @@ class _Levels:
 
     def pooled(self, feature, convs):
         """``sum_p F * softmax_p(conv_mask(F))`` (N, K, C), by the ``conv_mask`` of each level."""
-        weights, biases = [up(conv.weight) for conv in convs], [up(conv.bias) for conv in convs]
-        weight, bias = weights[0], biases[0]
-        if not self.alone:
-            weight, bias = paddle.concat(weights), paddle.concat(biases).unsqueeze(1)
-        logits = paddle.matmul(weight.flatten(1), feature) + bias
+        weights = [up(conv.weight) for conv in convs]
+        weight = weights[0] if self.alone else paddle.concat(weights, axis=1)
+        logits = paddle.matmul(weight, feature, transpose_x=True)
         return paddle.matmul(self._softmax(logits), feature, transpose_y=True)
 
     def distance(self, x, y):

@@ -24,11 +24,11 @@ def box_masks(boxes, boxes_valid, frame, map_size):
         Foreground and background, both (N, H, W) float32.
     """
     (found,) = masks_of_levels(boxes, boxes_valid, frame, [map_size])
-    return tuple(found.reshape([2, -1, *map_size]).unbind())
+    return tuple(found.reshape([-1, 2, *map_size]).unbind(axis=1))
 
 
 def masks_of_levels(boxes, boxes_valid, frame, sizes):
-    """:func:`box_masks` on maps of several ``(H, W)``: a list of foreground and background as one, (2, N, 1, P)."""
+    """:func:`box_masks` on maps of several ``(H, W)``: a list of foreground and background as one, (N, 2, P)."""
     boxes, boxes_valid = at_least_one_box(boxes, boxes_valid)
     with paddle.no_grad():
         return weighed_cells(boxes, boxes_valid, as_float(frame), [tuple(size) for size in sizes])

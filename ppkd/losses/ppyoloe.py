@@ -14,7 +14,7 @@ from .focal import quality_focal
 from .kernels import numbers
 from .kl import kl_rows
 from .ranks import averaged
-from .softmax_kernels import log_and_softmax
+from .softmax_kernels import log_and_softmax, shares
 
 _EPS = 1e-10
 # Where nothing is assigned, the positions at which the teacher's best class has this score count as objects.
@@ -63,33 +63,33 @@ def _weighted(student, teacher, scores, positive, factors, kd_temp, beta, first_
     for ours, theirs in zip(student, teacher):
         check_same_shape("ppyoloe", ours, theirs)
     (s_cls, s_box), (t_cls, t_box) = map(up, student), map(frozen, teacher)
-    batch, _, classes = s_cls.shape
-    positive = as_type(positive, s_cls.dtype).flatten()
-    weight = as_type(as_float(scores).sum(axis=-1), s_cls.dtype).flatten() * positive
-    found = {}
+    batch, cells, classes = s_cls.shape
+    positive = as_type(positive, s_cls.dtype)
+    weight = as_type(as_float(scores).sum(axis=-1), s_cls.dtype) * positive
+    found = {}  # name -> (N,)
     if "class" in factors or "kd" in factors:
         p_s, p_t = F.sigmoid(s_cls), F.sigmoid(t_cls)
     if "class" in factors:
-        found["class"] = quality_focal(s_cls, p_t, beta, p_s).sum()
+        found["class"] = quality_focal(s_cls, p_t, beta, p_s).sum(axis=[1, 2])
     if "iou" in factors or "dfl" in factors:
-        s_box, t_box = (x.reshape([-1, 4, x.shape[2] // 4]) for x in (s_box, t_box))
-        # Both alike, so that equal boxes are equal to the bit.
-        (log_s, shares_s), (_, shares_t) = (log_and_softmax(x, axis=-1) for x in (s_box, t_box))
+        s_box, t_box = (x.reshape([batch, cells, 4, x.shape[2] // 4]) for x in (s_box, t_box))
+        # Both shares alike, so that equal boxes are equal to the bit.
+        (log_s, shares_s), shares_t = log_and_softmax(s_box, axis=-1), shares(t_box, axis=-1)
     if "iou" in factors:
         found["iou"] = paddle.dot(giou_loss(expected(shares_s, first_bin), expected(shares_t, first_bin)), weight)
     if "dfl" in factors:
-        found["dfl"] = paddle.dot((shares_t * log_s).sum(axis=[1, 2]), weight)
+        found["dfl"] = paddle.dot((shares_t * log_s).sum(axis=[2, 3]), weight)
     if "kd" in factors:
         # `ld_rows`, but for its constant factor.
-        found["kd"] = paddle.dot(kl_rows(*(x.reshape([-1, classes]) for x in (p_s, p_t)), kd_temp, 1), positive)
+        found["kd"] = paddle.dot(kl_rows(p_s, p_t, kd_temp, 2), positive)
     # What each sum is divided by: the sum of the weights or the number of positives, and by less than any weight where
     # there is none, as the sum over it is 0.
     floors = {"class": 1.0 if batch_floor else batch / 8, "iou": _EPS, "dfl": _EPS, "kd": 1.0}
-    divisors = averaged(paddle.stack([positive if name == "kd" else weight for name in found]).sum(axis=1))
+    divisors = averaged(paddle.stack([positive if name == "kd" else weight for name in found]).sum(axis=[1, 2]))
     divisors = paddle.maximum(divisors, numbers([floors[name] for name in found], divisors, divisors.dtype))
     own = {"dfl": -0.25, "kd": kd_temp**2 / classes}
     given = numbers([factors[name] * own.get(name, 1.0) for name in found], divisors, divisors.dtype)
-    return dict(zip(found, (paddle.stack([*found.values()]) * (given / divisors)).unbind()))
+    return dict(zip(found, (paddle.stack([*found.values()]).sum(axis=1) * (given / divisors)).unbind()))
 
 
 class PPYOLOELoss(nn.Layer):

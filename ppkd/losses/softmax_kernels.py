@@ -12,12 +12,16 @@ from .kernels import map_and_rows
 def log_and_softmax(x, axis):
     """Logarithm of the softmax along an axis, see :func:`kl.log_softmax`, and the softmax itself."""
     if not kernels.on_cpu(x):
-        found = F.log_softmax(x, axis=axis)
-        return found, found.exp()
+        return F.log_softmax(x, axis=axis), F.softmax(x, axis=axis)
     x = x - x.max(axis=axis, keepdim=True)
     exponential = x.exp()
     total = row_sums(exponential, axis).unsqueeze(axis)
     return x - total.log(), exponential * (1 / total)
+
+
+def shares(x, axis):
+    """The softmax along an axis by itself."""
+    return log_and_softmax(x, axis)[1] if kernels.on_cpu(x) else F.softmax(x, axis=axis)
 
 
 def row_sums(x, axis):

@@ -151,8 +151,11 @@ def _copy_adapters(upstream, term):
         pairs += zip(upstream.stu_conv_block, loss.channel_add_s)
         pairs += zip(upstream.tea_conv_block, loss.channel_add_t)
     for theirs, ours in pairs:
-        missing, unexpected = ours.set_state_dict(theirs.state_dict())
-        assert not missing and not unexpected
+        state = theirs.state_dict()
+        assert state.keys() - ours.state_dict().keys() <= {"bias"}  # which changes nothing, and which ours may not have
+        for name, parameter in ours.state_dict().items():
+            value = state[name].flatten(1).t() if isinstance(ours, nn.Linear) and name == "weight" else state[name]
+            parameter.set_value(value.reshape(parameter.shape))
 
 
 def _inputs():

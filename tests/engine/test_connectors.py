@@ -286,7 +286,7 @@ def test_term_trains_its_connector_and_leaves_the_teacher_alone(student, teacher
         assert parameter.grad is not None and np.isfinite(parameter.grad.numpy()).all()
     assert np.abs(made.connect_student.parameters()[0].grad.numpy()).sum() > 0
     assert x.grad is not None and y.grad is None
-    assert made.loss.conv_mask_s.weight.shape[1] == 6, "the loss has the teacher's channels"
+    assert made.loss.conv_mask_s.weight.shape[0] == 6, "the loss has the teacher's channels"
 
 
 def test_unknown_names_say_what_there_is():

@@ -110,7 +110,7 @@ def test_only_the_last_convolution_of_a_context_block_starts_at_zero():
         assert float(block[3].weight.abs().sum()) == 0 and float(block[3].bias.abs().sum()) == 0
     for mask in (loss.conv_mask_s, loss.conv_mask_t):
         assert 0.5 < float(mask.weight.std()) / (2 / 64) ** 0.5 < 1.5
-        assert float(mask.bias) == 0
+        assert mask.bias is None
 
 
 def test_training_reaches_the_first_convolutions_after_one_step():
@@ -193,5 +193,5 @@ def test_the_gradient_of_a_term_is_the_same_whatever_else_is_asked_for(name):
 def test_scale_and_shift_of_a_context_block_are_those_of_its_norm():
     block = _learned().channel_add_s
     pooled = paddle.randn([2, 8])
-    expected = block(pooled.reshape([2, 8, 1, 1])).flatten(1)
+    expected = block(pooled)
     np.testing.assert_allclose(context_vector(pooled, block).numpy(), expected.numpy(), rtol=1e-4, atol=1e-5)

@@ -43,13 +43,18 @@ def _student(array):
 def _load(layer, case, name_of=lambda own: own):
     """Set the parameters of ``layer`` to the fixture's, called ``name_of(own name)`` there."""
     for own, parameter in layer.named_parameters():
-        parameter.set_value(case[f"param_{name_of(own)}"].reshape(parameter.shape))
+        parameter.set_value(_as_ours(case[f"param_{name_of(own)}"], parameter).reshape(parameter.shape))
+
+
+def _as_ours(array, parameter):
+    """Of a 1x1 convolution (out, in, 1, 1) that is a matrix (in, out) here, the latter."""
+    return array.squeeze((2, 3)).T if array.ndim == 4 and parameter.ndim == 2 else array
 
 
 def _parameter_gradients(layer, case, name_of=lambda own: own):
     for own, parameter in layer.named_parameters():
         name = name_of(own)
-        reference = case[f"grad_param_{name}"]
+        reference = _as_ours(case[f"grad_param_{name}"], parameter)
         ours = None if parameter.grad is None else parameter.grad.numpy().reshape(reference.shape)
         yield "gradient", name, ours, reference, PARAMETER_GRADIENT
 
