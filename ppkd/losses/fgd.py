@@ -21,7 +21,7 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from .common import check_choice, check_same_shape, frozen, full_precision, up
-from .fgd_context import channel_add, context_vector, logits, query
+from .fgd_context import channel_add, context_vector, conv_mask, logits
 from .fgd_kernels import Sums, apart, means, summed_over_places
 from .fgd_levels import small_groups, sums_at_once
 from .fgd_parts import LevelSums, parts_of
@@ -83,7 +83,7 @@ class FGDLoss(nn.Layer):
         self.temp = temp
         self.weights = {"fg": alpha, "bg": beta, "attention": gamma, "relation": lambda_}
         self.box_frame = box_frame
-        self.conv_mask_s, self.conv_mask_t = query(channels), query(channels)
+        self.conv_mask_s, self.conv_mask_t = conv_mask(channels), conv_mask(channels)
         self.channel_add_s = channel_add(channels, zero_context)
         self.channel_add_t = channel_add(channels, zero_context)
 

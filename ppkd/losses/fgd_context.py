@@ -8,17 +8,17 @@ from .common import up
 from .kernels import for_each_image, layer_norm
 
 
-def query(channels):
+def conv_mask(channels):
     """The 1x1 convolution to one channel whose softmax says where to look.
 
-    It has no bias, as the authors' has: the softmax does not see one, so it never learns.
+    The authors' has a bias. A softmax sees none, so that one learns nothing; here there is none.
     """
     return nn.Linear(channels, 1, weight_attr=nn.initializer.KaimingNormal(), bias_attr=False)
 
 
 def channel_add(channels, zero=False):
-    """The context block, of vectors (..., C). Only its last layer starts at zero: were both zero, no gradient would ever
-    reach anything but the last bias."""
+    """The context block, of vectors (..., C). Only its last layer starts at zero: were both zero, no gradient would
+    ever reach anything but the last bias."""
     hidden = channels // 2
     bound = channels**-0.5
     none = nn.initializer.Constant(0.0)
@@ -31,17 +31,17 @@ def channel_add(channels, zero=False):
     )
 
 
-def logits(feature, conv_mask):
-    """``conv_mask(F)`` (N, 1, P) of ``feature`` (N, C, P), to one channel, and its weights (1 or N, 1, C)."""
-    weight = for_each_image(up(conv_mask.weight).reshape([1, 1, -1]), feature)
+def logits(feature, mask):
+    """What a `conv_mask` makes of ``feature`` (N, C, P), (N, 1, P), and its weights (1 or N, 1, C)."""
+    weight = for_each_image(up(mask.weight).reshape([1, 1, -1]), feature)
     return paddle.matmul(weight, feature), weight
 
 
 def context_vector(pooled, block):
     """The global context of a map, one vector (N, 1, C) an image, of its pooled values (N, 1, C).
 
-    ``add(sum_p F * softmax_p(conv_mask(F)))``, the inner sum being ``pooled``. All are 1x1 convolutions, of the one
-    value that a channel has left, and so matrices from the start: to see a kernel (C', C, 1, 1) as one is an operation.
+    ``add(sum_p F * softmax_p(conv_mask(F)))``, the inner sum being ``pooled``. All are 1x1 convolutions, and held as
+    the matrices that they are: to see a kernel (C', C, 1, 1) as one is an operation, forward and backward.
     """
     reduce, norm, _, restore = block
     hidden, scale, shift = _linear(pooled, reduce), up(norm.weight), up(norm.bias)

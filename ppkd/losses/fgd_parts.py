@@ -12,8 +12,8 @@ class LevelSums(NamedTuple):
     """What K levels of equal channels come to.
 
     Attributes:
-        masked: (N, 1, 2 * K), for each level the sum over the foreground and that over the background, by attention that
-            adds up to 1.
+        masked: (N, 1, 2 * K), for each level the sum over the foreground and that over the background, by attention
+            that adds up to 1.
         rest: list of sums, each (K,), or of one level a scalar: how far such attention is apart, of channels and of
             positions; ``relation``, and if it comes in two what else belongs to it times the number of positions.
         channels: C.

@@ -281,7 +281,7 @@ def test_term_trains_its_connector_and_leaves_the_teacher_alone(student, teacher
     x.stop_gradient = False
     sum(made([[x]], [[y]], batch_of(64)).values()).backward()
     names = [name for name, _ in made.named_parameters() if name.startswith("connect_student")]
-    assert len(names) == 2
+    assert len(names) == (2 if student == "align" else 1), "no bias where a norm takes it out again"
     for parameter in made.connect_student.parameters():
         assert parameter.grad is not None and np.isfinite(parameter.grad.numpy()).all()
     assert np.abs(made.connect_student.parameters()[0].grad.numpy()).sum() > 0
