@@ -71,4 +71,5 @@ def _made_of(weights, of_levels):
                 ((of_relation[0], relation), (of_relation[-1], relation * positions * (len(of_relation) - 1))),
             ]
         first += number * len(counts)
-    return tuple(zip(*((tuple((i,) for i, _ in row), tuple(x for _, x in row)) for row in zip(*pairs))))
+    index = tuple(tuple((pair[row][0],) for pair in pairs) for row in range(2))
+    return index, tuple(tuple(pair[row][1] for pair in pairs) for row in range(2))
