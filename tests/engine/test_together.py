@@ -58,3 +58,19 @@ def test_a_line_with_one_level_and_other_losses_are_compared_as_ever(opened, mon
     active = model.active_terms()[:1]
     found = together.compare_all(active, None, {active[0][0].label: None}, None)
     assert found == [(*active[0], {"": active[0][0].label})] and called == [active[0][0].label] and not numbers
+
+
+def test_lines_of_other_options_are_not_compared_together(opened, recipe):
+    """Two lines of the same loss and levels, as of masks beside context: each level has its own line's options."""
+    numbers = opened[2]
+    other = "distill.terms.other={student: 'neck[*]', student_connector: align, loss: {name: fgd, temp: 2.0, alpha: 1.0}}"
+    loaded = recipe("retinanet", "fgd_by_hand", overrides=[other])
+    model, batch = build_model(loaded), training_batch(loaded)
+    model.train()
+    found = _losses(model, batch)
+    assert numbers == [5, 5]
+    handles = [term.loss.register_forward_pre_hook(lambda *_: None) for term in model.terms]
+    assert found == {name: pytest.approx(x, rel=1e-6) for name, x in _losses(model, batch).items()}
+    assert numbers[2:] == [1] * 10
+    for handle in handles:
+        handle.remove()
