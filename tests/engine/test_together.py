@@ -63,7 +63,8 @@ def test_a_line_with_one_level_and_other_losses_are_compared_as_ever(opened, mon
 def test_lines_of_other_options_are_not_compared_together(opened, recipe):
     """Two lines of the same loss and levels, as of masks beside context: each level has its own line's options."""
     numbers = opened[2]
-    other = "distill.terms.other={student: 'neck[*]', student_connector: align, loss: {name: fgd, temp: 2.0, alpha: 1.0}}"
+    loss = "{name: fgd, temp: 2.0, alpha: 1.0}"
+    other = f"distill.terms.other={{student: 'neck[*]', student_connector: align, loss: {loss}}}"
     loaded = recipe("retinanet", "fgd_by_hand", overrides=[other])
     model, batch = build_model(loaded), training_batch(loaded)
     model.train()
