@@ -54,7 +54,8 @@ class Banking:
         folder = self.spec.folder or os.path.join(recipe.output_dir, FOLDER)
         self.bank = Bank(folder, self._of(), self.spec.dtype, self.spec.on_failure == "live")
         self.bank.open()
-        stages.views, model.asked.bank, model.asked.recall = self.spec.views, self.bank, self._recall
+        stages.views = lambda epoch: self.spec.views if self._on(epoch) else None
+        model.asked.bank, model.asked.recall = self.bank, self._recall
 
     def _of(self):
         """What the bank is of: teachers, what terms take of them, and how images are made into views."""
@@ -86,9 +87,14 @@ class Banking:
                 raise UserError(f"{name}: its weights are others than when the run began")
         return teachers
 
+    def _on(self, epoch):
+        # Where no teacher is asked there is nothing to keep, and an image is seen anew every time.
+        over = self._model.distillation.over
+        return any(term.weight(epoch) and not over(term, epoch) for term in self._model.terms)
+
     def taught(self, epoch):
         """Whether a term is on in an epoch and its batches are views: names of what mixes images are told once."""
-        if not any(term.weight(epoch) for term in self._model.terms):
+        if not self._on(epoch):
             return False
         loader = self._stages.loader(epoch)
         if mixing := loader.mixes(epoch):
@@ -144,12 +150,14 @@ class Banking:
         size, seconds, images = self._measured(loader, epoch)
         batches = len(loader) * len(views)
         wanted, free = size * len(missing) * dist.get_world_size(), shutil.disk_usage(self.bank.folder).free
-        steps = len(loader) * sum(map(self.taught, self._stages.rest(epoch, self._epochs)))
+        taught = [number for number in self._stages.rest(epoch, self._epochs) if self.taught(number)]
+        steps = len(loader) * len(taught)
         logger().info(
             "bank: %d views of %d images, %d of %d batches there; the others take about %s (%s an image and view), "
-            "%s are free in %s; the teacher takes %.2f s a batch: about %s of it in this run are saved",
+            "%s are free in %s; the teacher takes %.2f s a batch: about %s of it in this run are saved%s",
             len(views), loader.images, batches - len(missing), batches, _bytes(wanted), _bytes(size / images),
             _bytes(free), self.bank.folder, seconds, duration(max(0, steps - len(missing)) * seconds),
+            "" if taught[-1] + 1 == self._epochs else f"; after epoch {taught[-1] + 1} there are no views",
         )  # fmt: skip
         if steps <= batches:
             logger().warning("distill.bank: with %d views in so many epochs none is seen twice", self.spec.views)

@@ -24,7 +24,7 @@ class Stages:
     Attributes:
         bad: `bad_images.BadImages`, those of all stages.
         unlabelled: `unlabelled.Unlabelled`, or None.
-        views: of each image (see `loader.TrainLoader`), or None.
+        views: function from an epoch to how many views of each image it is one of (see `loader.TrainLoader`), or None.
 
     Raises:
         UserError: a stage with an unknown key, no epoch, epochs out of order, or another batch size.
@@ -34,7 +34,7 @@ class Stages:
         self._config, self._seed = config, seed
         self._stages = _checked(config)
         self._open, self._loader, self._beside = None, None, None
-        self.bad, self.views = BadImages(config), None
+        self.bad, self.views = BadImages(config), lambda epoch: None
         self.unlabelled = Unlabelled(config, seed, boxed) if config.get(UNLABELLED) else None
 
     @classmethod
@@ -55,7 +55,7 @@ class Stages:
         if current != self._open:
             self._loader = self._beside = None  # its data set goes before the next comes
             (self._loader, self._beside), self._open = self._make(current), current
-        self._loader.views, self._loader.stage = self.views, current
+        self._loader.views, self._loader.stage = self.views(epoch), current
         return self._loader
 
     def rest(self, epoch, epochs):

@@ -228,7 +228,7 @@ def test_what_needs_the_teacher_in_every_step_keeps_it_by_name(recipe, tmp_path)
     with pytest.raises(UserError, match="keeps the live teacher: YOLOX draws a size of its images in every step"):
         fill_bank(loaded, (0, 1), False, None)
     with Trainer.open(loaded) as trainer:
-        assert trainer.distill.asked.bank is None and trainer._stages.views is None
+        assert trainer.distill.asked.bank is None and trainer.loader.views is None
     assert not (tmp_path / "own").exists()
 
 
@@ -255,6 +255,39 @@ def test_an_epoch_has_the_batches_of_its_view_in_an_order_of_its_own(recipe, ban
     assert seen == [names[0], names[2], names[3]]
     assert all(sorted(names[epoch]) == sorted(names[epoch % 2]) for epoch in range(8))
     assert len({tuple(names[epoch]) for epoch in (0, 2, 4, 6)}) > 1 and not set(names[0]) & set(names[1])
+
+
+def test_images_are_seen_anew_where_no_term_is_on(recipe, tmp_path, monkeypatch, caplog):
+    """Before the terms and after them a run has the batches that it has without a bank, and says when they end."""
+    monkeypatch.setattr(logger(), "propagate", True)
+    more = ["epoch=5", "distill.start_epoch=1", "distill.stop_epoch=4", "distill.hand_over=reset"]
+    loaded = banked(recipe, tmp_path / "own", *more)
+
+    def seen(trainer, epoch):
+        batches = list(trainer._stages.batches(epoch))
+        return [batch["image"].numpy().tobytes() for batch in batches], [VIEW in batch for batch in batches]
+
+    with Trainer.open(loaded) as trainer:
+        found = [seen(trainer, epoch) for epoch in range(5)]
+        assert [trainer._banking.taught(epoch) for epoch in range(5)] == [False, True, True, True, False]
+        # As ``stop: auto`` may end it before.
+        monkeypatch.setattr(trainer.distill.distillation, "over", lambda term, epoch: epoch >= 3)
+        assert [trainer._stages.loader(epoch).views for epoch in range(5)] == [None, 2, 2, None, None]
+        trainer._stages.views = lambda epoch: None
+        plain = [seen(trainer, epoch) for epoch in range(5)]
+    assert [views for _, views in found] == [[epoch in (1, 2, 3)] * 3 for epoch in range(5)]
+    assert [ours[0] == theirs[0] for ours, theirs in zip(found, plain)] == [True, True, False, False, True]
+    assert sorted(found[1][0]) == sorted(found[3][0])
+    fit(loaded)
+    assert len(files(tmp_path / "own")) == 6 and "; after epoch 4 there are no views" in caplog.text
+
+
+def test_a_run_that_lets_go_of_its_bank_resumes_to_the_bit(recipe, tmp_path):
+    more = ["epoch=4", "distill.stop_epoch=2", "distill.hand_over=reset"]
+    whole = fit(banked(recipe, tmp_path / "own", *more)).state()
+    for options in ({"max_steps": 5}, {"max_steps": 8, "resume": "auto"}, {"resume": "auto"}):
+        trainer = fit(banked(recipe, tmp_path / "own", *more, f"save_dir={tmp_path}/again"), **options)
+    assert not set(differing(trainer.state(), whole)) - {"/ema/epoch"}
 
 
 # Heads, a teacher's side that is connected before it is kept, and targets that the teacher assigns.

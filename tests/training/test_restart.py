@@ -85,6 +85,18 @@ def test_forgetting_the_mean_alone_keeps_the_squares():
     assert moved.min() > 0 and moved.max() < 0.1 * 0.05
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_what_has_its_first_gradient_after_forgetting_is_moved_too(name):
+    """A connector of a term that begins later: Paddle makes what it keeps of it then, beside what was forgotten."""
+    layer, optimizing, step = made(name)
+    step(0.3, 2.0)
+    optimizing.forget(squares=True)
+    layer.bias.sum().backward()
+    before = layer.bias.numpy().copy()
+    step(1.0)
+    assert np.abs(layer.bias.numpy() - before).min() > 0
+
+
 def test_an_optimizer_that_is_not_known_is_refused_before_any_training(recipe):
     loaded = recipe(QUICK, distil=False, overrides=["restart_epochs=1"])
     loaded.student["OptimizerBuilder"]["optimizer"] = {"type": "Adagrad"}
