@@ -26,8 +26,9 @@ Made by `python benchmarks/evidence/page.py` of `benchmarks/evidence/results.jso
 helping, was written before: `benchmarks/evidence/protocol.md`. AP is COCO's, in percent, of the weights at the end of
 training; differences are paired by seed, with 95 % intervals (Student's t). Cost is CPU time beside a plain run's, as
 `benchmarks/evidence/cost.py` measured it. An arm's name is its method and `doc`, as documented, `first`, the same for
-the first third with a hand-over, or `gradient`, a constant share of the detection loss's gradient. `bank8` has the teacher's
-answers in a bank of 8 views while it teaches; `views8` is that by a version whose views lasted to the end of a run.
+the first third with a hand-over, or `gradient`, a constant share of the detection loss's gradient. `bank8` has
+the teacher's answers in a bank of 8 views while it teaches; `views8` is that by a version whose views
+lasted to the end of a run.
 """
 
 
