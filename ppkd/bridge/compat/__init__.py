@@ -67,6 +67,7 @@ def cures():
         loader_errors,
         loader_processes,
         neck_scales,
+        newer_numpy,
         pillow_textsize,
         repvgg_alpha,
         shape_lists,
@@ -83,6 +84,9 @@ def cures():
         few_cells.take_what_cells_there_are,
         yolox_sizes.draw_sizes_apart,
         repvgg_alpha.know_that_there_is_an_alpha,
+        newer_numpy.convert_tensors_of_one,
+        newer_numpy.reshape_to_a_new_shape,  # before the look at what targets make of no boxes
+        newer_numpy.score_boxes_by_numbers,
         zero_dim.concat_numbers,
         zero_dim.index_numbers,
         zero_dim.count_solov2_masks_in_a_list,
