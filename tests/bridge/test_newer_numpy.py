@@ -63,3 +63,27 @@ def test_targets_of_yolov3_have_the_scores_of_their_boxes(scores):
     assert sorted(found["target0"][:, 5].ravel()[found["target0"][:, 5].ravel() > 0]) == (
         [0.25, 0.75] if scores else [1, 1]
     )
+
+
+def test_voc_counts_labels_in_columns_and_in_rows_alike():
+    import_ppdet()
+    from ppdet.metrics.map_utils import DetectionMAP
+
+    upstream = inspect.unwrap(DetectionMAP.update)
+    boxes, scores, labels = np.array([[0.0, 0, 9, 9], [20, 20, 29, 29]]), np.array([0.9, 0.8]), np.array([0, 1])
+
+    def found(update):
+        metric = DetectionMAP(2, catid2name={0: "a", 1: "b"})
+        update(metric, boxes, scores, labels, boxes, np.array([[0], [0]]), np.array([[0], [1]]))
+        return list(metric.class_gt_counts), metric.class_score_poss
+
+    with defect("take_classes_for_numbers", TypeError, "0-dimensional"):
+        found(upstream)
+    for update in (DetectionMAP.update, newer_numpy._of_labels_in_a_row(upstream)):
+        assert found(update) == ([1, 0], [[[0.9, 1.0]], [[0.8, 0.0]]])
+
+
+def test_targets_of_centernet_do_not_change_what_the_reader_has():
+    sample, given = {"gt_class": np.array([[1], [0]])}, []
+    newer_numpy._with_classes_in_a_row(lambda self, sample, context: given.append(sample))(None, sample)
+    assert given[0]["gt_class"].tolist() == [1, 0] and sample["gt_class"].shape == (2, 1)

@@ -87,6 +87,7 @@ def cures():
         newer_numpy.convert_tensors_of_one,
         newer_numpy.reshape_to_a_new_shape,  # before the look at what targets make of no boxes
         newer_numpy.score_boxes_by_numbers,
+        newer_numpy.take_classes_for_numbers,
         zero_dim.concat_numbers,
         zero_dim.index_numbers,
         zero_dim.count_solov2_masks_in_a_list,

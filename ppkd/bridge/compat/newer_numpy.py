@@ -81,3 +81,39 @@ def _with_scores_in_a_row(make):
         return make(self, samples, context)
 
     return with_scores_in_a_row
+
+
+def take_classes_for_numbers():
+    """Let CenterNet's targets and VOC's metric make whole numbers of arrays of one: classes, and who is difficult.
+
+    Without it CenterNet does not train, and nothing is evaluated by ``metric: VOC``: "only 0-dimensional arrays can be
+    converted to Python scalars".
+
+    Needed for: numpy 2.5, with the wheel and all clones so far.
+    """
+    from ppdet.data.transform.batch_operators import Gt2CenterNetTarget
+    from ppdet.metrics.map_utils import DetectionMAP
+
+    try:
+        int(np.ones(1))
+    except TypeError:
+        wrap(Gt2CenterNetTarget, "__call__", _with_classes_in_a_row)
+        wrap(DetectionMAP, "update", _of_labels_in_a_row)
+        return None
+    return NOT_NEEDED
+
+
+def _with_classes_in_a_row(make):
+    def with_classes_in_a_row(self, sample, context=None):
+        return make(self, sample | {"gt_class": np.ravel(sample["gt_class"])}, context)
+
+    return with_classes_in_a_row
+
+
+def _of_labels_in_a_row(update):
+    def of_labels_in_a_row(self, bbox, score, label, gt_box, gt_label, difficult=None):
+        return update(
+            self, bbox, score, label, gt_box, np.ravel(gt_label), None if difficult is None else np.ravel(difficult)
+        )
+
+    return of_labels_in_a_row
