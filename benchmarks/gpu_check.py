@@ -12,6 +12,7 @@ end the others; docs/gpu.md tells how to read it.
 import argparse
 import dataclasses
 import json
+import math
 import os
 import platform
 import shutil
@@ -67,7 +68,14 @@ def parse():
     parser.add_argument("--inside", help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    args.steps = args.steps or (FEWEST if args.smallest else STEPS)
+    args.steps = (FEWEST if args.smallest else STEPS) if args.steps is None else args.steps
+    if args.steps < 1:
+        parser.error(f"--steps is {args.steps}, expected at least 1")
+    try:
+        with open(args.json, "a", encoding="utf-8"):
+            pass
+    except OSError as error:
+        parser.error(f"--json {args.json}: {error.strerror}; nothing was checked")
     return args
 
 
@@ -87,29 +95,26 @@ def _rows():
 
 
 def lines_of(args, part):
-    """The lines of a part."""
+    """The lines of a part, each as soon as it is there."""
     kind, _, name = part.partition(" ")
     if kind == "device":
-        return [device_line(args)]
-    if kind == "losses":
+        yield device_line(args)
+    elif kind == "losses":
         from benchmarks.device import losses
 
-        return losses.group(args)
-    if kind == "pair":
+        yield from losses.group(args)
+    elif kind in ("pair", "resume"):
         from benchmarks.device import pairs
 
-        return pairs.group(args, tuple(name.split()))
-    if kind == "resume":
-        from benchmarks.device import pairs
-
-        return pairs.resume(args)
-    if kind in ("tools", "ranks"):
+        yield from pairs.group(args, tuple(name.split())) if kind == "pair" else pairs.resume(args)
+    elif kind in ("tools", "ranks"):
         from benchmarks.device import tools
 
-        return tools.group(args) if kind == "tools" else tools.ranks(args)
-    from benchmarks.device import speed
+        yield from tools.group(args) if kind == "tools" else tools.ranks(args)
+    else:
+        from benchmarks.device import speed
 
-    return speed.launches(args) if kind == "launches" else speed.rows(args, name)
+        yield from speed.launches(args) if kind == "launches" else speed.rows(args, name)
 
 
 def device_line(args):
@@ -131,7 +136,7 @@ def device_line(args):
 
 def in_this_process(args, part):
     start(args)
-    return lines_of(args, part)
+    return list(lines_of(args, part))
 
 
 def start(args):
@@ -142,8 +147,8 @@ def start(args):
 
 
 def in_a_process(args, part, left):
-    """The lines of a part, or one that tells why there are none."""
-    begin, path = time.time(), os.path.join(args.folder, "lines.json")
+    """The lines of a part; where it does not come to its end those that it came to, and one that tells of the end."""
+    begin, path = time.time(), os.path.join(args.folder, f"{part}.json")
     if left <= 0:
         return [Line(part, NOT_HERE, f"no time left of {BUDGET} s")]
     command = [sys.executable, os.path.abspath(__file__), "--inside", part, "--json", path, "--device", args.device]
@@ -156,24 +161,49 @@ def in_a_process(args, part, left):
     try:
         _, errors = child.communicate(timeout=left)
     except subprocess.TimeoutExpired:
-        os.killpg(child.pid, signal.SIGKILL)
-        child.communicate()
-        return [Line(part, NOT_HERE, f"not done when the {BUDGET} s were over", {}, round(time.time() - begin, 1))]
-    if child.returncode:
+        end_all(child)
+        verdict, told = MISSED, f"it hangs or is too slow: not done when the {BUDGET} s were over"
+    else:
         last = [line for line in errors.strip().splitlines() if line.strip()][-1:] or ["no message"]
-        told = f"exit code {child.returncode}: {last[0]}"[:400]
-        return [Line(part, FAILED, told, {}, round(time.time() - begin, 1))]
+        verdict, told = FAILED, f"exit code {child.returncode}: {last[0]}"[:400]
+    lines = read(path)
+    if not lines or child.returncode:
+        lines.append(Line(part, verdict, told, {}, round(time.time() - begin, 1)))
+    return lines
+
+
+def end_all(child, patience=20):
+    """End a process and all of its session; a launcher among them is given the time to end what it has started."""
+    for kind, seconds in ((signal.SIGTERM, patience), (signal.SIGKILL, 0)):
+        try:
+            os.killpg(child.pid, kind)
+            limit = time.time() + seconds
+            while time.time() < limit:
+                child.poll()  # or it stays in its group
+                os.killpg(child.pid, 0)
+                time.sleep(0.1)
+        except ProcessLookupError:
+            break
+    child.wait()
+    child.stderr.close()
+
+
+def read(path):
+    """The lines that a part has come to."""
+    if not os.path.exists(path):
+        return []
     with open(path, encoding="utf-8") as file:
-        return [Line(**line) for line in json.load(file)]
+        return [Line(**json.loads(line)) for line in file if line.endswith("\n")]
 
 
 def inside(args):
     if args.inside != "device":
         start(args)
     args.smallest = False
-    found = lines_of(args, args.inside)
     with open(args.json, "w", encoding="utf-8") as file:
-        json.dump([dataclasses.asdict(line) for line in found], file)
+        for line in lines_of(args, args.inside):
+            file.write(json.dumps(dataclasses.asdict(line)) + "\n")
+            file.flush()
     return 0
 
 
@@ -183,8 +213,17 @@ def save(args, lines, versions, seconds):
     content = {"device": args.device, "versions": versions, "seconds": round(seconds, 1), "failed": failed}
     content |= {"missed": missed, "lines": [dataclasses.asdict(line) for line in lines]}
     with open(args.json, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1)
+        json.dump(plain(content), file, indent=1, allow_nan=False)
         file.write("\n")
+
+
+def plain(value):
+    """What JSON has: of numbers that it does not know their names, as a loss may be NaN."""
+    if isinstance(value, dict):
+        return {key: plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(each) for each in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The check of a GPU, run on the CPU at its smallest size: the script itself is known to work."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -10,7 +11,7 @@ import paddle
 import pytest
 
 from benchmarks import gpu_check
-from benchmarks.device import losses, pairs, speed
+from benchmarks.device import losses, pairs, speed, tools
 from benchmarks.device.lines import FAILED, MISSED, NOT_HERE, NOT_ON_CPU, OK, table, tried
 from tests.conftest import ROOT
 
@@ -66,12 +67,77 @@ def test_a_part_that_takes_too_long_ends_with_all_that_it_has_started(tmp_path, 
     args = gpu_check.argparse.Namespace(folder=str(tmp_path), device="cpu", steps=1, golden=None)
     monkeypatch.setattr(gpu_check.sys, "executable", str(slow))
     (line,) = gpu_check.in_a_process(args, "losses", 2)
-    assert line.verdict == NOT_HERE and "not done when the 600 s were over" in line.detail
+    assert line.verdict == MISSED and "not done when the 600 s were over" in line.detail, "or a part that hangs is fine"
     child = int((tmp_path / "child").read_text())
     limit = time.time() + 20  # of its 60 s: what is killed dies when it is its turn
     while is_running(child):
         assert time.time() < limit, "it goes on"
         time.sleep(0.05)
+
+
+def test_what_a_part_has_found_before_it_dies_is_shown(tmp_path, monkeypatch):
+    dies = tmp_path / "dies"
+    found = json.dumps(dataclasses.asdict(tried("train float32", lambda: (True, "fine", {}))))
+    dies.write_text(f"#!/bin/sh\necho '{found}' > \"$5\"; printf '{{' >> \"$5\"; kill -SEGV $$\n")
+    dies.chmod(0o755)
+    args = gpu_check.argparse.Namespace(folder=str(tmp_path), device="cpu", steps=1, golden=None)
+    monkeypatch.setattr(gpu_check.sys, "executable", str(dies))
+    lines = gpu_check.in_a_process(args, "pair a b", 60)
+    assert [(line.name, line.verdict) for line in lines] == [("train float32", OK), ("pair a b", FAILED)]
+    assert "exit code -11" in lines[1].detail
+
+
+def test_a_part_gives_its_lines_one_by_one(tmp_path, monkeypatch):
+    """So that what it has come to is there when the device ends it."""
+    seen, said = [], lambda name, *_: seen.append(name) or tried(name, lambda: (True, "", {}))
+    args = gpu_check.argparse.Namespace(folder=str(tmp_path), device="gpu", steps=1, golden=None, smallest=False)
+    for module in (pairs, speed, tools, losses):
+        monkeypatch.setattr(module, "tried", said)
+    for part in ("pair gfl ld", "tools", "launches", "losses"):
+        del seen[:]
+        line = next(gpu_check.lines_of(args, part))
+        assert seen == [line.name]
+
+
+def test_a_launcher_that_hangs_is_given_the_time_to_end_its_workers(tmp_path):
+    launcher = tmp_path / "launcher"
+    stop = f"kill $(cat {tmp_path}/child)"
+    launcher.write_text(
+        f"#!/bin/sh\ntrap '{stop}; exit 1' TERM\nsetsid sleep 60 2> /dev/null & echo $! > {tmp_path}/child; wait\n"
+    )
+    launcher.chmod(0o755)
+    with pytest.raises(subprocess.TimeoutExpired):
+        tools._done([str(launcher)], tmp_path, dict(os.environ), limit=2)
+    limit = time.time() + 20
+    while is_running(int((tmp_path / "child").read_text())):
+        assert time.time() < limit, "it goes on"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("args, told", [
+    (["--json", "nowhere/check.json"], "--json nowhere/check.json: No such file or directory; nothing was checked"),
+    (["--steps", "0"], "--steps is 0, expected at least 1"),
+])  # fmt: skip
+def test_what_cannot_be_done_is_told_before_anything_is_checked(args, told, forks, tmp_path):
+    done = check(forks, tmp_path, "--device", "cpu", *args)
+    assert done.returncode == 2 and done.stderr.splitlines()[-1].endswith(told) and not done.stdout
+
+
+def test_a_loss_that_is_no_number_is_written_as_other_programs_read_it(tmp_path):
+    args = gpu_check.argparse.Namespace(device="gpu", json=str(tmp_path / "check.json"))
+    numbers = {"losses": [1.0, float("nan"), float("inf")]}
+    gpu_check.save(args, [tried("train", lambda: (False, "", numbers))], {}, 1.0)
+    text = (tmp_path / "check.json").read_text()
+    (line,) = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))["lines"]
+    assert line["numbers"] == {"losses": [1.0, "nan", "inf"]}
+
+
+def test_a_precision_is_beside_float32_alone():
+    first = {}
+    assert pairs._beside_float32(2.0, False, first)[::2] == (False, None), "its own loss is no measure for others"
+    assert pairs._beside_float32(2.0, True, first)[::2] == (True, None)
+    assert pairs._beside_float32(2.05, False, first)[0] and not pairs._beside_float32(2.2, False, first)[0]
+    assert not pairs._beside_float32(float("nan"), False, first)[0]
 
 
 def is_running(process):

@@ -29,14 +29,14 @@ PAIRS = {("retinanet", "fgd"): ("FGD's terms, a level", 60), ("gfl", "ld"): ("LD
 
 def launches(args):
     """What a step launches, beside the targets; counted on the host, so that a CPU shows it too."""
-    lines = [tried("launches ppyoloe ppyoloe", _launches, args)]
+    yield tried("launches ppyoloe ppyoloe", _launches, args)
     for pair, (what, most) in PAIRS.items():
         if args.smallest:
             said = "left out at the smallest size: tests/engine/test_launches.py counts them"
-            lines.append(tried(f"launches {' '.join(pair)}", lambda said=said: (NOT_HERE, said, {})))
+            yield tried(f"launches {' '.join(pair)}", lambda said=said: (NOT_HERE, said, {}))
         else:
-            lines.append(tried(f"launches {' '.join(pair)}", _of_terms, args, pair, what, most))
-    return [*lines, tried("waits", _waits, args)]
+            yield tried(f"launches {' '.join(pair)}", _of_terms, args, pair, what, most)
+    yield tried("waits", _waits, args)
 
 
 def _built(args, pair):

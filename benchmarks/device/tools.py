@@ -23,11 +23,8 @@ AP, NEAR = 0.5694, 0.02
 def group(args):
     """The lines of this part."""
     room = Room(args.folder, args.device)
-    return [
-        tried("doctor", _doctor, room),
-        tried("evaluation", _evaluation, room),
-        tried("export", _export, room),
-    ]
+    for name, check in {"doctor": _doctor, "evaluation": _evaluation, "export": _export}.items():
+        yield tried(name, check, room)
 
 
 def run(name, *words):
@@ -124,10 +121,7 @@ def _ranks(room, args):
     command = [sys.executable, "-m", "paddle.distributed.launch", *where, "--log_dir", f"{room.folder}/logs"]
     command += [os.path.join(ROOT, "tools", "train.py"), "-c", files[0], "--slim_config", files[1], "--eval"]
     environment = {**os.environ, "PYTHONPATH": ROOT}
-    done = subprocess.run(
-        [*command, "--max_steps", "4", "-o", *given], cwd=room.folder, env=environment,
-        capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
+    done = _done([*command, "--max_steps", "4", "-o", *given], room.folder, environment)
     if done.returncode:
         last = [line for path in glob.glob(f"{room.folder}/logs/workerlog.*") for line in _read(path)[-1:]]
         told = " | ".join(last or done.stderr.strip().splitlines()[-1:])
@@ -138,6 +132,28 @@ def _ranks(room, args):
     *_, result = [record for record in records if record["kind"] == "eval"]
     right = len(losses) == 4 and all(math.isfinite(x) for x in losses)
     return right, f"4 steps, loss {losses[0]:.3f} to {losses[-1]:.3f}, evaluated together: AP {result['AP']:.4f}", {}
+
+
+def _done(command, folder, environment, limit=240, patience=20):
+    """What a command ends with; where it takes more than ``limit`` seconds it is asked to end what it has started.
+
+    Raises:
+        subprocess.TimeoutExpired: see above.
+    """
+    launcher = subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        _, errors = launcher.communicate(timeout=limit)
+    except subprocess.TimeoutExpired:
+        launcher.terminate()  # killed it would leave its workers behind, on the devices
+        try:
+            launcher.communicate(timeout=patience)
+        except subprocess.TimeoutExpired:
+            launcher.kill()
+            launcher.communicate()
+        raise
+    return subprocess.CompletedProcess(command, launcher.returncode, "", errors)
 
 
 def _read(path):
