@@ -115,6 +115,17 @@ NO_SYNC = (
 every_loss = pytest.mark.parametrize("name", BUILD)
 
 
+def _on_a_gpu(monkeypatch):
+    monkeypatch.setattr(kernels, "on_cpu", lambda _: False)
+
+
+@pytest.fixture(params=["cpu", "gpu"])
+def either_way(request, monkeypatch):
+    """A test that holds whichever way a loss takes, the CPU's or that of a device that wants few operations."""
+    if request.param == "gpu":
+        _on_a_gpu(monkeypatch)
+
+
 def _anchor_fields(x):
     """Box, objectness and classes of two anchors."""
     return x[:, :8], x[:, 8:10], x[:, 10:]
@@ -242,6 +253,7 @@ def test_a_function_and_its_layer_have_the_same_options(function, layer):
 
 
 @pytest.mark.parametrize("name", [name for name in BUILD if name not in GENERATES + NOT_ZERO_AT_EQUALITY])
+@pytest.mark.usefixtures("either_way")
 def test_teacher_equal_to_student_gives_zero_and_no_gradient(name):
     loss, student, teacher = _built(name)
     _, usual = _run(loss, student, teacher)
@@ -260,6 +272,7 @@ def test_different_tensors_give_a_positive_value_and_a_gradient(name):
 
 
 @pytest.mark.parametrize("name", [name for name in BUILD if name not in GROWS_WITH_BATCH])
+@pytest.mark.usefixtures("either_way")
 def test_a_batch_of_two_copies_gives_the_loss_of_one(name):
     loss, student, teacher = _built(name)
     if student.ndim == 4:  # one image; of rows of logits, all of them
@@ -279,6 +292,7 @@ def test_a_batch_of_two_copies_gives_the_loss_of_one(name):
 
 @every_loss
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.usefixtures("either_way")
 def test_half_precision_inputs_are_computed_in_float32(name, dtype):
     loss, student, teacher = _built(name)
     fixed = _repeatable(loss)
@@ -318,6 +332,7 @@ def _levels_of_products(monkeypatch, function, *args, **kwargs):
 
 
 @pytest.mark.parametrize("name", ["fgd", "pkd", "mgd"])
+@pytest.mark.usefixtures("either_way")
 def test_mixed_precision_is_off_where_it_would_cast_down(name, monkeypatch):
     loss, student, teacher = _built(name)
     context = _context(loss, len(student))
@@ -332,6 +347,7 @@ def test_mixed_precision_is_off_in_a_standardising_connector(standardise, monkey
 
 
 @every_loss
+@pytest.mark.usefixtures("either_way")
 def test_float64_stays_float64(name):
     if name in GENERATES or name.startswith("fgd"):
         pytest.skip("its parameters are float32")
@@ -343,6 +359,7 @@ def test_float64_stays_float64(name):
 
 
 @every_loss
+@pytest.mark.usefixtures("either_way")
 def test_the_teacher_receives_no_gradient(name):
     loss, student, teacher = _built(name)
     teacher.stop_gradient = False
@@ -367,7 +384,7 @@ def test_nothing_waits_for_the_device(name, monkeypatch):
 
     for method in ("numpy", "item", "tolist", "cpu", "__bool__", "__int__", "__float__", "__index__"):
         monkeypatch.setattr(paddle.Tensor, method, _refuse)
-    monkeypatch.setattr(kernels, "on_cpu", lambda _: False)
+    _on_a_gpu(monkeypatch)
     monkeypatch.setattr(paddle.Tensor, "__getitem__", no_mask)
     for function in ("nonzero", "masked_select"):
         monkeypatch.setattr(paddle, function, _refuse)
@@ -376,6 +393,7 @@ def test_nothing_waits_for_the_device(name, monkeypatch):
 
 
 @every_loss
+@pytest.mark.usefixtures("either_way")
 def test_every_parameter_of_a_loss_is_reached(name):
     loss, student, teacher = _built(name)
     _run(loss, student, teacher)
@@ -385,6 +403,7 @@ def test_every_parameter_of_a_loss_is_reached(name):
 
 
 @every_loss
+@pytest.mark.usefixtures("either_way")
 def test_a_dead_map_gives_a_finite_gradient(name):
     loss, _, teacher = _built(name)
     value, gradient = _run(loss, paddle.zeros_like(teacher), teacher)
