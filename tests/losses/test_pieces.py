@@ -181,6 +181,18 @@ def test_what_is_not_finite_at_a_level_of_fgd_is_not_for_that_at_another(cpu, mo
     assert broken == {f"2.{part}" for part in ("fg", "bg", "attention", "relation")}
 
 
+def test_a_level_of_large_values_takes_nothing_of_anothers_attention(monkeypatch):
+    leaves, compute = _fgd_of_levels()
+    leaves[0].set_value(leaves[0] * 400)
+
+    def run():
+        return {name: float(value) for name, value in compute().items()}
+
+    here = run()
+    monkeypatch.setattr(kernels, "on_cpu", lambda _: False)
+    assert run() == {name: pytest.approx(value, rel=1e-3) for name, value in here.items()}
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_levels_of_fgd_together_compute_in_float32_whatever_comes_in(dtype, monkeypatch):
     leaves, compute = _fgd_of_levels(dtype)
