@@ -3,7 +3,8 @@
     python benchmarks/evidence/cost.py --data ../shared/data [--set bccd] [--rounds 3] [--steps 6]
 
 Steps of plain and of each kind of teaching are measured in turns, in one process; the medians over all rounds count.
-What a part of a run costs that is taught no more is what plain costs.
+What a part of a run costs that is taught no more is what plain costs. With a bank the teacher is asked in as many
+epochs as there are views; what follows costs what steps do that read a bank.
 """
 
 import argparse
@@ -30,44 +31,74 @@ def main():
     parser.add_argument("--output", default=os.path.join(HERE, "cost.json"))
     args = parser.parse_args()
     plan = read_yaml(os.path.join(HERE, "arms.yml"))
-    kinds = {arm.get("slim"): name for name, arm in reversed(plan["arms"].items())}
-    kinds = {None: PLAIN, **{slim: name for slim, name in kinds.items() if slim}}
+    kinds = {kind: name for name, arm in reversed(plan["arms"].items()) for kind in kinds_of(arm)}
+    kinds = {(None, False): PLAIN, **{kind: name for kind, name in kinds.items() if kind[0]}}
     with tempfile.TemporaryDirectory() as args.work:
         args.results = os.path.join(args.work, "results.json")
-        seconds = {slim: [] for slim in kinds}
+        seconds = {kind: [] for kind in kinds}
         for _ in range(args.rounds):
-            for slim, arm in kinds.items():
+            for kind, arm in kinds.items():
                 run = Run(plan, args.set, arm, 0, args)
-                seconds[slim] += steps_of(run, args.steps)
-    middle = {slim: statistics.median(times) for slim, times in seconds.items()}
-    found = {name: round(of_arm(arm, middle), 3) for name, arm in plan["arms"].items()}
+                seconds[kind] += steps_of(run, args.steps, kind[1])
+    middle = {kind: statistics.median(times) for kind, times in seconds.items()}
+    epochs = plan["sets"][args.set]["epochs"]
+    found = {name: round(of_arm(arm, middle, epochs), 3) for name, arm in plan["arms"].items()}
     with open(args.output, "w", encoding="utf-8") as file:
         file.write(json.dumps(found, indent=1) + "\n")
-    print("CPU seconds a step:", {kinds[slim]: round(value, 3) for slim, value in middle.items()})
+    names = {kind: f"{name}{', reading' * kind[1]}" for kind, name in kinds.items()}
+    print("CPU seconds a step:", {names[kind]: round(value, 3) for kind, value in middle.items()})
 
 
-def of_arm(arm, seconds):
+def views_of(arm):
+    """How many views the bank of an arm has; 0 without one."""
+    return sum(int(o.partition("=")[2]) for o in arm.get("options", []) if o.startswith("distill.bank.views="))
+
+
+def kinds_of(arm):
+    """What kinds of steps an arm takes: its slim file, and whether a bank is read."""
+    return [(arm.get("slim"), False)] + [(arm["slim"], True)] * bool(views_of(arm))
+
+
+def of_arm(arm, seconds, epochs):
     """An arm's run over a plain one.
 
     Args:
         arm: its entry of `arms.yml`.
-        seconds: of a step, by slim file; those of plain under None.
+        seconds: of a step, by kind (see `kinds_of`).
+        epochs: of a plain run.
     """
-    first = any("stop_epoch={third}" in option for option in arm.get("options", []))
-    taught = (1 / 3 if first else 1) if arm.get("slim") else 0
-    return arm.get("times", 1) * (1 + taught * (seconds[arm.get("slim")] / seconds[None] - 1))
+    of_plain, slim = seconds[None, False], arm.get("slim")
+    extra = 0
+    if slim:
+        first = any("stop_epoch={third}" in option for option in arm.get("options", []))
+        taught, views = epochs // 3 if first else epochs, views_of(arm)
+        asked = min(views, taught) if views else taught
+        extra = asked * (seconds[slim, False] / of_plain - 1)
+        extra += (taught - asked) * (seconds[slim, True] / of_plain - 1) if views else 0
+    return arm.get("times", 1) * (1 + extra / epochs)
 
 
-def steps_of(run, steps):
-    """CPU seconds of some steps of a run, the first two left out; a teacher has the weights it begins with."""
+def steps_of(run, steps, reading):
+    """CPU seconds of some steps of a run, the first two left out; a teacher has the weights it begins with.
+
+    Args:
+        run: `training.Run`.
+        steps: how many.
+        reading: those that read a bank of one view, which the first epoch has filled.
+    """
     from ppkd.recipe.recipe import load_recipe
+    from ppkd.training.stages import Stages
     from ppkd.training.trainer import Trainer
 
     command = run.command()
-    given = [o for o in command[command.index("-o") + 1 :] if not o.startswith("teacher.pretrain_weights")]
+    left_out = "teacher.pretrain_weights", "distill.bank"
+    given = [o for o in command[command.index("-o") + 1 :] if not o.startswith(left_out)]
+    given += ["distill.bank.views=1"] * reading
     slim = command[command.index("--slim_config") + 1] if run.taught else None
     times = []
-    with Trainer.open(load_recipe(command[3], slim, [*given, "log_iter=1000"]), max_steps=steps + 2) as trainer:
+    recipe = load_recipe(command[3], slim, [*given, "log_iter=1000"])
+    batches = len(Stages.of(recipe, 0).loader(0)) if reading else 0
+    with Trainer.open(recipe, max_steps=batches + steps + 2) as trainer:
         take = trainer._train_batch
 
         def timed(batch):
@@ -78,7 +109,7 @@ def steps_of(run, steps):
 
         trainer._train_batch = timed
         trainer.run()
-    return times[2:]
+    return times[batches + 2 :]
 
 
 if __name__ == "__main__":

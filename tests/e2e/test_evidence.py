@@ -257,10 +257,13 @@ def test_the_page_shows_how_far_either_loss_moves_the_weights():
 
 
 def test_what_an_arm_costs_beside_plain():
-    seconds = {None: 2.0, "pkd.yml": 3.0}
+    seconds = {(None, False): 2.0, ("pkd.yml", False): 3.0, ("pkd.yml", True): 2.2}
     first = {"slim": "pkd.yml", "options": ["distill.stop_epoch={third}"]}
-    assert of_arm({}, seconds) == 1 and of_arm({"slim": "pkd.yml"}, seconds) == 1.5
-    assert of_arm(first, seconds) == pytest.approx(1 + 0.5 / 3) and of_arm({"times": 1.9}, seconds) == 1.9
+    assert of_arm({}, seconds, 96) == 1 and of_arm({"slim": "pkd.yml"}, seconds, 96) == 1.5
+    assert of_arm(first, seconds, 96) == pytest.approx(1 + 0.5 / 3) and of_arm({"times": 1.9}, seconds, 96) == 1.9
+    banked = {**first, "options": [*first["options"], "distill.bank.views=8"]}
+    assert of_arm(banked, seconds, 96) == pytest.approx(1 + (8 * 0.5 + 24 * 0.1) / 96)
+    assert of_arm({**banked, "options": ["distill.bank.views=200"]}, seconds, 96) == 1.5
 
 
 def test_a_set_may_have_every_third_image_of_the_training_split_alone(tmp_path):
