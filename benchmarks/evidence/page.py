@@ -16,7 +16,10 @@ sys.path.insert(0, ROOT)
 from benchmarks.evidence import results  # noqa: E402
 from ppkd.files.yaml_io import read_yaml  # noqa: E402
 
-PLAIN, EQUAL_TIME, EQUAL_TIME_FIRST, TEACHER = "plain", "equal_time", "equal_time_first", "teacher"
+PLAIN, EQUAL_TIME, TEACHER = "plain", "equal_time", "teacher"
+# What is in an arm's name -> plain for as long, or for longer where nothing else was run.
+FIRST, BANKED = "equal_time_first", "equal_time_bank8"
+AS_LONG = {"_bank4": [BANKED, FIRST], "_bank8": [BANKED, FIRST], "_first": [FIRST], "": [EQUAL_TIME]}
 LEAST = 0.5  # AP
 CONVERGED = 1.0  # AP
 PARTS = 8  # of a curve
@@ -54,13 +57,13 @@ def page(records, plan, cost):
     Args:
         records: as `run.py` keeps them.
         plan: `arms.yml`, read: what is missing.
-        cost: name of an arm -> CPU time of its run over that of a plain one; those that are not known are left out.
+        cost: set -> name of an arm -> CPU time of its run over that of a plain one; what is not known is left out.
     """
     sections, verdicts, timed = [], [], []
     for name in dict.fromkeys(record["data"] for record in records):
         for student, arms in by_student([record for record in records if record["data"] == name]).items():
             title = f"{name}, {os.path.splitext(os.path.basename(student))[0]}"
-            rows = measured(arms, cost)
+            rows = measured(arms, cost.get(name, {}))
             verdicts += [(title, row) for row in rows]
             taught = teachers(records, plan, name)
             same_time = in_the_same_time(arms)
@@ -159,7 +162,8 @@ def in_the_same_time(arms):
     """Taught arm -> how its AP stands to that of plain trained for as long, paired by seed."""
     found = []
     for arm, runs in arms.items():
-        longer = arms.get(EQUAL_TIME_FIRST if arm.endswith("_first") else EQUAL_TIME, {})
+        controls = next(controls for part, controls in AS_LONG.items() if part in arm)
+        longer = next((arms[control] for control in controls if control in arms), {})
         if arm == PLAIN or arm.startswith((EQUAL_TIME, f"{PLAIN}_")):
             continue
         both = [seed for seed in runs if all("failed" not in run.get(seed, {"failed": ""}) for run in (runs, longer))]

@@ -135,6 +135,12 @@ class Run:
         every, name = self._data.get("every"), os.path.basename(self._data["train"])
         return every and os.path.join(os.path.abspath(self._args.work), f"every_{every}_{name}")
 
+    def thin(self):
+        """Write the file with some of the training images, of a set that has not all of them."""
+        if thin := self._thinned():
+            whole = os.path.join(self._args.data, self._data["folder"], self._data["train"])
+            write_text(thin, thinned(whole, self._data["every"]))
+
     def train(self, steps=None):
         """Train, and put what it gave into the results, in place of what an earlier try gave.
 
@@ -152,9 +158,7 @@ class Run:
         os.makedirs(self.folder, exist_ok=True)
         if self._given:
             return 0 if steps else self._measure()
-        if thin := self._thinned():
-            whole = os.path.join(self._args.data, self._data["folder"], self._data["train"])
-            write_text(thin, thinned(whole, self._data["every"]))
+        self.thin()
         with open(os.path.join(self.folder, "lock"), "w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

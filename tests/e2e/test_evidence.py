@@ -231,7 +231,7 @@ def test_the_page_says_what_is_missing_and_whether_plain_had_converged():
     assert "- d, seed 0 1: plain, fgd, equal_time" in nothing and "nothing can be said" in nothing
     teacher = {"data": "d", "student": "t.yml", "arm": "teacher", "seed": 0, "curve": [[5, 0.55], [9, 0.54]]}
     records = [teacher, *runs("plain", 0.4, 0.42), *runs("equal_time", 0.412, 0.43), *runs("plain", 0.3, data="half")]
-    text = page(records, plan, {"equal_time": 1.9})
+    text = page(records, plan, {"d": {"equal_time": 1.9}, "half": {"plain": 2.0}})
     assert "## Not run\n\n- d, seed 0 1: fgd\n\n" in text and text.count("The teacher's AP: 55.0") == 2
     assert "gains over `plain`: +1.1, -0.2 to +2.4; more than 1 AP: plain had not converged" in text
     assert text.split("| equal_time |")[1].splitlines()[0].endswith("| 1.90 |")
@@ -247,6 +247,10 @@ def test_the_page_says_what_plain_reaches_in_the_time_of_a_taught_run():
     told = "Taught, less plain for as long as that takes: "
     assert f"- {told}pkd_first (d, s, -3.0, -15.7 to +9.7); pkd_doc (d, s, -2.0 of one seed)." in text
     assert f"\n{told}pkd_first -3.0, -15.7 to +9.7.\n" in text
+    banked = [*runs("plain", 0.4), *longer, *runs("pkd_first_bank8", 0.46), *runs("pkd_first_bank16", 0.46)]
+    assert f"{told}pkd_first_bank8 +1.0 of one seed" in page(banked, PLAN, {})
+    text = page([*banked, *runs("equal_time_bank8", 0.43)], PLAN, {})
+    assert f"{told}pkd_first_bank8 +3.0 of one seed" in text and "pkd_first_bank16 +1.0 of one seed" in text
     assert told not in page([*runs("plain", 0.4), *runs("pkd_first", 0.43)], PLAN, {})
 
 
