@@ -6,6 +6,7 @@
 import argparse
 import json
 import os
+import re
 import statistics
 import sys
 
@@ -17,9 +18,10 @@ from benchmarks.evidence import results  # noqa: E402
 from ppkd.files.yaml_io import read_yaml  # noqa: E402
 
 PLAIN, EQUAL_TIME, TEACHER = "plain", "equal_time", "teacher"
-# What is in an arm's name -> plain for as long, or for longer where nothing else was run.
 FIRST, BANKED = "equal_time_first", "equal_time_bank8"
+# What is in an arm's name -> plain for as long, or for longer where nothing else was run.
 AS_LONG = {"_bank4": [BANKED, FIRST], "_bank8": [BANKED, FIRST], "_first": [FIRST], "": [EQUAL_TIME]}
+IN_TIME, OF_BANKS = "Taught, less plain for as long as that takes", "From a bank, less from the live teacher"
 LEAST = 0.5  # AP
 CONVERGED = 1.0  # AP
 PARTS = 8  # of a curve
@@ -68,8 +70,8 @@ def page(records, plan, cost):
             taught = teachers(records, plan, name)
             same_time = in_the_same_time(arms)
             timed += [f"{arm} ({title}, {told})" for arm, told in same_time]
-            sections += [f"## {title}", "", *taught, *headroom(rows), *table(rows), *beside_time(same_time)]
-            sections += [*curves(arms), *updates(arms)]
+            sections += [f"## {title}", "", *taught, *headroom(rows), *table(rows), *beside(same_time, IN_TIME)]
+            sections += [*beside(of_banks(arms), OF_BANKS), *curves(arms), *updates(arms)]
             sections += [*failures(arms), ""]
     return "\n".join([INTRO, *summary(verdicts, timed), *missing(records, plan), *sections]).rstrip() + "\n"
 
@@ -99,7 +101,7 @@ def summary(verdicts, timed):
     for word, told in WORDS.items():
         found = [f"{row['arm']} ({title}, {spread(row)})" for title, row in verdicts if row["verdict"] == word]
         lines += [f"- {told}: {'; '.join(found)}."] if found else []
-    lines += [f"- Taught, less plain for as long as that takes: {'; '.join(timed)}."] if timed else []
+    lines += [f"- {IN_TIME}: {'; '.join(timed)}."] if timed else []
     return [*lines, "" if len(lines) > 2 else "No arm has been run beside plain yet, so nothing can be said.\n"]
 
 
@@ -160,24 +162,36 @@ def headroom(rows):
 
 def in_the_same_time(arms):
     """Taught arm -> how its AP stands to that of plain trained for as long, paired by seed."""
-    found = []
+    found = {}
     for arm, runs in arms.items():
         controls = next(controls for part, controls in AS_LONG.items() if part in arm)
         longer = next((arms[control] for control in controls if control in arms), {})
-        if arm == PLAIN or arm.startswith((EQUAL_TIME, f"{PLAIN}_")):
-            continue
-        both = [seed for seed in runs if all("failed" not in run.get(seed, {"failed": ""}) for run in (runs, longer))]
-        split = "test" if all("test" in run[seed] for seed in both for run in (runs, longer)) else "val"
-        if both:
-            gain, low, high = interval([score(runs[seed], split) - score(longer[seed], split) for seed in both])
-            told = spread({"gain": gain, "low": low, "high": high})
-            found.append((arm, told if len(both) > 1 else f"{told} of one seed"))
-    return found
+        if arm != PLAIN and not arm.startswith((EQUAL_TIME, f"{PLAIN}_")):
+            found[arm] = paired(runs, longer)
+    return [(arm, told) for arm, told in found.items() if told]
 
 
-def beside_time(same_time):
-    """What `in_the_same_time` found, as lines."""
-    return [f"Taught, less plain for as long as that takes: {arm} {told}.\n" for arm, told in same_time]
+def of_banks(arms):
+    """Arm with a bank -> how its AP stands to that of the live teacher, paired by seed."""
+    found = {arm: paired(runs, arms.get(re.sub(r"_(bank|views)\d+$", "", arm), {}))
+             for arm, runs in arms.items() if re.search(r"_first_(bank|views)\d+$", arm)}  # fmt: skip
+    return [(arm, told) for arm, told in found.items() if told]
+
+
+def paired(runs, others):
+    """How the AP of runs stands to that of others, by seed, as a text; "" where no seed has both."""
+    both = [seed for seed in runs if all("failed" not in run.get(seed, {"failed": ""}) for run in (runs, others))]
+    if not both:
+        return ""
+    split = "test" if all("test" in run[seed] for seed in both for run in (runs, others)) else "val"
+    gain, low, high = interval([score(runs[seed], split) - score(others[seed], split) for seed in both])
+    told = spread({"gain": gain, "low": low, "high": high})
+    return told if len(both) > 1 else f"{told} of one seed"
+
+
+def beside(found, what):
+    """What `in_the_same_time` or `of_banks` found, as lines."""
+    return [f"{what}: {arm} {told}.\n" for arm, told in found]
 
 
 def table(rows):

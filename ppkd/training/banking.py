@@ -126,10 +126,13 @@ class Banking:
             empty_cache()
             logger().info("epoch %d: every view is in the bank, the teacher is let go", epoch + 1)
 
+    def _rest(self, epoch):
+        """The epochs of an epoch's reader that are still to come and have views."""
+        return [number for number in self._stages.rest(epoch, self._epochs) if self.taught(number)]
+
     def _views(self, epoch):
         """The views of an epoch's reader that are still to come: one epoch of each."""
-        rest = [number for number in self._stages.rest(epoch, self._epochs) if self.taught(number)]
-        return {number % self.spec.views: number for number in reversed(rest)}
+        return {number % self.spec.views: number for number in reversed(self._rest(epoch))}
 
     def _missing(self, epoch):
         loader = self._stages.loader(epoch)
@@ -150,14 +153,14 @@ class Banking:
         size, seconds, images = self._measured(loader, epoch)
         batches = len(loader) * len(views)
         wanted, free = size * len(missing) * dist.get_world_size(), shutil.disk_usage(self.bank.folder).free
-        taught = [number for number in self._stages.rest(epoch, self._epochs) if self.taught(number)]
-        steps = len(loader) * len(taught)
+        rest = self._rest(epoch)
+        steps, end = len(loader) * len(rest), rest[-1] + 1
         logger().info(
             "bank: %d views of %d images, %d of %d batches there; the others take about %s (%s an image and view), "
             "%s are free in %s; the teacher takes %.2f s a batch: about %s of it in this run are saved%s",
             len(views), loader.images, batches - len(missing), batches, _bytes(wanted), _bytes(size / images),
             _bytes(free), self.bank.folder, seconds, duration(max(0, steps - len(missing)) * seconds),
-            "" if taught[-1] + 1 == self._epochs else f"; after epoch {taught[-1] + 1} there are no views",
+            "" if end == self._epochs or self._on(end) else f"; after epoch {end} there are no views",
         )  # fmt: skip
         if steps <= batches:
             logger().warning("distill.bank: with %d views in so many epochs none is seen twice", self.spec.views)

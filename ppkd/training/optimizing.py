@@ -68,18 +68,18 @@ class Optimizing:
         Args:
             squares: the means of their squares too.
         """
-        begun = self._resumed is None
-        state = self.state()
+        state, anew = self.state(), {}
         for kept, holder in (_FIRST | (_SECOND if squares else {})).items():
             start = float(getattr(self.optimizer, holder)) if holder and hasattr(self.optimizer, holder) else 0.0
-            for name in state:
-                if name.endswith(f"_{kept}_0"):
-                    anew = paddle.full_like(state[name], start)
-                    # In place: an optimizer that has taken a step and is given a state has no room for what it makes
-                    # later, of parameters that had no gradient so far.
-                    state[name] = state[name].set_value(anew) if begun else anew
-        if not begun:
-            self.restore(state)
+            names = [name for name in state if name.endswith(f"_{kept}_0")]
+            anew |= {name: paddle.full_like(state[name], start) for name in names}
+        if self._resumed is not None:
+            self.restore(state | anew)
+            return
+        # In place: an optimizer that has taken a step and is given a state has no room for what it makes later, of
+        # parameters that had no gradient so far.
+        for name, value in anew.items():
+            state[name].set_value(value)
 
     def end(self):
         """A step is over, whether it was taken or not: the schedule goes by steps."""

@@ -250,6 +250,9 @@ def test_the_page_says_what_plain_reaches_in_the_time_of_a_taught_run():
     banked = [*runs("plain", 0.4), *longer, *runs("pkd_first_bank8", 0.46), *runs("pkd_first_bank16", 0.46)]
     assert f"{told}pkd_first_bank8 +1.0 of one seed" in page(banked, PLAN, {})
     text = page([*banked, *runs("equal_time_bank8", 0.43)], PLAN, {})
+    assert "From a bank" not in text
+    live = page([*runs("pkd_first", 0.45, 0.46), *runs("pkd_first_bank8", 0.46, 0.44)], PLAN, {})
+    assert "\nFrom a bank, less from the live teacher: pkd_first_bank8 -0.5, -19.6 to +18.6.\n" in live
     assert f"{told}pkd_first_bank8 +3.0 of one seed" in text and "pkd_first_bank16 +1.0 of one seed" in text
     assert told not in page([*runs("plain", 0.4), *runs("pkd_first", 0.43)], PLAN, {})
 

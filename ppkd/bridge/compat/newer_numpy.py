@@ -1,4 +1,4 @@
-"""What numpy 2.4 and later do not do any more, and Paddle and ppdet count on: a list of one value is not that value."""
+"""What numpy 2.5 does not do any more, and Paddle and ppdet count on: a list of one value is not that value."""
 
 import inspect
 
