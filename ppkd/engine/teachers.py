@@ -74,13 +74,14 @@ class Teachers:
         return {term.label: term.of_teacher(recorded[term.teacher]) for term in terms}, given
 
     def _asked(self, batch, terms):
-        if not self._seated:
-            logger().info("bank: a view is missing, the teacher comes back")
-            self._seat(self.recall())
         return self.run(batch, terms, self.assigner)
 
     def run(self, batch, terms, assigner):
         """What each teacher's sources gave, by its name, and the targets that the predictions of one call for."""
+        # Whoever asks: a view may be missing, of a later reader too, or a later reader mix images, which has no views.
+        if not self._seated and self.recall is not None:
+            logger().info("bank: what the teacher says of a batch is not there, the teacher comes back")
+            self._seat(self.recall())
         recorded, given = {}, None
         with self.timing():
             for name, detector in self:
