@@ -260,6 +260,7 @@ def banking_of(recipe, model, stages, precision, epoch):
         return NoBank()
     banking = Banking(recipe, model, stages, precision)
     if epoch < banking._epochs:
+        model.distillation.enter(epoch)  # resumed, terms may have ended by themselves, and then need no views
         banking.enter(epoch)
     return banking
 

@@ -14,6 +14,7 @@ from ppkd.detectors.base import Detector
 from ppkd.engine.bank import VIEW, Bank
 from ppkd.engine.channel_matching import Match
 from ppkd.engine.connectors import TeacherHead
+from ppkd.engine.entering import LettingGo
 from ppkd.engine.model import DistillModel
 from ppkd.errors import UserError
 from ppkd.files import records
@@ -288,6 +289,44 @@ def test_a_run_that_lets_go_of_its_bank_resumes_to_the_bit(recipe, tmp_path):
     for options in ({"max_steps": 5}, {"max_steps": 8, "resume": "auto"}, {"resume": "auto"}):
         trainer = fit(banked(recipe, tmp_path / "own", *more, f"save_dir={tmp_path}/again"), **options)
     assert not set(differing(trainer.state(), whole)) - {"/ema/epoch"}
+
+
+# A reader whose views come after the teacher has gone, and one that mixes images, which has none.
+_MIXES = "mixup_epoch: 9, sample_transforms: [{Decode: {}}, {Mixup: {}}, {Resize: {target_size: 64, keep_ratio: false}}]"
+
+
+@pytest.mark.parametrize("reader, records", [("sample_transforms: [{Decode: {}}]", 9), (_MIXES, 6)])
+def test_a_later_stage_gets_back_the_teacher_that_was_let_go(reader, records, recipe, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(logger(), "propagate", True)
+    more = ["epoch=4", "stages=[{epoch: 3, TrainReader: {%s}}]" % reader]
+    trainer = fit(banked(recipe, tmp_path / "own", *more))
+    text = caplog.text
+    assert text.index("epoch 3: every view is in the bank, the teacher is let go") < text.index("the teacher comes back")
+    assert len(files(tmp_path / "own")) == records and len(trainer.distill.asked) == 1
+    assert [VIEW in batch for batch in trainer._stages.batches(3)] == [records == 9] * 3
+
+
+def test_a_run_resumed_after_its_terms_have_stopped_by_themselves_says_nothing_of_views(
+    recipe, tmp_path, monkeypatch, caplog
+):
+    more = ["epoch=3", "distill.stop=auto"]
+    former = LettingGo.over
+
+    def over(self, epoch):
+        if epoch == 1:
+            self.gone.set_value(self.gone * 0 + 1)
+        return former(self, epoch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LettingGo, "over", over)
+        fit(banked(recipe, tmp_path / "own", *more), max_steps=7)
+    monkeypatch.setattr(logger(), "propagate", True)
+    caplog.clear()
+    shutil.rmtree(tmp_path / "own")
+    trainer = fit(banked(recipe, tmp_path / "own", *more), resume="auto")
+    assert not trainer.distill.asked and not files(tmp_path / "own")
+    assert "term fgd is over (stop: auto)" in caplog.text and "every view" not in caplog.text
+    assert "batches there" not in caplog.text
 
 
 # Heads, a teacher's side that is connected before it is kept, and targets that the teacher assigns.
