@@ -87,9 +87,20 @@ class Bank:
             )
 
     def missing(self, names):
-        """Those of the records' names of which there is no file."""
-        there = set(os.listdir(self.folder))
+        """Those of the records' names of which there is no file.
+
+        Raises:
+            UserError: the folder was removed meanwhile and cannot be made anew.
+        """
+        self._see_to_folder()
+        there = set() if self._closed else set(os.listdir(self.folder))
         return [name for name in names if name + SUFFIX not in there]
+
+    def _see_to_folder(self):
+        # Records without the file that says what they are of would be refused, and the run could not go on with them.
+        if not os.path.lexists(os.path.join(self.folder, FILE)):
+            logger().warning("bank: %s was removed: it is made anew", self.folder)
+            self.open()
 
     def is_whole(self, name):
         """Whether a record is there as it was written."""
@@ -132,7 +143,9 @@ class Bank:
         arrays = kept(every, *run(every), self._dtype)
         if self.failure is None and all(_finite(array) for array in arrays.values()):
             try:
-                write_record(self._path(name), arrays, self._seal, stamp)
+                self._see_to_folder()
+                if self.failure is None:
+                    write_record(self._path(name), arrays, self._seal, stamp)
             except UserError as error:
                 self._fail(error)
         return arrays

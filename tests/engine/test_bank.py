@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 
 import numpy as np
 import paddle
@@ -179,6 +180,23 @@ def test_a_full_disk_is_told_once_and_nothing_is_lost(live, tmp_path, monkeypatc
     ask(bank, np.zeros(3, "float32"), view_of(b"2" * 16, BATCH))
     assert len(list(tmp_path.glob("*.view"))) == 1
     assert ask(bank, np.ones(3, "float32")) [1] is False  # what is there is read
+
+
+def test_a_folder_that_is_removed_meanwhile_is_made_anew_whole(tmp_path):
+    bank = opened(tmp_path / "bank")
+    for again in (lambda: bank.missing(["00"]) == ["00"], lambda: ask(bank, np.zeros(3, "float32"))[1]):
+        ask(bank, np.zeros(3, "float32"))
+        shutil.rmtree(tmp_path / "bank")
+        assert again()
+        opened(tmp_path / "bank")  # by the next run
+    for each in (opened(tmp_path / "bank", live=True), bank):
+        there = {path.name for path in (tmp_path / "bank").glob("*.view")}
+        content = (tmp_path / "bank" / "bank.json").read_text()
+        (tmp_path / "bank" / "bank.json").unlink()
+        assert ask(each, np.zeros(3, "float32"), view_of(b"1" * 16, BATCH))[1]
+        assert "has records of a bank and no bank.json" in each.failure
+        assert {path.name for path in (tmp_path / "bank").iterdir()} == there
+        (tmp_path / "bank" / "bank.json").write_text(content)
 
 
 def test_the_file_says_in_plain_words_what_it_is_of(tmp_path):

@@ -22,6 +22,7 @@ from ppkd.recipe.recipe import load_recipe
 from ppkd.terminal.log import logger
 from ppkd.training import banking
 from ppkd.training.banking import fill_bank
+from ppkd.training.contents import contents as contents_of
 from ppkd.training.trainer import Trainer
 from tests.conftest import CONFIGS
 from tests.helpers_precision import imitate
@@ -181,7 +182,7 @@ def test_what_it_takes_is_told_and_what_cannot_fit_refused_before(recipe, bank, 
     assert min(sizes) < float(told.split("(")[1].split(" kB an image and view")[0]) * 4000 < max(sizes)
 
 
-def test_who_the_bank_is_of_goes_by_teacher_reader_and_terms(recipe, bank):
+def test_who_the_bank_is_of_goes_by_teacher_reader_and_terms(recipe, bank, monkeypatch):
     with Trainer.open(banked(recipe, bank)) as trainer:
         made = trainer._banking
         made._model.asked._seat(made._recall())
@@ -206,6 +207,12 @@ def test_who_the_bank_is_of_goes_by_teacher_reader_and_terms(recipe, bank):
         spec.config["TrainReader"] = {"batch_transforms": [{"NormalizeImage": {"mean": [0.1, 0.2, 0.3]}}]}
         assert differs() == ["images of teacher"]
         spec.config = config
+        student["stages"] = [{"epoch": 1, "TrainReader": {"shuffle": False}}]
+        assert differs() and all(key.startswith("stages") for key in differs())
+        del student["stages"]
+        with monkeypatch.context() as patch:
+            patch.setattr(banking, "contents", lambda recipe: dict.fromkeys(contents_of(recipe), "another"))
+            assert differs() and all("TrainDataset." in key for key in differs())
         weight = next(iter(made._model.teachers["teacher"].parameters()))
         weight.set_value(weight + 1)
         assert differs() == ["weights of teacher"]
@@ -304,7 +311,11 @@ def test_a_later_stage_gets_back_the_teacher_that_was_let_go(reader, records, re
     text = caplog.text
     assert text.index("is in the bank, the teacher is let go") < text.index("the teacher comes back")
     assert len(files(tmp_path / "own")) == records and len(trainer.distill.asked) == 1
-    assert sum("batches there" in line for line in caplog.messages) == records // 3 - 1  # each reader's are told
+    assert len({line for line in caplog.messages if "batches there" in line}) == records // 3 - 1  # each reader's
+    loaded = banked(recipe, tmp_path / "before", *more)
+    assert fill_bank(loaded, (0, 1), False, None)[1:] == (records, 0)
+    assert contents(tmp_path / "before") == contents(tmp_path / "own")
+    assert [[*trainer._stages.rest(epoch, 4)] for epoch in (1, 3)] == [[1, 2], [3]]
     assert [VIEW in batch for batch in trainer._stages.batches(3)] == [records == 9] * 3
 
 
