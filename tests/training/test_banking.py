@@ -213,6 +213,9 @@ def test_who_the_bank_is_of_goes_by_teacher_reader_and_terms(recipe, bank, monke
         with monkeypatch.context() as patch:
             patch.setattr(banking, "contents", lambda recipe: dict.fromkeys(contents_of(recipe), "another"))
             assert differs() and all("TrainDataset." in key for key in differs())
+        with monkeypatch.context() as patch:
+            patch.setattr(DistillModel, "banked", made._model.banked[1:])
+            assert differs() == ["terms"]
         weight = next(iter(made._model.teachers["teacher"].parameters()))
         weight.set_value(weight + 1)
         assert differs() == ["weights of teacher"]
@@ -296,6 +299,13 @@ def test_a_run_that_lets_go_of_its_bank_resumes_to_the_bit(recipe, tmp_path):
     for options in ({"max_steps": 5}, {"max_steps": 8, "resume": "auto"}, {"resume": "auto"}):
         trainer = fit(banked(recipe, tmp_path / "own", *more, f"save_dir={tmp_path}/again"), **options)
     assert not set(differing(trainer.state(), whole)) - {"/ema/epoch"}
+
+
+def test_a_record_has_what_terms_take_that_begin_later(recipe, tmp_path):
+    later = "distill.terms.later={student: 'neck[*]', loss: pkd, student_connector: align, start_epoch: 2}"
+    with Trainer.open(banked(recipe, tmp_path / "own", later)) as trainer:
+        assert len(trainer.distill.banked) == 6 > len(trainer.distill.active_terms())
+        assert trainer._banking.taught(0)
 
 
 # A reader whose views come after the teacher has gone, and one that mixes images, which has none.
