@@ -17,7 +17,7 @@ from ppkd.errors import UserError
 from ppkd.files.records import digest_of
 from ppkd.files.regular import open_file
 from ppkd.methods import plan
-from ppkd.terminal.log import duration, logger
+from ppkd.terminal.log import counted, duration, logger
 from ppkd.training.contents import PREFIX, contents
 from ppkd.training.device import empty_cache
 from ppkd.training.digest import digest
@@ -156,14 +156,16 @@ class Banking:
         rest = self._rest(epoch)
         steps, end = len(loader) * len(rest), rest[-1] + 1
         logger().info(
-            "bank: %d views of %d images, %d of %d batches there; the others take about %s (%s an image and view), "
+            "bank: %s of %d images, %d of %d batches there; the others take about %s (%s an image and view), "
             "%s are free in %s; the teacher takes %.2f s a batch: about %s of it in this run are saved%s",
-            len(views), loader.images, batches - len(missing), batches, _bytes(wanted), _bytes(size / images),
-            _bytes(free), self.bank.folder, seconds, duration(max(0, steps - len(missing)) * seconds),
+            counted(len(views), "view"), loader.images, batches - len(missing), batches, _bytes(wanted),
+            _bytes(size / images), _bytes(free), self.bank.folder, seconds, duration(max(0, steps - len(missing)) * seconds),
             "" if end == self._epochs or self._on(end) else f"; after epoch {end} there are no views",
         )  # fmt: skip
-        if steps <= batches:
-            logger().warning("distill.bank: with %d views in so many epochs none is seen twice", self.spec.views)
+        if steps <= batches == len(missing):  # of a run that goes on some are there, and only what is left is counted
+            logger().warning(
+                "distill.bank: with %s in so many epochs none is seen twice", counted(self.spec.views, "view")
+            )
         if wanted + _ROOM <= free:
             return
         fit = int(max(free - _ROOM, 0) / (wanted / len(missing) * len(loader)))
@@ -293,6 +295,11 @@ def fill_bank(recipe, shard, amp, follow):
         banking = Banking(recipe, model, stages, precision)
         if banking.bank.failure:
             raise UserError(banking.bank.failure)
+        if not any(map(banking.taught, range(banking._epochs))):
+            raise UserError(
+                f"bank: no epoch of this run ({counted(banking._epochs, 'epoch')}) has views: no term is on in it "
+                "(start_epoch), or its images are mixed to the end"
+            )
         return banking.bank.folder, *banking.fill(shard, follow)
 
 

@@ -352,6 +352,22 @@ def test_a_run_resumed_after_its_terms_have_stopped_by_themselves_says_nothing_o
     assert "batches there" not in caplog.text
 
 
+def test_a_run_without_views_is_not_filled_in_silence(recipe, tmp_path):
+    with pytest.raises(UserError, match=r"no epoch of this run \(3 epochs\) has views: no term is on in it"):
+        fill_bank(banked(recipe, tmp_path / "own", "distill.start_epoch=9"), (0, 1), False, None)
+
+
+@pytest.mark.parametrize("views, resumed, warned", [(3, False, True), (3, True, False), (2, False, False)])
+def test_views_that_none_sees_twice_are_warned_of_once(views, resumed, warned, recipe, tmp_path, monkeypatch, caplog):
+    loaded = banked(recipe, tmp_path / "own", f"distill.bank.views={views}")
+    if resumed:
+        fit(loaded, max_steps=4)
+    monkeypatch.setattr(logger(), "propagate", True)
+    caplog.clear()
+    with Trainer.open(loaded, resume="auto" if resumed else None):
+        assert (f"with {views} views in so many epochs none is seen twice" in caplog.text) == warned
+
+
 # Heads, a teacher's side that is connected before it is kept, and targets that the teacher assigns.
 @pytest.mark.parametrize("family, method", [("yolov3", "yolov3"), (QUICK, "ppyoloe")])
 def test_other_methods_read_what_was_kept(family, method, recipe, tmp_path):
