@@ -159,7 +159,8 @@ class Banking:
             "bank: %s of %d images, %d of %d batches there; the others take about %s (%s an image and view), "
             "%s are free in %s; the teacher takes %.2f s a batch: about %s of it in this run are saved%s",
             counted(len(views), "view"), loader.images, batches - len(missing), batches, _bytes(wanted),
-            _bytes(size / images), _bytes(free), self.bank.folder, seconds, duration(max(0, steps - len(missing)) * seconds),
+            _bytes(size / images), _bytes(free), self.bank.folder, seconds,
+            duration(max(0, steps - len(missing)) * seconds),
             "" if end == self._epochs or self._on(end) else f"; after epoch {end} there are no views",
         )  # fmt: skip
         if steps <= batches == len(missing):  # of a run that goes on some are there, and only what is left is counted
