@@ -6,6 +6,7 @@ Everything is imported once and every child forked from here, so that a kill cos
 many of the kills hit a checkpoint that was being written.
 """
 
+import contextlib
 import json
 import os
 import random
@@ -13,6 +14,7 @@ import signal
 import sys
 import time
 import traceback
+from unittest import mock
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -26,9 +28,14 @@ from ppkd.training.trainer import Trainer
 STEP, WRITE, WRITTEN = b"s", b"w", b"d"
 
 
-def child(arguments, events):
-    """Train to the end, telling every step, and when a checkpoint's file is begun and done."""
-    step, write = Trainer._after_step, checkpoint.write
+def child(arguments, events, aimed):
+    """Train to the end, telling every step, and when a checkpoint's file is begun and done.
+
+    Args:
+        aimed: number of the write that a kill is to hit, or None. It waits before its file gets its name, or on a
+            machine with other work to do it would be done before the kill comes.
+    """
+    step, write, written = Trainer._after_step, checkpoint.write, []
 
     def watched_step(self, *args):
         result = step(self, *args)
@@ -37,8 +44,14 @@ def child(arguments, events):
 
     def watched_write(path, content):
         os.write(events, WRITE)
-        write(path, content)
+        written.append(path)
+        with mock.patch("os.replace", waiting) if len(written) == aimed else contextlib.nullcontext():
+            write(path, content)
         os.write(events, WRITTEN)
+
+    def waiting(*args, replace=os.replace):
+        time.sleep(5)
+        replace(*args)
 
     Trainer._after_step, checkpoint.write = watched_step, watched_write
     with Trainer.open(load_recipe(*arguments), resume="auto", validate=True) as trainer:
@@ -60,7 +73,7 @@ def run(arguments, kill_at=None):
         os.close(reading)
         code = 1
         try:
-            child(arguments, writing)
+            child(arguments, writing, kill_at[1] if kill_at is not None and kill_at[0] == WRITE else None)
             code = 0
         except Exception:
             traceback.print_exc()
