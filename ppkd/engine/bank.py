@@ -44,7 +44,8 @@ class Bank:
         self.folder, self.failure, self._dtype, self._live = folder, None, dtype, live
         of = json.loads(json.dumps({**of, "kept as": dtype}, sort_keys=True, default=str))
         self._seal = digest_of(json.dumps([_FORMAT, of], sort_keys=True).encode())
-        self._content, self._told, self._closed = {"format": _FORMAT, "of": of}, False, False
+        self._content, self._closed = {"format": _FORMAT, "of": of}, False
+        self._told, self._told_infinite = False, False
 
     def open(self):
         """Make the folder, or see whose it is. Where the teacher goes on, what is wrong with it is told alone.
@@ -141,7 +142,11 @@ class Bank:
 
     def _kept(self, name, stamp, every, run):
         arrays = kept(every, *run(every), self._dtype)
-        if self.failure is None and all(_finite(array) for array in arrays.values()):
+        if infinite := [name for name, array in arrays.items() if not _finite(array)]:
+            if not self._told_infinite:
+                self._told_infinite = True
+                logger().warning("bank: the teacher gives what is not finite (%s): not kept, so it stays", infinite[0])
+        elif self.failure is None:
             try:
                 self._see_to_folder()
                 if self.failure is None:

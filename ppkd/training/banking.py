@@ -136,7 +136,8 @@ class Banking:
 
     def _missing(self, epoch):
         loader = self._stages.loader(epoch)
-        return self.bank.missing([name for number in self._views(epoch).values() for name in loader.names(number)])
+        names = (name for number in self._views(epoch).values() for name in loader.names(number))
+        return self.bank.missing([name for name in names if name is not None])
 
     def announce(self, epoch, missing):
         """Say what the views that are missing will take of the disk, and what they will save.
@@ -226,7 +227,11 @@ class Banking:
             if not any(stage == loader.stage for stage, _ in done) and (missing := self._missing(epoch)):
                 self.announce(epoch, missing)
             done.add(place)
-            mine = {number: name for number, name in enumerate(loader.names(epoch)) if number % shard[1] == shard[0]}
+            mine = {
+                number: name
+                for number, name in enumerate(loader.names(epoch))
+                if name is not None and number % shard[1] == shard[0]
+            }
             wanted = {number for number, name in mine.items() if not self.bank.is_whole(name)}
             there += len(mine) - len(wanted)
             batches = loader.epoch(epoch, only=wanted)

@@ -96,10 +96,14 @@ class TrainLoader:
         return [name for name, end in last.items() if end == 0 or number < end]
 
     def names(self, number):
-        """The names of the views in epoch `number`, one a batch, in their order; between epochs, and with `views`."""
+        """The names of the views in epoch `number`, one a batch, in their order; between epochs, and with `views`.
+
+        None stands for a batch of images that are all known to be bad: there is nothing to see in it.
+        """
         self._sampler.go_to(number, views=self.views)
         seeds = partial(sample_seed, self._seeded.seed, number % self.views)
-        return [_name(self.stage, map(seeds, batch)) for batch in self._sampler]
+        bad = {index for index, file in enumerate(self.files) if file in self._bad.found}
+        return [None if bad.issuperset(batch) else _name(self.stage, map(seeds, batch)) for batch in self._sampler]
 
     def epoch(self, number, begin=0, only=None):
         """Iterate over the batches of epoch `number` (from 0), from batch `begin` on; those before are not read.

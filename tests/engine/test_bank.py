@@ -14,6 +14,7 @@ from ppkd.engine.bank import Bank, view_of
 from ppkd.errors import UserError
 from ppkd.files import write
 from ppkd.recipe.bank import BankSpec, bank_of
+from ppkd.terminal.log import logger
 
 OF = {"weights of teacher": "abc", "TrainReader.batch_size": 8}
 BATCH = {"image": np.ones([2, 3, 8, 8], "float32"), "im_shape": np.ones([2, 2], "float32"),
@@ -80,9 +81,14 @@ def test_what_float16_has_not_is_kept_in_float32(tmp_path):
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_is_handed_on_and_not_kept(value, dtype, tmp_path):
-    found, _ = ask(opened(tmp_path, dtype=dtype), np.array([1, value], "float32"))
-    assert not np.isfinite(found.numpy()[1]) and not list(tmp_path.glob("*.view"))
+def test_what_is_not_finite_is_handed_on_and_not_kept(value, dtype, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(logger(), "warning", lambda text, *values: told.append(text % values))
+    bank = opened(tmp_path, dtype=dtype)
+    for _ in range(2):
+        found, _ = ask(bank, np.array([1, value], "float32"))
+        assert not np.isfinite(found.numpy()[1]) and not list(tmp_path.glob("*.view"))
+    assert told == ["bank: the teacher gives what is not finite (teacher neck[0]): not kept, so it stays"]
 
 
 def test_targets_that_a_teacher_assigned_are_kept_to_the_bit_but_for_their_scores(tmp_path):
@@ -179,7 +185,7 @@ def test_a_full_disk_is_told_once_and_nothing_is_lost(live, tmp_path, monkeypatc
     monkeypatch.undo()
     ask(bank, np.zeros(3, "float32"), view_of(b"2" * 16, BATCH))
     assert len(list(tmp_path.glob("*.view"))) == 1
-    assert ask(bank, np.ones(3, "float32")) [1] is False  # what is there is read
+    assert ask(bank, np.ones(3, "float32"))[1] is False  # what is there is read
 
 
 def test_a_folder_that_is_removed_meanwhile_is_made_anew_whole(tmp_path):

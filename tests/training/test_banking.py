@@ -352,6 +352,18 @@ def test_a_run_resumed_after_its_terms_have_stopped_by_themselves_says_nothing_o
     assert "batches there" not in caplog.text
 
 
+def test_a_batch_of_bad_images_alone_does_not_keep_the_teacher(recipe, shapes, tmp_path):
+    data = shutil.copytree(shapes, tmp_path / "data")
+    bad = sorted((data / "train").iterdir())[:2]
+    for image in bad:
+        image.write_bytes(image.read_bytes()[:200])
+    given = [f"dataset_dir={data}", "TrainReader.batch_size=2", "TrainReader.shuffle=false", "max_bad_images=50%"]
+    trainer = fit(banked(recipe, tmp_path / "bank", *given))
+    assert set(trainer._stages.bad.found) == {str(path) for path in bad}
+    assert len(files(tmp_path / "bank")) == 2 * 5 and not len(trainer.distill.asked)
+    assert fill_bank(banked(recipe, tmp_path / "bank", *given), (0, 1), False, None)[1:] == (0, 10)
+
+
 def test_a_run_without_views_is_not_filled_in_silence(recipe, tmp_path):
     with pytest.raises(UserError, match=r"no epoch of this run \(3 epochs\) has views: no term is on in it"):
         fill_bank(banked(recipe, tmp_path / "own", "distill.start_epoch=9"), (0, 1), False, None)
