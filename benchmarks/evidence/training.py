@@ -115,19 +115,12 @@ class Run:
     def _labelling(self, begun):
         """The command by which the teacher labels the set's images; it ends at once where that is done."""
         data, teacher = self._data, self.teacher()
-        seen = os.path.join(self.folder, "data")  # the command's data set has its files by their usual names
-        os.makedirs(os.path.join(seen, "annotations"), exist_ok=True)
-        usual = {
-            "images": "images", "annotations/instances_train.json": data["train"],
-            "annotations/instances_val.json": data["val"], "annotations/unlabelled.json": data["unlabelled"],
-        }  # fmt: skip
-        for name, target in usual.items():
-            if not os.path.lexists(os.path.join(seen, name)):
-                os.symlink(os.path.join(self._folder(), target), os.path.join(seen, name))
         return [
-            sys.executable, "-m", "ppkd", "label", seen, "--images", f"{seen}/annotations/unlabelled.json",
+            sys.executable, "-m", "ppkd", "label", self._folder(),
+            "--images", os.path.join(self._folder(), data["unlabelled"]),
             "--teacher", f"{os.path.join(ROOT, teacher.student)}={teacher.weights(begun)}",
             "--output", self._labels(), "--add_labelled",
+            "-o", f"train_annotations={data['train']}", f"val_annotations={data['val']}",
         ]  # fmt: skip
 
     def _thinned(self):

@@ -21,6 +21,8 @@ from ppkd.terminal.log import logger
 _RUN = "ppyoloe_plus_tiny_custom"
 _OF_RUN = ("TrainDataset", "EvalDataset", "TestDataset", "metric", "use_gpu", "worker_num", "max_bad_images",
            "allow_outside")  # fmt: skip
+# Options that together say where the labels lie in a folder.
+_FILES = {"train_annotations", "val_annotations"}
 
 
 @dataclass
@@ -70,12 +72,7 @@ def open_teacher(data, teacher, options=(), gpu=False):
     weights = os.path.abspath(find_weights(weights, "--teacher"))
     if not os.path.isdir(data):
         raise UserError(f"{data}: no such folder; give one with labelled images, on which the teacher is measured")
-    if not data_sets.is_ready(data):
-        raise UserError(
-            f"{data}: no images/ with annotations/instances_train.json and instances_val.json in it: "
-            f"ppkd data import {data} --output FOLDER makes such a folder of other formats"
-        )
-    keys = data_sets.opened(data, data).keys | {"metric": "COCO", "num_classes": "auto", "use_gpu": gpu}
+    keys = _keys_of(data, options) | {"metric": "COCO", "num_classes": "auto", "use_gpu": gpu}
     pairs = [f"{key}={flow(value)}" for key, value in keys.items()]
     onnx = name.endswith(".onnx")
     recipe = load_recipe(_RUN if onnx else name, None, [*pairs, *(_of_run(options) if onnx else options)])
@@ -96,6 +93,20 @@ def open_teacher(data, teacher, options=(), gpu=False):
     else:
         _check_names(found)
     return found
+
+
+def _keys_of(data, options):
+    """The short keys that mean the labelled data set; the options may name its files, and go first."""
+    given = {pair.partition("=")[0].strip() for pair in options}
+    if given >= _FILES:
+        return {"dataset_dir": os.path.abspath(data), **dict.fromkeys(("train_images", "val_images"), "images")}
+    if not data_sets.is_ready(data):
+        raise UserError(
+            f"{data}: no images/ with annotations/instances_train.json and instances_val.json in it: -o "
+            f"train_annotations=FILE val_annotations=FILE names files of COCO's format, and "
+            f"ppkd data import {data} --output FOLDER makes such a folder of other formats"
+        )
+    return data_sets.opened(data, data).keys
 
 
 def _of_run(options):

@@ -21,6 +21,7 @@ from ppkd.files.download import sha256
 from ppkd.files.lock import held_alone
 from ppkd.labelling import work
 from ppkd.labelling.place import check_place
+from ppkd.labelling.teacher import open_teacher
 from ppkd.recipe.recipe import load_recipe
 from ppkd.reporting.provenance import section
 from ppkd.study.samples import match
@@ -136,6 +137,23 @@ def test_the_command_takes_what_it_says(sets, tmp_path, monkeypatch):
     words = ["d", "--teacher", "t=w", "--images", "i", "--output", "o.json", "--least_ap", "35%", "--imgsz", "320"]
     commands.label(cli.label_parser().parse_args(words))
     assert seen[0].least_ap == 0.35 and seen[0].options == ("imgsz=320",) and seen[0].images == "i"
+
+
+def test_options_name_the_files_of_a_folder_that_is_laid_out_otherwise(sets, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(sets / "labelled" / "images", data / "pictures")
+    for split, name in (("train", "few.json"), ("val", "checked.json")):
+        shutil.copy(sets / "labelled" / "annotations" / f"instances_{split}.json", data / name)
+    files = ["train_annotations=few.json", "val_annotations=checked.json"]
+    images = ["train_images=pictures", "val_images=pictures"]
+    teacher = open_teacher(str(data), TEACHER, [*files, *images])
+    assert (len(teacher.trained), len(teacher.validated)) == (8, 16)
+    assert teacher.annotations == str(data / "few.json") and all("/pictures/" in path for path in teacher.trained)
+    for some in (files[:1], images):
+        with pytest.raises(UserError, match="-o train_annotations=FILE val_annotations=FILE names files"):
+            open_teacher(str(data), TEACHER, some)
+    with pytest.raises(UserError, match="images"):
+        open_teacher(str(data), TEACHER, files)
 
 
 def refused(sets, match, **more):
