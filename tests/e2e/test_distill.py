@@ -10,18 +10,29 @@ import signal
 import subprocess
 import time
 
+from ppkd.errors import UserError
+from ppkd.files.write import alone
 from tests.conftest import CONFIGS
 from tests.course.test_course import yolo
 
 
 def begin(python, folder, data):
     pair = [f"--{who}={CONFIGS}/ppyoloe_{size}.yml" for who, size in (("student", "tiny"), ("teacher", "wide"))]
-    words = ["distill", str(data), *pair, "--epochs", "1", "--teacher_epochs", "2", "--imgsz", "64"]
+    words = ["distill", str(data), *pair, "--epochs", "1", "--teacher_epochs", "3", "--imgsz", "64"]
     words += ["--waive", "teacher-near-zero,term-too-strong,dead-source,no-gradient,train-eval-normalisation"]
     with open(folder / "log.txt", "a", encoding="utf-8") as log:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         command = [python, "-m", "ppkd", *words]
         return subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
+
+
+def taken(folder):
+    """Whether a process writes into a folder."""
+    try:
+        with alone(folder):
+            return False
+    except UserError:
+        return True
 
 
 def test_one_command_killed_in_the_middle_ends_with_a_taught_student_and_a_report(forks, shapes, tmp_path):
@@ -33,6 +44,8 @@ def test_one_command_killed_in_the_middle_ends_with_a_taught_student_and_a_repor
         time.sleep(0.1)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    while taken(out):  # what stood in for Python has gone, what it stood for goes a moment later
+        time.sleep(0.1)
     assert begin(forks, tmp_path, data).wait(timeout=580) == 0, (tmp_path / "log.txt").read_text()
     text = (tmp_path / "log.txt").read_text()
     assert text.count("a look at every image and annotation: ppkd doctor") == 1, "done before the kill, and once"
