@@ -1,5 +1,7 @@
 """Makes the terms of one line of a recipe between a student and a teacher, and checks that they go together."""
 
+from collections import Counter
+
 from ppkd.detectors.context import Context
 from ppkd.engine.beside import NOTHING
 from ppkd.engine.pairing import match_levels, sources
@@ -44,6 +46,7 @@ def build_terms(spec, student, sender, alone=True, beside=NOTHING):
     groups = [pairs] if together else [[pair] for pair in pairs]
     make = SharedQueriesTerm if getattr(kind, "shares_queries", False) else Term
     terms = [make(spec, group, constants, sender, alone, student, beside) for group in groups]
+    _tell_apart(terms)
     if "assignment" in terms[0].needs:
         if not student.assigns:
             raise UserError(f"{spec.name}: {type(student.model).__name__} does not tell its target assignment")
@@ -52,3 +55,12 @@ def build_terms(spec, student, sender, alone=True, beside=NOTHING):
     if "num_classes" in terms[0].needs and constants["num_classes"] is None:
         raise UserError(f"{spec.name}: {type(student.model).__name__} does not tell the number of its classes")
     return terms
+
+
+def _tell_apart(terms):
+    """Number the terms whose levels have one stride: by its label each finds what the teacher says to it."""
+    seen = Counter()
+    for term in terms:
+        seen[term.label] += 1
+        if seen[term.label] > 1:
+            term.label += f"-{seen[term.label]}"

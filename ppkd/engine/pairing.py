@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections import Counter
 from functools import partial
 
 from ppkd.errors import UserError
@@ -14,8 +15,9 @@ _OF_A_BOX = 6
 def match_levels(spec, student, teacher, scale=1.0, boxes=False):
     """Pair the levels of a spec's sources of the student with the teacher's.
 
-    Levels of equal stride (or grid) pair; those of the student that have no partner are left out. Where no stride is
-    common to both, each pairs with the teacher's nearest, and the teacher's map is resized (`sizes.match_size`).
+    Levels of equal stride (or grid) pair, several of one stride in their order; those of the student that have no
+    partner are left out. Where no stride is common to both, each pairs with the teacher's nearest, and the teacher's
+    map is resized (`sizes.match_size`).
     What is no map, such as the sets of predictions of a decoder's layers, pairs by depth: the last with the last.
 
     Args:
@@ -44,9 +46,10 @@ def match_levels(spec, student, teacher, scale=1.0, boxes=False):
         return [(tuple(levels[0] for levels in ours), tuple(levels[0] for levels in theirs))]
     if all(level.place is None for level in (*ours[0], *theirs[0])):
         return _by_depth(spec, list(zip(*ours)), list(zip(*theirs)))
-    by_place = {levels[0].place: levels for levels in zip(*theirs)}
-    pairs = [(levels, by_place[levels[0].place]) for levels in zip(*ours) if levels[0].place in by_place]
-    if pairs:
+    by_place = {}
+    for levels in zip(*theirs):
+        by_place.setdefault(levels[0].place, []).append(levels)
+    if pairs := _of_equal_places(list(zip(*ours)), by_place):
         alone = [level.source for level in ours[0] if level.place not in by_place]
         if alone:
             logger().info("%s: no level of the teacher has the stride of %s: left out", spec.name, ", ".join(alone))
@@ -61,6 +64,22 @@ def match_levels(spec, student, teacher, scale=1.0, boxes=False):
     strides = ", ".join(f"{ours[0].stride:g} with {theirs[0].stride:g}" for ours, theirs in pairs)
     logger().info("%s: no stride in common, so the teacher's maps are resized: %s", spec.name, strides)
     return pairs
+
+
+def _of_equal_places(ours, by_place):
+    """Each level with the teacher's of its place; of several there, the last of an SSD on small images, by depth."""
+    counts, seen, pairs = Counter(levels[0].place for levels in ours), Counter(), []
+    for levels in ours:
+        place = levels[0].place
+        seen[place] += 1
+        if theirs := by_place.get(place):
+            pairs.append((levels, theirs[_same_depth(seen[place], counts[place], len(theirs))]))
+    return pairs
+
+
+def _same_depth(number, of, theirs):
+    """The position among `theirs` of the one at the same share of the depth as the student's `number` (from 1)."""
+    return math.ceil(number * theirs / of) - 1
 
 
 def _found(side, detector, names):
@@ -84,7 +103,7 @@ def _with_boxes(spec, ours, theirs, scale):
 
 def _by_depth(spec, ours, theirs):
     """Each of the student's layers with that of the teacher's at the same share of the whole depth."""
-    pairs = [(levels, theirs[math.ceil((k + 1) * len(theirs) / len(ours)) - 1]) for k, levels in enumerate(ours)]
+    pairs = [(levels, theirs[_same_depth(k, len(ours), len(theirs))]) for k, levels in enumerate(ours, 1)]
     if len(ours) != len(theirs):
         told = ", ".join(f"{ours[0].source} with {theirs[0].source}" for ours, theirs in pairs)
         logger().info("%s: other numbers of layers, so they pair by depth: %s", spec.name, told)

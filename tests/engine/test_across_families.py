@@ -11,9 +11,10 @@ from ppkd.bridge.weights import inherit
 from ppkd.bridge.workspace import build_detector
 from ppkd.build import build_model, build_student
 from ppkd.detectors import detector_for
+from ppkd.engine.build_terms import build_terms
 from ppkd.engine.model import TEACHER, DistillModel
 from ppkd.engine.pairing import match_levels
-from ppkd.engine.terms import Term
+from ppkd.engine.terms import Sender, Term
 from ppkd.errors import UserError
 from ppkd.recipe.plan import Plan, TermSpec
 from ppkd.terminal.log import logger
@@ -70,6 +71,24 @@ def test_levels_are_matched_by_stride_not_by_position(detector):
 )
 def test_without_a_common_stride_each_level_pairs_with_the_nearest(student, teacher, expected):
     assert places(spec("backbone[*]", "backbone[*]"), unknown(*student), unknown(*teacher)) == expected
+
+
+@pytest.mark.parametrize(
+    "student, teacher, expected",
+    [
+        ((8, 16, 16), (8, 16, 16), [(0, 0), (1, 1), (2, 2)]),
+        ((16, 16), (8, 16, 16, 16, 16), [(0, 2), (1, 4)]),
+        ((16, 16), (16,), [(0, 0), (1, 0)]),
+        ((16,), (16, 16), [(0, 1)]),
+    ],
+)
+def test_several_levels_of_one_stride_pair_in_their_order_and_are_told_apart(student, teacher, expected):
+    """The last ones of an SSD in small images: all met the teacher's last, under one name, which ended the step."""
+    sender = Sender("teacher", unknown(*teacher))
+    terms = build_terms(spec("backbone[*]", "backbone[*]"), unknown(*student), sender)
+    met = [(ours.source, theirs.source) for ((ours,), (theirs,)), in (term.pairs for term in terms)]
+    assert met == [(f"backbone[{ours}]", f"backbone[{theirs}]") for ours, theirs in expected]
+    assert len({term.label for term in terms}) == len(terms) and terms[-1].label.startswith("t.s16")
 
 
 def test_grids_meet_grids_of_as_many_cells_and_strides_do_not_meet_grids(detector):
