@@ -9,6 +9,7 @@ import paddle
 import pytest
 
 from ppkd.bridge.compat import onnx_nms, onnx_numbers, static_graph, zero_dim
+from ppkd.bridge.compat.rewriting import rewrite
 from ppkd.bridge.workspace import build_detector, import_ppdet
 from ppkd.errors import UserError
 from ppkd.exporting.onnx import write_onnx
@@ -114,6 +115,31 @@ def test_branches_would_count_boxes_in_two_ways():
         return static_graph._count(np.array([1], dtype="int32"))
 
     assert paddle.jit.to_static(trace, full_graph=True)().shape == []
+
+
+def test_a_clone_that_moves_on_by_a_list_moves_on_by_a_number(monkeypatch):
+    """Of 2.6.1 and 2.7, whose R-CNNs Paddle 3 did not trace; here others are made to say what they do."""
+    from ppdet.modeling.post_process import BBoxPostProcess
+
+    monkeypatch.setattr(BBoxPostProcess, "get_pred", BBoxPostProcess.get_pred)  # what is there comes back
+    monkeypatch.setattr(BBoxPostProcess, "ppdets_get_pred", None, raising=False)
+    del BBoxPostProcess.ppdets_get_pred
+    monkeypatch.setattr(paddle.framework, "use_pir_api", lambda: True)
+    cure = static_graph.let_both_branches_move_on_alike
+    if not on_a_clone():
+        assert cure() == static_graph.NOT_NEEDED
+    rewrite(BBoxPostProcess, "get_pred", r"(id_start \+= bbox_num)\[i\]", r"\1[i:i + 1]")
+    by_a_list = BBoxPostProcess.get_pred
+    del BBoxPostProcess.ppdets_get_pred
+    assert cure() is None and cure() is None, "applied again it says so again"
+    assert BBoxPostProcess.ppdets_get_pred is by_a_list and "id_start += bbox_num[i:" in inspect.getsource(by_a_list)
+    assert "id_start += bbox_num[i]\n" in inspect.getsource(BBoxPostProcess.get_pred), "which Paddle traces"
+    boxes = paddle.to_tensor(np.arange(18, dtype="float32").reshape([3, 6]))
+    counts = paddle.to_tensor(np.array([2, 0, 1], dtype="int32"))
+    given = (boxes, counts, paddle.full([3, 2], 64.0), paddle.ones([3, 2]))
+    process = BBoxPostProcess(num_classes=3, decode=None, nms=None)
+    for one, other in zip(by_a_list(process, *given), process.get_pred(*given)):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
 
 
 def test_without_the_cure_gfls_shared_projection_is_scaled_for_every_level(recipe, tmp_path, monkeypatch):

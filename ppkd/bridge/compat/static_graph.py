@@ -4,6 +4,7 @@ import paddle
 
 from ppkd.bridge.compat.looks import APPLIED, NOT_NEEDED, says
 from ppkd.bridge.compat.module_view import replace
+from ppkd.bridge.compat.rewriting import rewrite
 
 # Attributes of ppdet's calls in the order in which the operators of Paddle 3 take them.
 _ATTRIBUTES = {
@@ -32,7 +33,12 @@ def cure_export():
     Returns:
         What became of each: cure -> `looks.APPLIED` or `looks.NOT_NEEDED`.
     """
-    cures = (let_operators_be_traced, let_both_branches_count_alike, keep_projections_apart)
+    cures = (
+        let_operators_be_traced,
+        let_both_branches_count_alike,
+        let_both_branches_move_on_alike,
+        keep_projections_apart,
+    )
     return {cure: cure() or APPLIED for cure in cures}
 
 
@@ -94,6 +100,24 @@ def let_both_branches_count_alike():
     if not says(post_process, r"bbox_num_i = bbox_num\[i\]\s"):
         return NOT_NEEDED
     return replace(post_process.__name__, to_tensor=_count)
+
+
+def let_both_branches_move_on_alike():
+    """Let the post-processing of R-CNNs go from the boxes of one image to the next image's by a number.
+
+    It adds a list of one, where it found any, to the number that it keeps where it found none, and the two branches of
+    a condition have to agree. Without it Faster, Mask and Cascade R-CNN are not exported: "The dtype in output[2] of
+    true_block&false_block must be equal".
+
+    Needed for: clones of 2.6.1 and 2.7 on Paddle 3; the wheel and clones from 2.7.1 on add a number.
+    """
+    from ppdet.modeling.post_process import BBoxPostProcess
+
+    moves = r"(id_start \+= bbox_num)\[i:i \+ 1\]"
+    former = getattr(BBoxPostProcess, "ppdets_get_pred", BBoxPostProcess.get_pred)
+    if not paddle.framework.use_pir_api() or not says(former, moves):
+        return NOT_NEEDED
+    return rewrite(BBoxPostProcess, "get_pred", moves, r"\1[i]")
 
 
 def keep_projections_apart():
