@@ -38,7 +38,7 @@ def find_config(given, option):
         UserError: a name without an ending that is none of them; says the nearest. What looks like a path comes back
             as it is, for the reader to say what is wrong with it.
     """
-    if os.path.exists(given):
+    if names_a_file(given):
         return given
     if found := shipped(given):
         return found
@@ -46,6 +46,11 @@ def find_config(given, option):
         return given
     near = nearest(given, by_name())
     raise UserError(f"{option} {given}: neither a file nor a config that comes with ppkd, see `ppkd configs`{near}")
+
+
+def names_a_file(path):
+    """Whether a path goes before a config's name: a folder does not, such as that of a run, called as its config is."""
+    return os.path.lexists(path) and not os.path.isdir(path)  # a link to nothing is the user's mistake, not no file
 
 
 def shipped(given):

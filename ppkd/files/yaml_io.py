@@ -11,7 +11,7 @@ import yaml
 
 from ppkd.errors import UserError, nearest
 from ppkd.files.regular import open_file
-from ppkd.files.shipped import shipped
+from ppkd.files.shipped import names_a_file, shipped
 from ppkd.files.yaml_loader import EXPONENT, Loader, Tagged, line_of, reason_of
 
 BASE_KEY = "_BASE_"
@@ -97,7 +97,7 @@ def read_with_bases(path, _chain=()):
 def path_of_base(path, base):
     """The file that a value of ``_BASE_`` in the file `path` means: beside it, or one that comes with ppkd."""
     beside = os.path.normpath(os.path.join(os.path.dirname(path), os.path.expanduser(base)))
-    return beside if os.path.exists(beside) else shipped(base) or beside
+    return beside if names_a_file(beside) else shipped(base) or beside
 
 
 def _place(path, base):

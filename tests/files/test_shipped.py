@@ -35,6 +35,20 @@ def test_a_path_that_exists_goes_first(tmp_path, monkeypatch):
     assert find_config("ppyoloe_plus_tiny_custom", "-c") == TINY, "not the file of another name"
 
 
+def test_a_folder_hides_no_config_and_a_link_to_nothing_is_not_passed_over(tmp_path, monkeypatch):
+    """With ``save_dir=.`` a run's folder has its config's name: "a config file ends in .yml" of the next command."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ppyoloe_plus_tiny_custom").mkdir()
+    assert find_config("ppyoloe_plus_tiny_custom", "-c") == TINY
+    own = write(tmp_path / "mine.yml", "_BASE_: [ppyoloe_plus_tiny_custom]\nepoch: 7\n")
+    assert TINY in [path for path, _ in read_with_bases(own)[1]]
+    (tmp_path / "ppyoloe_plus_tiny_custom.yml").symlink_to("moved.yml")
+    with pytest.raises(UserError, match="^ppyoloe_plus_tiny_custom.yml: no such config file"):
+        load_recipe("ppyoloe_plus_tiny_custom.yml")
+    with pytest.raises(UserError, match="its _BASE_ 'ppyoloe_plus_tiny_custom.yml' does not exist"):
+        read_with_bases(write(tmp_path / "mine.yml", "_BASE_: ppyoloe_plus_tiny_custom.yml\n"))
+
+
 def test_both_options_take_names():
     loaded = load_recipe("retinanet_r50_fpn_2x_coco", "retinanet_resnet101_coco_distill")
     assert loaded.name == "retinanet_r50_fpn_2x_coco" and loaded.method.name == "FGD"
