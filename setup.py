@@ -35,6 +35,9 @@ setup(
             "matplotlib",
             "scipy",
         ],
+        # What a clone imports, for Pythons for which its requirements.txt pins what has no releases. Its own packages
+        # go on being the user's choice: nothing here says which version.
+        "clone": ["numpy", "scipy", "shapely", "matplotlib", "pandas", "six", "opencv-python-headless", "pycocotools"],
         "cpu": ["paddlepaddle==2.6.2; python_version < '3.12'", "paddlepaddle==3.3.1; python_version >= '3.12'"],
         "gpu": ["paddlepaddle-gpu==2.6.2; python_version < '3.12'"],  # PyPI has none for Paddle 3
         "onnx": ["paddle2onnx==1.3.1"],  # with Paddle 3: paddle2onnx==2.1.0, without its dependencies

@@ -220,11 +220,11 @@ def doctor(
     imgsz: int | None = None,
 ) -> Diagnosis:  # fmt: skip
     """Examine a distillation before it is run, as ``ppkd doctor``; errors are in what is returned."""
+    given = {"slim_config": str(slim_config), "images": images, "waive": list(waive) or None}
+    args = _args("doctor", ["-c", str(config)], given, _opt(opt, None, imgsz, None))
     from ppkd.commands.learning import examined
     from ppkd.recipe import load_recipe
 
-    given = {"slim_config": str(slim_config), "images": images, "waive": list(waive) or None}
-    args = _args("doctor", ["-c", str(config)], given, _opt(opt, None, imgsz, None))
     found = examined(args, load_recipe(args.config, args.slim_config, args.opt))
     levels = {}
     for level in ("error", "warning", "note"):
@@ -287,7 +287,7 @@ def _run(name: str, words: list[str], given: dict[str, Any], opt: Sequence[str] 
     """Run a command with its own defaults for what is None."""
     from ppkd import cli, commands
 
-    args = _args(name, words, given, opt)
+    args = _args(name, words, given, opt)  # looks at the host, before the command is imported
     return getattr(commands, cli.COMMANDS[name][1])(args)
 
 

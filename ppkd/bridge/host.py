@@ -5,19 +5,29 @@ import os
 import pathlib
 import platform
 import sys
+import traceback
 
 from ppkd.errors import UserError
 
-_WHEEL = 'its wheel of 2023, for Python 3.10 and 3.11: pip install "ppkd[paddledet]"'
-_CLONE = (
-    "a clone, also for later ones: pip install -r PaddleDetection/requirements.txt, then pip install --no-deps "
-    "--no-build-isolation -e PaddleDetection, or call `python -m ppkd ...` in the clone's folder"
-)
 _PADDLE = (
     "Paddle is not installed in {python}. With PyPI's for the CPU: pip install paddlepaddle=={version} (for GPUs see "
     "https://www.paddlepaddle.org.cn/install)"
 )
-_PPDET = "PaddleDetection (ppdet) is not installed in {python}. Either " + _WHEEL + "; or " + _CLONE
+_CLONE = (
+    "then pip install --no-deps -e PaddleDetection, or call `python -m ppkd ...` in the clone's folder, or set "
+    "PYTHONPATH to it"
+)
+_PPDET = (
+    "PaddleDetection (ppdet) is not installed in {python}. Either its wheel of 2023: pip install "
+    '"ppkd[paddledet]"; or a clone, also a later one: pip install -r PaddleDetection/requirements.txt, ' + _CLONE
+)
+# What the wheel and the clones' requirements.txt pin has no releases for these Pythons.
+_PPDET_OF_A_CLONE = (
+    "PaddleDetection (ppdet) is not installed in {python}. Its wheel of 2023 is for Python 3.10 and 3.11; here a "
+    'clone: pip install "ppkd[clone]" for what it imports, not its requirements.txt, ' + _CLONE
+)
+# By what it is imported -> by what it is installed, where that is another name.
+_PACKAGES = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn"}
 
 
 def check_host():
@@ -26,10 +36,15 @@ def check_host():
     Raises:
         UserError: one is not; says how to install it.
     """
-    names = {"python": sys.executable, "version": "2.6.2" if sys.version_info < (3, 12) else "3.3.1"}
-    for name, message in (("paddle", _PADDLE), ("ppdet", _PPDET)):
-        if name not in sys.modules and importlib.util.find_spec(name) is None:
+    old = sys.version_info < (3, 12)
+    names = {"python": sys.executable, "version": "2.6.2" if old else "3.3.1"}
+    for name, message in (("paddle", _PADDLE), ("ppdet", _PPDET if old else _PPDET_OF_A_CLONE)):
+        spec = None if name in sys.modules else importlib.util.find_spec(name)
+        if spec is None and name not in sys.modules:
             raise UserError(message.format(**names))
+        if spec is not None and spec.origin is None:  # to Python any folder of that name is a package, and goes first
+            hidden = f"; {', '.join({*spec.submodule_search_locations})}, a folder without __init__.py, is not it"
+            raise UserError(message.format(**names) + hidden)
 
 
 def why_not_imported(error):
@@ -39,11 +54,29 @@ def why_not_imported(error):
     listed = folder.parent / "requirements.txt"
     if "libGL" in str(error):
         how = "pip install --no-deps --force-reinstall opencv-python-headless==4.5.5.64 does without"
-    elif listed.exists():
+    elif added := _addition(error):
+        how = added
+    elif listed.exists() and sys.version_info < (3, 12):
         how = f"pip install -r {listed} installs what it wants, numpy of its choice included"
     else:
-        how = "its requirements.txt lists what it wants; pip install NAME adds one package"
-    return f"ppdet in {folder} cannot be imported: {error}. {how}"
+        how = "a package that it names, or one of its own files, is broken: install it anew"
+    return f"ppdet in {folder} cannot be imported: {' '.join(str(error).split())}. {how}"
+
+
+def why_not_found(error):
+    """The message for an ImportError of anything else, by whoever asked for the package: Paddle, for one."""
+    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    place = [name for name in files if not name.startswith("<frozen")][-1]
+    added = _addition(error) or "The package is there and is broken: install it anew"
+    return f"{' '.join(str(error).split())} (wanted by {place}). {added}"
+
+
+def _addition(error):
+    """How to install the package that an ImportError misses, or None where it is no package that is missing."""
+    package = (error.name or "").partition(".")[0]
+    if not isinstance(error, ModuleNotFoundError) or package in ("", "paddle", "ppdet", "ppkd"):
+        return None
+    return f"pip install {_PACKAGES.get(package, package)} adds it"
 
 
 def versions():

@@ -1,15 +1,24 @@
-"""What the commands do, given their parsed arguments: a function a command, named as in `cli.COMMANDS`."""
+"""What the commands do, given their parsed arguments: a function a command, named as in `cli.COMMANDS`.
 
-from ppkd.commands.around import configs, data, demo, hosts
-from ppkd.commands.labelling import label
-from ppkd.commands.learning import bank, doctor, explain, layers, train
-from ppkd.commands.studying import compare, report
-from ppkd.commands.using import evaluate, export, infer
-from ppkd.commands.weights import convert, halve
-from ppkd.commands.whole import distill, init
-from ppkd.training.device import start_device
+Each is imported when it is asked for: ``ppkd configs`` runs where neither Paddle nor numpy is.
+"""
 
-__all__ = [
-    "bank", "compare", "configs", "convert", "data", "demo", "distill", "doctor", "evaluate", "explain", "export",
-    "halve", "hosts", "infer", "init", "label", "layers", "report", "start_device", "train",
-]  # fmt: skip
+import importlib
+
+_MODULES = {
+    "around": ("configs", "data", "demo", "hosts"),
+    "labelling": ("label",),
+    "learning": ("bank", "doctor", "explain", "layers", "start_device", "train"),
+    "studying": ("compare", "report"),
+    "using": ("evaluate", "export", "infer"),
+    "weights": ("convert", "halve"),
+    "whole": ("distill", "init"),
+}
+__all__ = sorted(sum(_MODULES.values(), ()))
+
+
+def __getattr__(name):
+    for module, functions in _MODULES.items():
+        if name in functions:
+            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

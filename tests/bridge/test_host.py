@@ -1,5 +1,6 @@
 """`ppkd hosts`, what a run's record keeps of its host, and a host that lacks Paddle or ppdet."""
 
+import importlib.machinery
 import importlib.util
 import pathlib
 import subprocess
@@ -9,6 +10,7 @@ import numpy
 import paddle
 import pytest
 
+from ppkd import cli
 from ppkd.bridge import compat, host
 from ppkd.bridge.compat import static_graph
 from ppkd.bridge.compat.looks import APPLIED, NOT_APPLICABLE, NOT_NEEDED, says
@@ -16,7 +18,7 @@ from ppkd.bridge.gate import vars_of
 from ppkd.bridge.workspace import import_ppdet
 from ppkd.errors import UserError
 from ppkd.files.yaml_io import dump, parse_value
-from tests.helpers_tools import call
+from tests.helpers_tools import call, the_error
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -69,22 +71,78 @@ def test_a_wheel_has_its_version_and_a_clone_its_commit(tmp_path, monkeypatch):
     assert host.version_of_ppdet() == "clone, commit unknown"
 
 
-@pytest.mark.parametrize("name, words", [("paddle", "pip install paddlepaddle=="), ("ppdet", "requirements.txt")])
-def test_a_host_without_one_of_them_is_told_the_command(name, words, monkeypatch):
+@pytest.mark.parametrize(
+    "name, python, words",
+    [
+        ("paddle", (3, 10), ["pip install paddlepaddle==2.6.2 "]),
+        ("paddle", (3, 13), ["pip install paddlepaddle==3.3.1 "]),
+        ("ppdet", (3, 11), ["ppkd[paddledet]", "pip install -r PaddleDetection/requirements.txt, ", "python -m ppkd"]),
+        ("ppdet", (3, 12), ['pip install "ppkd[clone]" ', "not its requirements.txt, ", "python -m ppkd"]),
+    ],
+)
+def test_a_host_without_one_of_them_is_told_commands_that_work_on_its_python(name, python, words, monkeypatch):
+    """What clones' requirements.txt pins has no releases for Python 3.12 and 3.13: pip compiles numpy for minutes."""
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda wanted: None if wanted == name else real(wanted))
     monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "version_info", python)
     code, errors = call("train", "-c", "nothing.yml")
     assert code == 1 and errors.count("\n") == 1
-    assert words in errors and "not installed in" in errors
-    if name == "ppdet":
-        assert "ppkd[paddledet]" in errors and "python -m ppkd" in errors
+    assert all(word in errors for word in [*words, "not installed in"]), errors
+    assert "no-build-isolation" not in errors, "which wants a package wheel, that no environment has"
 
 
-def test_a_ppdet_that_cannot_be_imported_is_one_line(monkeypatch):
+def test_a_folder_of_its_name_is_no_package(monkeypatch, tmp_path):
+    """Python takes any for one: "ppdet in ? cannot be imported"."""
+    (tmp_path / "ppdet").mkdir()
+    monkeypatch.delitem(sys.modules, "ppdet")
+    monkeypatch.setattr(sys, "meta_path", [importlib.machinery.PathFinder])
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    with pytest.raises(UserError, match=f"is not installed in .*; {tmp_path}/ppdet, a folder without __init__.py"):
+        host.check_host()
+
+
+def test_where_neither_paddle_nor_numpy_is_configs_are_listed_and_python_is_told():
+    """`pip install ppkd` alone brings neither: "No module named 'numpy'", of which ppkd was said to be wrong."""
+    without = "import importlib.util as u, sys\nreal, sys.modules['numpy'] = u.find_spec, None\n"
+    without += "u.find_spec = lambda name: None if name in ('paddle', 'ppdet') else real(name)\n"
+    listed = run_code(without + "from ppkd.cli import main\nmain(['configs', 'picodet_s'])")
+    assert listed.returncode == 0 and "picodet_s_320_coco_lcnet" in listed.stdout, listed.stderr
+    for call_of_it in ("train('a.yml')", "doctor('a.yml', 'b.yml')"):
+        told = run_code(without + f"import ppkd\nppkd.{call_of_it}")
+        assert told.stderr.splitlines()[-1].startswith("ppkd.errors.UserError: Paddle is not installed in"), told.stderr
+
+
+def run_code(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_package_that_another_one_misses_is_told_and_no_value_is_blamed(monkeypatch, tmp_path, capsys):
+    """Paddle 2.6 on Python 3.12 wants setuptools and asks for none: "some value in the files given does not fit"."""
+    (tmp_path / "of_paddle.py").write_text("import setuptools_of_paddle.part\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delenv("PPKD_TRACEBACK", raising=False)
+    with pytest.raises(SystemExit) as stop:
+        cli.run(cli.hosts_parser(), lambda _: importlib.import_module("of_paddle"), [])
+    error = the_error(stop.value.code, capsys.readouterr().err)
+    assert f"No module named 'setuptools_of_paddle' (wanted by {tmp_path}/of_paddle.py)" in error
+    assert error.endswith("pip install setuptools_of_paddle adds it") and "Some value" not in error
+
+
+@pytest.mark.parametrize("python, words", [((3, 11), r"requirements\.txt"), ((3, 13), "install it anew")])
+def test_a_ppdet_that_cannot_be_imported_is_one_line(python, words, monkeypatch, tmp_path):
+    (tmp_path / "requirements.txt").write_text("numpy < 2.0")
+    spec = importlib.machinery.ModuleSpec("ppdet", None, origin=str(tmp_path / "ppdet" / "__init__.py"))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
+    monkeypatch.setattr(sys, "version_info", python)
     monkeypatch.setitem(sys.modules, "ppdet.engine", None)
-    with pytest.raises(UserError, match=r"ppdet in .* cannot be imported.*requirements\.txt"):
+    with pytest.raises(UserError, match=rf"^ppdet in {tmp_path}/ppdet cannot be imported: .*{words}"):
         import_ppdet()
+
+
+def test_a_package_that_ppdet_misses_is_told_by_the_name_that_pip_knows():
+    error = ModuleNotFoundError("No module named 'cv2'", name="cv2")
+    assert host.why_not_imported(error).endswith("No module named 'cv2'. pip install opencv-python-headless adds it")
 
 
 def test_a_cure_looks_below_our_own_wrappers_and_at_what_is_there(tmp_path, monkeypatch):
