@@ -5,7 +5,8 @@
 # make support                       tries every detector on both versions and writes docs/support.md
 # make docs                          builds the documentation as a site, without a warning, into site/
 PYENV := $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions
-PYTHONS := $(or $(PYTHON),$(addprefix python,$(if $(filter 3.%,$(PADDLE)),3.13 3.12 3.11,3.11 3.13 3.12)))
+PYTHONS := $(or $(PYTHON),$(addprefix python,$(if $(filter 3.%,$(PADDLE)),3.13 3.12 3.11,\
+	$(if $(PADDLE),3.11 3.12 3.13,3.11 3.13 3.12))))
 override PYTHON := $(or $(shell for n in $(PYTHONS); do for p in $$n $(PYENV)/$${n#python}*/bin/$$n; do \
 	$$p -c "" 2>/dev/null && echo $$p && exit; done; done),$(PYTHON))
 MINOR := $(shell $(PYTHON) -c "import sys; print('%d%d' % sys.version_info[:2])" 2>/dev/null)
@@ -28,6 +29,8 @@ python:
 	@case "$(MINOR)" in 311|312|313) ;; "") echo "ppkd: needs Python 3.11, 3.12 or 3.13, and found none" \
 		"$(if $(PYTHON),(PYTHON=$(PYTHON) does not run),)" >&2; exit 1 ;; *) echo "ppkd: $(PYTHON) is $(shell $(PYTHON) -V 2>&1);" \
 		"needs 3.11, 3.12 or 3.13 (with 3.10: pip install \".[paddledet,cpu]\")" >&2; exit 1 ;; esac
+	@case "$(MINOR)-$(PADDLE)" in 313-2.*) echo "ppkd: Paddle $(PADDLE) has no release for Python 3.13: PYTHON=python3.11," \
+		"or PADDLE=3.3.1" >&2; exit 1 ;; esac
 
 $(READY): $(CONSTRAINTS) setup.py | python
 	@echo "ppkd: installing Paddle $(PADDLE) and what it needs into $(VENV) (about a minute)"
@@ -43,7 +46,7 @@ test: $(READY)
 test-host: $(READY)
 	@test -f "$(PPDET)/ppdet/__init__.py" || { echo "make test-host PPDET=path/to/PaddleDetection: no ppdet in" \
 		"'$(PPDET)'" >&2; exit 1; }
-	PYTHONPATH=$(abspath $(PPDET)) $(PY) -m pytest -n $(JOBS) --dist loadfile
+	PYTHONPATH="$$(cd "$(PPDET)" && pwd)" $(PY) -m pytest -n $(JOBS) --dist loadfile
 
 demo: $(READY)
 	$(PY) tools/demo.py --teacher $(or $(TEACHER),shipped)
