@@ -1,5 +1,7 @@
 """Each patch of compat/empty_batch.py is needed where it is applied: ppdet's own way does what its docstring says."""
 
+import importlib
+import sys
 from inspect import unwrap
 
 import numpy as np
@@ -7,6 +9,7 @@ import paddle
 import pytest
 
 from ppkd.bridge.compat import empty_batch
+from ppkd.bridge.compat.looks import numbers_returned
 from ppkd.bridge.workspace import import_ppdet
 from tests.conftest import training_batch
 from tests.helpers_hosts import cured, defect
@@ -33,11 +36,36 @@ def test_an_empty_batch_is_assigned_as_many_values_as_another(name):
 
     cls = getattr(assigners, name)
     assigner, arguments = cls(num_classes=3) if name == "ATSSAssigner" else cls(), empty_assignment(name)
-    assert len(unwrap(cls.forward)(assigner, *arguments)) == 3
+    without_boxes, *_, with_boxes = numbers_returned(cls.forward)
+    assert len(unwrap(cls.forward)(assigner, *arguments)) == without_boxes
+    assert (without_boxes != with_boxes) == cured("return_all_of_an_empty_assignment")
     labels, boxes, scores, *mask = assigner(*arguments)
-    assert len(mask) == cured("return_all_of_an_empty_assignment"), "heads of mended hosts take three values"
+    assert len(mask) == with_boxes - 3, "what heads take"
     assert (labels == 3).all() and boxes.shape == [2, 4, 4] and float(scores.sum()) == 0
     assert all(float(each.sum()) == 0 for each in mask)
+
+
+@pytest.mark.parametrize("without_boxes, with_boxes", [(3, 4), (4, 3), (3, 3)])
+def test_heads_get_as_many_values_as_their_assigner_gives_with_boxes(without_boxes, with_boxes, monkeypatch, tmp_path):
+    """The wheel, release/2.6, and later clones. Of release/2.6 neither PP-YOLOE nor PicoDet nor TOOD took a step."""
+    from ppdet.modeling import assigners
+
+    names = ["labels", "boxes", "scores", "mask"]
+    code = "import paddle\n\n\nclass Assigner:\n    def forward(self, boxes):\n"
+    code += "        labels, scores, mask = paddle.zeros([2, 5]), 0, 0\n        if not boxes:\n"
+    code += f"            return {', '.join(names[:without_boxes])}\n"
+    code += "        if boxes == 7:\n            return labels, boxes, scores, mask, 0\n"
+    code += f"        return {', '.join(names[:with_boxes])}\n"
+    (tmp_path / "assigner_of_test.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "assigner_of_test", raising=False)
+    kind = importlib.import_module("assigner_of_test").Assigner
+    for name in ("ATSSAssigner", "TaskAlignedAssigner"):
+        monkeypatch.setattr(assigners, name, kind)
+    state = empty_batch.return_all_of_an_empty_assignment()
+    assert (state is None) == (without_boxes != with_boxes)
+    assert empty_batch.return_all_of_an_empty_assignment() == state
+    assert [len(kind().forward(boxes)) for boxes in (0, 1)] == [with_boxes, with_boxes]
 
 
 def test_no_boxes_are_encoded_as_no_deltas():

@@ -6,39 +6,43 @@ import inspect
 import numpy as np
 import paddle
 
-from ppkd.bridge.compat.looks import NOT_NEEDED, refuses_nothing, says
+from ppkd.bridge.compat.looks import NOT_NEEDED, numbers_returned, refuses_nothing, says
 from ppkd.bridge.compat.wrapping import wrap
 
 
 def return_all_of_an_empty_assignment():
-    """Let the assigners of PP-YOLOE return four values for a batch without any box, as they do otherwise.
+    """Let the assigners of PP-YOLOE return as many values for a batch without any box as they do otherwise.
 
-    Their early exit leaves out the mask of positives: "not enough values to unpack (expected 4, got 3)".
+    Their early exit leaves out the mask of positives, "not enough values to unpack (expected 4, got 3)", or has one
+    that nobody takes, "too many values to unpack (expected 3)".
 
-    Needed for: paddledet 2.6.0 (`ATSSAssigner`, `TaskAlignedAssigner`) on every Paddle. Clones return three always,
-    and their heads take three.
+    Needed for: paddledet 2.6.0 (`ATSSAssigner`, `TaskAlignedAssigner`) on every Paddle, and clones of release/2.6,
+    where it is the other way round. Later clones return three always, and their heads take three.
     """
     from ppdet.modeling.assigners import ATSSAssigner, TaskAlignedAssigner
 
-    unequal = [assigner for assigner in (ATSSAssigner, TaskAlignedAssigner) if says(assigner, _FOUR)]
-    if not unequal:
-        return NOT_NEEDED
-    for assigner in unequal:
-        wrap(assigner, "forward", _with_mask)
+    unequal = {}
+    for assigner in (ATSSAssigner, TaskAlignedAssigner):
+        without_boxes, *_, with_boxes = numbers_returned(assigner.forward) or [None, None]
+        if without_boxes != with_boxes:
+            unequal[assigner] = with_boxes
+    for assigner, count in unequal.items():
+        wrap(assigner, "forward", _with_as_many(count))
+    return None if unequal else NOT_NEEDED
 
 
-_FOUR = r"return assigned_labels, assigned_bboxes, assigned_scores, mask_positive\b"
+def _with_as_many(count):
+    def around(forward):
+        def with_as_many(*args, **kwargs):
+            assigned = forward(*args, **kwargs)
+            if len(assigned) == count - 1:
+                batch, anchors = assigned[0].shape
+                assigned = (*assigned, paddle.zeros([batch, 1, anchors]))
+            return assigned[:count]
 
+        return with_as_many
 
-def _with_mask(forward):
-    def with_mask(*args, **kwargs):
-        assigned = forward(*args, **kwargs)
-        if len(assigned) == 3:
-            batch, anchors = assigned[0].shape
-            assigned = (*assigned, paddle.zeros([batch, 1, anchors]))
-        return assigned
-
-    return with_mask
+    return around
 
 
 def encode_no_boxes():
