@@ -1,5 +1,6 @@
 """compat/type_promotion.py is needed: Paddle 3 refuses types that ppdet mixes."""
 
+import contextlib
 from functools import partial
 from importlib import import_module
 from inspect import unwrap
@@ -8,11 +9,12 @@ import numpy as np
 import paddle
 import pytest
 
+from ppkd.bridge.compat.looks import says
 from ppkd.bridge.workspace import import_ppdet, scope
 from ppkd.build import build_student
 from ppkd.training.evaluation import evaluate
 from tests.conftest import training_batch
-from tests.helpers_hosts import cured, defect, on_a_clone
+from tests.helpers_hosts import cured, defect
 
 
 @pytest.mark.parametrize("name", ["ATSSAssigner", "TaskAlignedAssigner"])
@@ -105,7 +107,9 @@ def test_labels_are_chosen_to_be_denoised(counts, monkeypatch):
     assert [classes.shape[0], classes.shape[2], boxes.shape[2]] == [2, 8, 4] and mask.shape[0] == classes.shape[1] + 5
     if cured("let_denoising_choose_labels"):
         monkeypatch.delitem(vars(utils.paddle), "rand")
-    with defect("let_denoising_choose_labels", TypeError):
+    # Of clones of 2.6.1 the other one of two groups has the defect alone.
+    mended = says(utils.get_contrastive_denoising_training_group, r"mask\.cast\(pad_gt_mask\.dtype\)")
+    with contextlib.nullcontext() if mended else defect("let_denoising_choose_labels", TypeError):
         make()
 
 
@@ -135,8 +139,8 @@ def test_ssds_hard_examples_are_those_of_paddle_2():
 
     labels, losses = paddle.to_tensor([[0, 9, 9, 9, 9], [9, 9, 9, 9, 9]]), paddle.arange(10.0).reshape([2, 5])
     mined = SSDLoss()._mine_hard_example(losses.unsqueeze(-1)[..., 0], labels, 9, mine_neg_ratio=0.5)
-    # One positive and three negatives; two of five where nothing is positive: the wheel cuts 2.5 off (on Paddle 3 by
-    # the cure), clones do not.
-    more = on_a_clone()
+    # One positive and three negatives; two of five where nothing is positive: the wheel and clones to 2.7 cut 2.5 off
+    # (on Paddle 3 by the cure), later ones do not.
+    more = says(SSDLoss, r"idx_rank\.astype\(num_negs\.dtype\)")
     assert not (more and cured("let_ssd_compare_ranks"))
     assert mined.numpy().tolist() == [[True, False, True, True, True], [False, False, more, True, True]]

@@ -96,10 +96,13 @@ def test_shapes_in_the_place_of_counts_are_no_longer_there():
 def test_only_these_modules_see_the_patch():
     if not cured("concat_numbers"):
         pytest.skip("mended")
-    from ppdet.modeling.heads import bbox_head, tood_head
+    from ppdet.modeling.heads import bbox_head
 
+    # Of the wheel all of them; of clones before 2.7 some are mended.
+    joining = [importlib.import_module(name) for name in zero_dim._JOINED]
+    joining = next(module for module in joining if module.paddle.concat is zero_dim._concat)
     number = paddle.to_tensor(3)
-    assert tood_head.paddle.concat([number, paddle.to_tensor([4])]).tolist() == [3, 4]
-    assert tood_head.paddle.zeros is paddle.zeros and bbox_head.paddle is paddle
+    assert joining.paddle.concat([number, paddle.to_tensor([4])]).tolist() == [3, 4]
+    assert joining.paddle.zeros is paddle.zeros and bbox_head.paddle is paddle
     with pytest.raises(ValueError, match=AXIS):
         paddle.concat([number, number])
