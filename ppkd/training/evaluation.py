@@ -11,6 +11,7 @@ from ppkd.bridge import gate, judged
 from ppkd.bridge.bad_images import BadImages, checked_readers, missing_images, told
 from ppkd.bridge.coco_reading import only
 from ppkd.bridge.compat.loader_processes import lost_processes_are_told
+from ppkd.bridge.operators import check_operator_of_metric
 from ppkd.bridge.own_data import finds_masks
 from ppkd.bridge.ppdet_trainer import trainer_of
 from ppkd.bridge.sizes import EVAL_SIZE, fitting, follow_images, reader_size
@@ -49,7 +50,7 @@ def check_metric(config):
 
     Raises:
         UserError: ``COCO`` with a set of PASCAL VOC, ``VOC`` with one in COCO's format, or ``RBOX`` with one whose
-            turned boxes are not read; names both keys.
+            turned boxes are not read; names both keys. Or what it needs is not compiled.
     """
     section, metric = config.get("EvalDataset"), config.get("metric")
     fields = section.get("data_fields") if isinstance(section, dict) else None
@@ -58,6 +59,7 @@ def check_metric(config):
             "metric: RBOX compares turned boxes, which EvalDataset.data_fields does not list (gt_poly): set "
             "-o metric=COCO, or add gt_poly"
         )
+    check_operator_of_metric(metric)
     of_voc = is_voc(section)
     of_coco = not of_voc and isinstance(section, dict) and str(section.get("anno_path") or "").endswith(".json")
     for given, wrong, format, right in (("VOC", of_coco, "COCO's", "COCO"), ("COCO", of_voc, "PASCAL VOC's", "VOC")):
