@@ -183,3 +183,70 @@ def test_a_batch_of_background_trains_picodet(recipe, shapes, tmp_path):
     outputs = student.head.forward_train(student.neck(student.backbone(batch)))
     own = unwrap(PicoHeadV2.get_loss)(student.head, outputs, batch)
     assert np.isfinite(float(own["loss_vfl"])) != cured("learn_picodet_background_alone")
+
+
+def _of_masks(count):
+    image = np.zeros([3, 8, 8], "float32")
+    boxes = {"gt_bbox": np.ones([count, 4], "float32"), "gt_class": np.zeros([count, 1], "int32")}
+    return {"image": image, "gt_segm": np.ones([count, 8, 8] if count else [0], "uint8")} | boxes
+
+
+@pytest.mark.parametrize("name", ["PadBatch", "PadMaskBatch"])
+def test_an_image_without_a_mask_is_padded_beside_another(name):
+    """Of Mask-RT-DETR's reader neither an image beside others nor a batch was."""
+    from ppdet.data.transform import batch_operators
+
+    kind = getattr(batch_operators, name)
+    with defect("pad_no_masks", ValueError, "could not broadcast"):
+        unwrap(kind.__call__)(kind(), [_of_masks(0), _of_masks(2)])
+    padded = kind()([_of_masks(0), _of_masks(2)])
+    assert [sample["gt_segm"].shape for sample in padded] == [(0, 8, 8), (2, 8, 8)]
+
+
+class _PadGT:
+    """As that of clones, which pads masks as well."""
+
+    def __call__(self, samples, context=None):
+        most = max(len(sample["gt_bbox"]) for sample in samples)
+        for sample in samples:
+            number = len(sample["gt_bbox"])
+            sample["pad_gt_mask"] = (np.arange(most) < number).astype("float32")[:, None]
+            masks = np.zeros([most, *sample["gt_segm"].shape[-2:]], "uint8")
+            if number:
+                masks[:number] = sample["gt_segm"]
+            sample["gt_segm"] = masks
+            for key in ("gt_bbox", "gt_class"):
+                sample[key] = np.concatenate([sample[key], np.zeros([most - number, *sample[key].shape[1:]])])
+        return samples
+
+
+def test_where_no_image_has_a_box_each_gets_one_that_does_not_count(monkeypatch):
+    """PP-YOLOE-seg, of clones, ended with such a batch; beside others an image's masks had no size to be stacked."""
+    from ppdet.data.transform import batch_operators
+    from ppdet.modeling import heads
+
+    kind = type("PadGT", (), {"__call__": _PadGT.__call__})
+    monkeypatch.setattr(batch_operators, "PadGT", kind)
+    monkeypatch.setattr(heads, "PPYOLOEInsHead", object, raising=False)
+    assert empty_batch.pad_no_masks() is None and empty_batch.pad_a_box_where_there_is_none() is None
+    for counts, boxes in (((0, 0), 1), ((0, 2), 2)):
+        samples = kind()([_of_masks(count) for count in counts])
+        assert [sample["gt_segm"].shape for sample in samples] == [(boxes, 8, 8)] * 2
+        assert [sample["gt_bbox"].shape for sample in samples] == [(boxes, 4)] * 2
+        assert [int(sample["pad_gt_mask"].sum()) for sample in samples] == list(counts)
+
+
+@pytest.mark.parametrize("family", ["ppyoloe_seg", "mask_rtdetr"])
+def test_detectors_of_masks_that_clones_have_take_a_step_without_any_box(family, recipe, shapes, tmp_path):
+    from ppdet.modeling import heads
+
+    from ppkd.build import build_student
+
+    if not hasattr(heads, "PPYOLOEInsHead" if family == "ppyoloe_seg" else "MaskDINOHead"):
+        pytest.skip("not in this ppdet")
+    loaded = recipe(family, distil=False, overrides=first_images_with_boxes(shapes, tmp_path / "few", 0))
+    batch, student = training_batch(loaded), build_student(loaded)
+    student.train()
+    loss = student(dict(batch))["loss"]
+    loss.backward()
+    assert np.isfinite(float(loss))

@@ -113,6 +113,7 @@ def cures():
         empty_batch.make_fcos_targets_of_no_boxes,
         empty_batch.learn_fcos_background_alone,
         empty_batch.pad_no_masks,
+        empty_batch.pad_a_box_where_there_is_none,
         empty_batch.learn_solov2_background_alone,
         empty_batch.learn_picodet_background_alone,
         empty_batch.return_all_of_an_empty_assignment,

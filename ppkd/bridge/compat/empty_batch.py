@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+from functools import partial
 
 import numpy as np
 import paddle
@@ -124,19 +125,32 @@ def _with_a_point_for_a_box(make):
 
 
 def pad_no_masks():
-    """Let images without a mask be padded beside others: SOLOv2's reader.
+    """Let images without a mask be padded beside others: the readers of SOLOv2, Mask-RT-DETR and PP-YOLOE-seg.
 
     Their array of masks has neither height nor width: "could not broadcast input array from shape (0,)".
 
-    Needed for: PaddleDetection's wheel and clones up to October 2024 (`PadBatch` after `Poly2Mask`).
+    Needed for: PaddleDetection's wheel and clones up to October 2024 (`PadBatch`, and `PadMaskBatch` and `PadGT` of
+    those that have them for masks, after `Poly2Mask`).
     """
-    from ppdet.data.transform.batch_operators import PadBatch
+    from ppdet.data.transform import batch_operators
 
-    sample = {"image": np.zeros([3, 8, 8], "float32"), "gt_segm": np.zeros([0], "uint8")}
+    unable = [kind for kind in map(partial(getattr, batch_operators), _PADDING) if not _pads_no_masks(kind)]
+    for kind in unable:
+        wrap(kind, "__call__", _with_size_of_no_masks)
+    return None if unable else NOT_NEEDED
+
+
+_PADDING = ("PadBatch", "PadMaskBatch", "PadGT")
+
+
+def _pads_no_masks(kind):
+    image, nothing = np.zeros([3, 8, 8], "float32"), np.zeros([0], "uint8")
+    without, beside = ({"image": image, "gt_bbox": np.zeros([n, 4]), "gt_class": np.zeros([n, 1])} for n in (0, 1))
+    samples = [without | {"gt_segm": nothing}, beside | {"gt_segm": np.zeros([1, 8, 8], "uint8")}]
     with contextlib.suppress(ValueError):
-        inspect.unwrap(PadBatch.__call__)(PadBatch(16), [sample])
-        return NOT_NEEDED
-    wrap(PadBatch, "__call__", _with_size_of_no_masks)
+        masks = inspect.unwrap(kind.__call__)(kind(), samples)[0]["gt_segm"]
+        return masks is nothing or masks.shape[-2:] == (8, 8)  # those that know nothing of masks leave them as they are
+    return False
 
 
 def _with_size_of_no_masks(pad):
@@ -144,10 +158,45 @@ def _with_size_of_no_masks(pad):
         for sample in samples:
             masks = sample.get("gt_segm") if isinstance(sample, dict) else None
             if masks is not None and len(masks) == 0:
-                sample["gt_segm"] = np.zeros([0, *sample["image"].shape[1:]], "uint8")
+                shape = sample["image"].shape
+                sample["gt_segm"] = np.zeros([0, *(shape[:2] if shape[-1] == 3 else shape[1:])], "uint8")
         return pad(self, samples, context)
 
     return with_size
+
+
+def pad_a_box_where_there_is_none():
+    """Let PP-YOLOE-seg take a step on a batch without any box: each image gets one that does not count.
+
+    Its head stacks masks without elements, which Paddle 2 refuses, and its assigner's early exit gives three values to
+    four: "not enough values to unpack (expected 4, got 3)".
+
+    Needed for: clones of PaddleDetection up to October 2024; not for the wheel, which has no such head.
+    """
+    from ppdet.data.transform.batch_operators import PadGT
+    from ppdet.modeling import heads
+    from ppdet.modeling.assigners import TaskAlignedAssigner
+
+    counts = numbers_returned(TaskAlignedAssigner.forward) or [0]
+    takes_it = counts[0] == max(counts) and not refuses_nothing("stack")
+    if not hasattr(heads, "PPYOLOEInsHead") or takes_it:
+        return NOT_NEEDED
+    wrap(PadGT, "__call__", _with_a_box_that_does_not_count)
+
+
+def _with_a_box_that_does_not_count(pad):
+    def with_a_box(self, samples, context=None):
+        samples = pad(self, samples, context)
+        for sample in samples:
+            if "gt_segm" in sample and len(sample["gt_bbox"]) == 0:
+                for name in _OF_A_BOX & set(sample):
+                    sample[name] = np.zeros([1, *sample[name].shape[1:]], sample[name].dtype)
+        return samples
+
+    return with_a_box
+
+
+_OF_A_BOX = {"gt_bbox", "gt_class", "gt_segm", "gt_score", "pad_gt_mask", "is_crowd", "difficult"}
 
 
 def learn_fcos_background_alone():
