@@ -91,6 +91,8 @@ class _Unusable(type):
 
 
 def _missing(cls):
-    package = cls.__module__.partition(".")[0]
+    # Of a class that ppdet derives of one, the first of what it is made of.
+    packages = (base.__module__.partition(".")[0] for base in cls.__mro__)
+    package = next(name for name in packages if name in PACKAGES)
     use, cure = PACKAGES[package]
     return UserError(f"{use} in ppdet want {package}, which cannot be imported ({MISSING[package]}): {cure}")
