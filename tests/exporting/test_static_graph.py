@@ -117,7 +117,8 @@ def test_branches_would_count_boxes_in_two_ways():
     assert paddle.jit.to_static(trace, full_graph=True)().shape == []
 
 
-def test_a_clone_that_moves_on_by_a_list_moves_on_by_a_number(monkeypatch):
+@pytest.mark.parametrize("listed", ["i:i + 1", "i : i + 1"])  # as it is, and as another formatter writes it
+def test_a_clone_that_moves_on_by_a_list_moves_on_by_a_number(listed, monkeypatch):
     """Of 2.6.1 and 2.7, whose R-CNNs Paddle 3 did not trace; here others are made to say what they do."""
     from ppdet.modeling.post_process import BBoxPostProcess
 
@@ -128,11 +129,12 @@ def test_a_clone_that_moves_on_by_a_list_moves_on_by_a_number(monkeypatch):
     cure = static_graph.let_both_branches_move_on_alike
     if not on_a_clone():
         assert cure() == static_graph.NOT_NEEDED
-    rewrite(BBoxPostProcess, "get_pred", r"(id_start \+= bbox_num)\[i\]", r"\1[i:i + 1]")
+    rewrite(BBoxPostProcess, "get_pred", r"(id_start \+= bbox_num)\[i\]", rf"\1[{listed}]")
     by_a_list = BBoxPostProcess.get_pred
     del BBoxPostProcess.ppdets_get_pred
     assert cure() is None and cure() is None, "applied again it says so again"
-    assert BBoxPostProcess.ppdets_get_pred is by_a_list and "id_start += bbox_num[i:" in inspect.getsource(by_a_list)
+    assert BBoxPostProcess.ppdets_get_pred is by_a_list
+    assert f"id_start += bbox_num[{listed}]" in inspect.getsource(by_a_list)
     assert "id_start += bbox_num[i]\n" in inspect.getsource(BBoxPostProcess.get_pred), "which Paddle traces"
     boxes = paddle.to_tensor(np.arange(18, dtype="float32").reshape([3, 6]))
     counts = paddle.to_tensor(np.array([2, 0, 1], dtype="int32"))

@@ -113,7 +113,7 @@ def let_both_branches_move_on_alike():
     """
     from ppdet.modeling.post_process import BBoxPostProcess
 
-    moves = r"(id_start \+= bbox_num)\[i:i \+ 1\]"
+    moves = r"(id_start \+= bbox_num)\[i\s*:\s*i \+ 1\]"
     former = getattr(BBoxPostProcess, "ppdets_get_pred", BBoxPostProcess.get_pred)
     if not paddle.framework.use_pir_api() or not says(former, moves):
         return NOT_NEEDED

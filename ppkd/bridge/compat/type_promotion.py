@@ -142,7 +142,7 @@ def let_queryinst_compare_classes():
     """
     from ppdet.modeling.losses import queryinst_loss
 
-    compares = r"tgt_labels == paddle\.arange\(0, self\.num_classes\), dtype='float32'\)\n"
+    compares = r"tgt_labels\s*==\s*paddle\.arange\(0, self\.num_classes\),\s*dtype=['\"]float32['\"],?\s*\)"
     return _give(queryinst_loss, compares, ("int32", "int64"), arange=partial(paddle.arange, dtype="int32"))
 
 
