@@ -228,6 +228,8 @@ def test_where_no_image_has_a_box_each_gets_one_that_does_not_count(monkeypatch)
     kind = type("PadGT", (), {"__call__": _PadGT.__call__})
     monkeypatch.setattr(batch_operators, "PadGT", kind)
     monkeypatch.setattr(heads, "PPYOLOEInsHead", object, raising=False)
+    # As of its assigner, which leaves one value out early; that of clones before it has not the defect.
+    monkeypatch.setattr(empty_batch, "numbers_returned", lambda function: [3, 4])
     assert empty_batch.pad_no_masks() is None and empty_batch.pad_a_box_where_there_is_none() is None
     for counts, boxes in (((0, 0), 1), ((0, 2), 2)):
         samples = kind()([_of_masks(count) for count in counts])
