@@ -49,7 +49,7 @@ def main(function):
     """On a rank: call a function with the arguments of each run and save what it returns."""
     import paddle
 
-    from ppkd.commands import start_device
+    from ppkd.training.device import start_device
 
     folder, *runs = sys.argv[1:]
     start_device({})

@@ -8,7 +8,7 @@ import importlib
 _MODULES = {
     "around": ("configs", "data", "demo", "hosts"),
     "labelling": ("label",),
-    "learning": ("bank", "doctor", "explain", "layers", "start_device", "train"),
+    "learning": ("bank", "doctor", "explain", "layers", "train"),
     "studying": ("compare", "report"),
     "using": ("evaluate", "export", "infer"),
     "weights": ("convert", "halve"),

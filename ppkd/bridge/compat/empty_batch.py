@@ -24,9 +24,9 @@ def return_all_of_an_empty_assignment():
 
     unequal = {}
     for assigner in (ATSSAssigner, TaskAlignedAssigner):
-        without_boxes, *_, with_boxes = numbers_returned(assigner.forward) or [None, None]
-        if without_boxes != with_boxes:
-            unequal[assigner] = with_boxes
+        counts = numbers_returned(assigner.forward)
+        if counts and counts[0] != counts[-1]:  # the early exit stands first
+            unequal[assigner] = counts[-1]
     for assigner, count in unequal.items():
         wrap(assigner, "forward", _with_as_many(count))
     return None if unequal else NOT_NEEDED
