@@ -158,8 +158,7 @@ def _with_size_of_no_masks(pad):
         for sample in samples:
             masks = sample.get("gt_segm") if isinstance(sample, dict) else None
             if masks is not None and len(masks) == 0:
-                shape = sample["image"].shape
-                sample["gt_segm"] = np.zeros([0, *(shape[:2] if shape[-1] == 3 else shape[1:])], "uint8")
+                sample["gt_segm"] = np.zeros([0, *sample["image"].shape[1:]], "uint8")
         return pad(self, samples, context)
 
     return with_size
