@@ -9,7 +9,8 @@ import traceback
 import warnings
 
 from ppkd.bridge import gate
-from ppkd.bridge.host import check_host, why_not_found
+from ppkd.bridge.host import check_host
+from ppkd.bridge.imports import why_not_found
 from ppkd.errors import UserError
 from ppkd.files.write import is_of_the_disk
 from ppkd.terminal.log import coloured
@@ -62,7 +63,7 @@ def run(parser, command, argv=None):
             _end("there is not enough memory for it: fewer images a batch, smaller ones, or fewer processes need less")
         if os.environ.get(_TRACEBACK):
             raise
-        _end(printable(why_not_found(error)) if isinstance(error, ImportError) else _unexpected(error))
+        _end(printable(why_not_found(error) or _unexpected(error)))
 
 
 def _check_here():

@@ -5,7 +5,6 @@ import os
 import pathlib
 import platform
 import sys
-import traceback
 
 from ppkd.errors import UserError
 
@@ -26,8 +25,6 @@ _PPDET_OF_A_CLONE = (
     "PaddleDetection (ppdet) is not installed in {python}. Its wheel of 2023 is for Python 3.10 and 3.11; here a "
     'clone: pip install "ppkd[clone]" for what it imports, not its requirements.txt, ' + _CLONE
 )
-# By what it is imported -> by what it is installed, where that is another name.
-_PACKAGES = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn"}
 
 
 def check_host():
@@ -45,38 +42,6 @@ def check_host():
         if spec is not None and spec.origin is None:  # to Python any folder of that name is a package, and goes first
             hidden = f"; {', '.join({*spec.submodule_search_locations})}, a folder without __init__.py, is not it"
             raise UserError(message.format(**names) + hidden)
-
-
-def why_not_imported(error):
-    """The message for an ImportError of ppdet's: where it lies, and how to get what it lacks."""
-    spec = importlib.util.find_spec("ppdet")
-    folder = pathlib.Path(spec.origin).parent if spec and spec.origin else pathlib.Path("?")
-    listed = folder.parent / "requirements.txt"
-    if "libGL" in str(error):
-        how = "pip install --no-deps --force-reinstall opencv-python-headless==4.5.5.64 does without"
-    elif added := _addition(error):
-        how = added
-    elif listed.exists() and sys.version_info < (3, 12):
-        how = f"pip install -r {listed} installs what it wants, numpy of its choice included"
-    else:
-        how = "a package that it names, or one of its own files, is broken: install it anew"
-    return f"ppdet in {folder} cannot be imported: {' '.join(str(error).split())}. {how}"
-
-
-def why_not_found(error):
-    """The message for an ImportError of anything else, by whoever asked for the package: Paddle, for one."""
-    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
-    place = [name for name in files if not name.startswith("<frozen")][-1]
-    added = _addition(error) or "The package is there and is broken: install it anew"
-    return f"{' '.join(str(error).split())} (wanted by {place}). {added}"
-
-
-def _addition(error):
-    """How to install the package that an ImportError misses, or None where it is no package that is missing."""
-    package = (error.name or "").partition(".")[0]
-    if not isinstance(error, ModuleNotFoundError) or package in ("", "paddle", "ppdet", "ppkd"):
-        return None
-    return f"pip install {_PACKAGES.get(package, package)} adds it"
 
 
 def versions():

@@ -10,7 +10,8 @@ import re
 from ppkd.bridge import coco_reading, gate, judged
 from ppkd.bridge.compat.safe_load import restricted
 from ppkd.bridge.compat.twin_config import without_twin
-from ppkd.bridge.host import version_of_ppdet, why_not_imported
+from ppkd.bridge.host import version_of_ppdet
+from ppkd.bridge.imports import why_not_imported
 from ppkd.bridge.ppdet_log import route
 from ppkd.bridge.room import bounded
 from ppkd.errors import UserError, nearest
@@ -22,14 +23,18 @@ def import_ppdet():
     """Import ppdet as its own tools do, so that every class of it is registered; returns its workspace module.
 
     Raises:
-        UserError: it lacks a package.
+        UserError: it lacks a package, or one of them is broken.
     """
     # ppdet prints at import that it misses numba, which only its tracking wants.
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             import ppdet.engine  # noqa: F401
-    except ImportError as error:
-        raise UserError(why_not_imported(error)) from error
+    except UserError:
+        raise
+    except Exception as error:  # a package that is broken, or made for another numpy, says so in its own way
+        if (why := why_not_imported(error)) is None:
+            raise
+        raise UserError(why) from error
     from ppdet.core import workspace
 
     route()

@@ -5,6 +5,8 @@ import importlib.util
 import pathlib
 import subprocess
 import sys
+from importlib import metadata
+from types import SimpleNamespace
 
 import numpy
 import paddle
@@ -15,6 +17,7 @@ from ppkd.bridge import compat, host
 from ppkd.bridge.compat import static_graph
 from ppkd.bridge.compat.looks import APPLIED, NOT_APPLICABLE, NOT_NEEDED, says
 from ppkd.bridge.gate import vars_of
+from ppkd.bridge.imports import why_not_found, why_not_imported
 from ppkd.bridge.workspace import import_ppdet
 from ppkd.errors import UserError
 from ppkd.files.yaml_io import dump, parse_value
@@ -142,7 +145,69 @@ def test_a_ppdet_that_cannot_be_imported_is_one_line(python, words, monkeypatch,
 
 def test_a_package_that_ppdet_misses_is_told_by_the_name_that_pip_knows():
     error = ModuleNotFoundError("No module named 'cv2'", name="cv2")
-    assert host.why_not_imported(error).endswith("No module named 'cv2'. pip install opencv-python-headless adds it")
+    assert why_not_imported(error).endswith("No module named 'cv2'. pip install opencv-python-headless adds it")
+
+
+_OF_NUMPY_1 = "raise ValueError('numpy.dtype size changed, may indicate binary incompatibility')"
+
+
+@pytest.mark.parametrize(
+    "code, package, said",
+    [
+        ("from os import nothing_of_this_name", "brittle", "cannot import name 'nothing_of_this_name' from 'os'"),
+        (_OF_NUMPY_1, "brittle", "ValueError: numpy.dtype size changed"),
+        ("import numpy; numpy.nothing_of_this_name", "brittle", "AttributeError: module 'numpy' has no attribute"),
+        ("from brittle.below import x", "brittle", "SyntaxError: "),
+        ("import leaning", "leaning", "OSError: no such thing"),
+        ("import numpy_like", "numpy", "RuntimeError: of numpy's own"),
+    ],
+)
+def test_a_package_that_is_broken_is_told_by_its_name(code, package, said, monkeypatch, tmp_path, capsys):
+    place = tmp_path / "site-packages"
+    for name, content in {
+        "brittle/__init__.py": code, "brittle/below.py": "x = = 1", "leaning.py": "raise OSError('no such thing')",
+        "numpy_like.py": "import runpy, pathlib\nrunpy.run_path(pathlib.Path(__file__).parent / 'numpy' / 'x.py')",
+        "numpy/__init__.py": "", "numpy/x.py": "raise RuntimeError(\"of numpy's own\")",
+    }.items():  # fmt: skip
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text(content)
+    monkeypatch.syspath_prepend(place)
+    for name in ("brittle", "brittle.below", "leaning", "numpy_like"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.delenv("PPKD_TRACEBACK", raising=False)
+    with pytest.raises(SystemExit) as stop:
+        cli.run(cli.hosts_parser(), lambda _: importlib.import_module("brittle"), [])
+    error = the_error(stop.value.code, capsys.readouterr().err)
+    assert said in error and "Some value" not in error
+    assert f". It comes from {package}, which is broken or does not go with what is there" in error
+    assert error.endswith(f"pip install --upgrade --force-reinstall --no-deps {package}")
+
+
+def test_so_it_is_where_ppdet_asks_for_it(monkeypatch, tmp_path):
+    package = tmp_path / "site-packages" / "brittle" / "__init__.py"
+    package.parent.mkdir(parents=True)
+    package.write_text(_OF_NUMPY_1)
+    monkeypatch.syspath_prepend(package.parents[1])
+    asked = {"ppdet.engine": "brittle"}
+    finder = SimpleNamespace(find_spec=lambda name, *_: name in asked and importlib.import_module(asked[name]) or None)
+    monkeypatch.delitem(sys.modules, "ppdet.engine")
+    monkeypatch.setattr(sys, "meta_path", [finder, *sys.meta_path])
+    with pytest.raises(UserError, match=r"^ppdet in .* cannot be imported: ValueError: .* It comes from brittle, "):
+        import_ppdet()
+
+
+def test_an_error_that_is_none_of_an_import_is_not_taken_for_one(monkeypatch, capsys):
+    monkeypatch.delenv("PPKD_TRACEBACK", raising=False)
+    with pytest.raises(SystemExit):
+        cli.run(cli.hosts_parser(), lambda _: numpy.zeros(3).reshape(2), [])
+    assert "Some value in the files given does not fit" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("version, pin", [("1.26.4", "==4.5.5.64"), ("2.2.6", "")])
+def test_what_does_without_libgl_goes_with_the_numpy_that_is_there(version, pin, monkeypatch):
+    monkeypatch.setattr(metadata, "version", lambda name: version)
+    how = why_not_found(ImportError("libGL.so.1: cannot open shared object file"))
+    assert how.endswith(f"pip install --no-deps --force-reinstall opencv-python-headless{pin} does without")
 
 
 def test_a_cure_looks_below_our_own_wrappers_and_at_what_is_there(tmp_path, monkeypatch):
