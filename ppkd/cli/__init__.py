@@ -50,6 +50,8 @@ def main(argv=None):
         print("\n".join(f"  {name:<9}{line}" for name, (_, _, line) in COMMANDS.items()))
         return
     name, *rest = argv
+    if name == "--version":  # of which host makes a part
+        name = "hosts"
     if name not in COMMANDS:
         print(f"ppkd: error: unknown command {name!r}{nearest(name, COMMANDS)}", file=sys.stderr)
         sys.exit(1)

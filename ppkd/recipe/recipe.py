@@ -119,11 +119,19 @@ def load_recipe(config, slim_config=None, overrides=()):
     if "architecture" not in student:
         raise UserError(f"{config}: no `architecture`, so there is no detector to build (is a _BASE_ missing?)")
     check_shape(student, origin)
+    _take_own_weights(recipe)
     expand_own_data(student)
     if slim_config is not None:
         named = recipe.method.options.get("teachers")
         recipe.teachers = read_teachers(slim.bases, of_teacher, for_teacher, named, student, slim_config)
     return recipe
+
+
+def _take_own_weights(recipe):
+    """Let ``weights`` that a base names of its own run be those of this config's run: its own are another model's."""
+    folder, file = os.path.split(str(recipe.student.get("weights") or ""))
+    if os.path.basename(folder) == _name_of(str(recipe.origin.get("weights"))) != recipe.name:
+        recipe.student["weights"] = os.path.join(os.path.dirname(folder), recipe.name, file)
 
 
 def _settle(recipe, settings, for_method):

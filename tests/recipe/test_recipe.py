@@ -466,3 +466,21 @@ def test_auto_and_a_loss_is_a_contradiction(auto_file):
     )
     with pytest.raises(UserError, match="auto.yml: distill_loss: `slim_method: Auto` chooses the loss"):
         load_recipe("gfl_r50_fpn_1x_coco", slim)
+
+
+@pytest.mark.parametrize(
+    "own, options, weights",
+    [
+        ("", [], "output/mine/model_final"),
+        ("weights: output/ppyoloe_plus_tiny_custom/best_model\n", [], "output/ppyoloe_plus_tiny_custom/best_model"),
+        ("", ["weights=output/ppyoloe_plus_tiny_custom/model_final"], "output/ppyoloe_plus_tiny_custom/model_final"),
+        ("_BASE_: [other.yml]\n", [], "https://of.nobody/models/other.pdparams"),
+    ],
+)
+def test_weights_that_a_base_names_of_its_own_run_are_those_of_this_one(own, options, weights, tmp_path):
+    """`ppkd eval` took those of another model, if they were there, and told it by no more than a path."""
+    (tmp_path / "other.yml").write_text(f"_BASE_: [ppyoloe_plus_tiny_custom]\nweights: {weights}\n")
+    (tmp_path / "mine.yml").write_text(own if "_BASE_" in own else f"_BASE_: [ppyoloe_plus_tiny_custom]\n{own}")
+    assert load_recipe(str(tmp_path / "mine.yml"), None, [*options, "num_classes=3"]).student["weights"] == weights
+    tiny = load_recipe("ppyoloe_plus_tiny_custom", None, ["num_classes=3"])
+    assert tiny.student["weights"] == "output/ppyoloe_plus_tiny_custom/model_final"
