@@ -62,6 +62,17 @@ def names_of_training(config):
     return None if names is None or len(names) > count else _filled(names, count)
 
 
+def tell_unused(config):
+    """Warn where a training set has fewer categories than the detector has classes: the others learn nothing."""
+    count = config.get("num_classes", 80)
+    names, file = names_in(config, ("TrainDataset",))
+    if config.get(KEY) is None and names is not None and len(names) < count:
+        logger().warning(
+            "num_classes: %d, and of the training set (%s) %d: what is beyond learns background alone; -o "
+            "num_classes=%d fits", count, file, len(names), len(names),
+        )  # fmt: skip
+
+
 def names_of(config, weights):
     """What the classes of a detector are called, for inference and export.
 
@@ -151,7 +162,10 @@ def tell_taught(recipe, names):
 
 def difference(names, file, others, where):
     """How two lists of names differ, in words; None if they do not or one of them is not known."""
-    if not names or not others or names == others:
+    if not names or not others:
+        return None
+    fewer, more = sorted((names, others), key=len)
+    if _filled(fewer, len(more)) == more:  # what stands in for a name tells nothing
         return None
     order = " the same classes in another order" if sorted(names) == sorted(others) else " other classes"
     return f"{where} lists{order} than {file}: {_first_difference(others, names)}"

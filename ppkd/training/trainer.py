@@ -7,7 +7,7 @@ import os
 import paddle
 from paddle import distributed as dist
 
-from ppkd.bridge.class_names import names_of_training, tell_taught
+from ppkd.bridge.class_names import names_of_training, tell_taught, tell_unused
 from ppkd.bridge.compat.loader_processes import lost_processes_are_told
 from ppkd.bridge.datasets import tell_same_images
 from ppkd.bridge.operators import check_operators
@@ -94,6 +94,7 @@ class Trainer:
         check_sizes(recipe, reader_size(self.config, "EvalReader"), EVAL_SIZE)  # what is trained is evaluated some day
         self.patience = Patience(self.config, validate)
         self.digest, self.names = digest(recipe, self.ranks), names_of_training(self.config)
+        tell_unused(self.config)
         self._stages = Stages.of(recipe, self.seed)
         if self._stages.unlabelled:
             self.digest[PREFIX + UNLABELLED] = self._stages.unlabelled.digest

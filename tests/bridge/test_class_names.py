@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from ppkd.bridge import class_names
-from ppkd.bridge.class_names import called, names_of, names_of_training, tell_difference, tell_taught
+from ppkd.bridge.class_names import called, names_of, names_of_training, tell_difference, tell_taught, tell_unused
 from ppkd.bridge.own_data import expand_own_data
 from ppkd.errors import UserError
 from ppkd.files.class_names import SUFFIX, file_beside, given_names, names_beside, write_names
@@ -90,7 +90,17 @@ def test_without_any_source_classes_are_numbers_and_it_is_told(told):
 def test_names_of_fewer_categories_than_classes_are_filled_up(tmp_path, told):
     path = coco(tmp_path / "a.json", FRUIT)
     assert names_of(config(5, "EvalDataset", path), "w") == [*FRUIT, "class_3", "class_4"] and "3 of the" in told[0]
-    assert names_of_training(config(4, "TrainDataset", path)) == [*FRUIT, "class_3"]
+    trained = config(4, "TrainDataset", path)
+    assert names_of_training(trained) == [*FRUIT, "class_3"]
+    tell_unused(trained)
+    tell_unused(config(3, "TrainDataset", path))
+    tell_unused(trained | {"class_names": ["a", "b", "c", "d"]})
+    assert len(told) == 2 and "num_classes: 4, and of the training set" in told[1] and "num_classes=3 fits" in told[1]
+    write_names(weights := str(tmp_path / "w.pdparams"), [*FRUIT, "class_3"])
+    tell_difference(config(4, "EvalDataset", path), weights)
+    assert len(told) == 2, "what stands in for a name is no other class"
+    tell_difference(config(4, "EvalDataset", coco(tmp_path / "b.json", ["bolt", "nut", "washer"])), weights)
+    assert len(told) == 3
 
 
 @pytest.mark.parametrize("count, metric", [(80, "COCO"), (20, "VOC")])
