@@ -1,10 +1,12 @@
 """What the last lines of commands propose is what helps: the next command, a threshold that shows something."""
 
+import os
 import shlex
 from types import SimpleNamespace
 
 import pytest
 
+from ppkd.bridge.host import place_of_ppdet
 from ppkd.cli import infer_parser
 from ppkd.commands import using
 from ppkd.commands.common import infer_command
@@ -22,6 +24,11 @@ def test_what_the_run_said_of_the_detector_is_taken_along_and_what_it_said_of_tr
     args = infer_parser().parse_args(words)
     assert args.config == "my student.yml" and args.infer_dir == "FOLDER"
     assert args.opt == ["weights=my runs/w.pdparams", *of_detector]
+
+
+def test_in_a_clones_own_folder_python_is_what_finds_it(monkeypatch):
+    monkeypatch.chdir(os.path.dirname(place_of_ppdet()))
+    assert infer_command("a.yml", "w.pdparams").startswith("python -m ppkd infer -c a.yml ")
 
 
 @pytest.mark.parametrize("best", [0.98, 0.5, 0.021, 0.02, 0.0199, 0.011, 0.0099, 0.0031, 0.0005])

@@ -1,7 +1,9 @@
 """What several commands need."""
 
+import os
 import shlex
 
+from ppkd.bridge.host import place_of_ppdet
 from ppkd.errors import UserError
 from ppkd.recipe.keys import METHOD_KEYS, RUN_KEYS
 from ppkd.terminal.log import logger
@@ -29,7 +31,9 @@ def infer_command(config, weights, given=(), teachers=()):
         teachers: names under which ``-o`` speaks of others.
     """
     kept = [each for each in given if each.split("=")[0].split(".")[0].strip() not in {*_OF_TRAINING, *teachers}]
-    words = ["ppkd", "infer", "-c", str(config), "-o", f"weights={weights}", *kept, "--infer_dir", "FOLDER"]
+    # A clone whose own folder this is, without an installation, is found by Python alone.
+    python = ["python", "-m"] if os.path.dirname(place_of_ppdet()) == os.getcwd() else []
+    words = [*python, "ppkd", "infer", "-c", str(config), "-o", f"weights={weights}", *kept, "--infer_dir", "FOLDER"]
     return shlex.join(words)
 
 
