@@ -1,6 +1,7 @@
 """The one exception for mistakes that a user can mend, and how to name what was probably meant."""
 
 import difflib
+import os
 
 
 class UserError(Exception):
@@ -14,3 +15,8 @@ def nearest(name, known, count=3):
         spellings.setdefault(str(known_name).lower(), []).append(str(known_name))
     matches = difflib.get_close_matches(str(name).lower(), spellings, n=count, cutoff=0.5)
     return "; nearest: " + ", ".join([s for m in matches for s in spellings[m]][:count]) if matches else ""
+
+
+def whole(path):
+    """`path`, and in brackets what it means if that depends on the folder that a command is called in."""
+    return path if os.path.isabs(path) else f"{path} (that is {os.path.abspath(path)})"

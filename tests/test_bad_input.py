@@ -266,7 +266,7 @@ def test_an_entry_that_lacks_something(train, tmp_path, shapes):
 
 def test_image_folder_that_is_not_there(train):
     message = train("train_images=pictures")
-    assert re.match(r"TrainDataset: no image folder at \S*/pictures \(that is /.*Put it there, or point", message)
+    assert re.match(r"TrainDataset: no image folder at \S*/pictures\. Put it there, or point", message)
 
 
 def test_image_folder_of_other_images(train):

@@ -16,7 +16,7 @@ from ppkd.bridge.missing import cure_of
 from ppkd.bridge.own_data import finds_masks
 from ppkd.bridge.voc import is_voc, read_voc
 from ppkd.bridge.workspace import built_from_config, create
-from ppkd.errors import UserError
+from ppkd.errors import UserError, whole
 from ppkd.files.paths import Folder
 from ppkd.files.regular import NotAFile, check_file, open_file
 from ppkd.terminal.log import hushed, logger
@@ -307,7 +307,7 @@ def check_files(section, config):
             content = " and ".join(str(given[key]) for key in ("image_dir", "anno_path") if given.get(key))
             inside = f", which has to hold {content}" if path == folder and content else ""
             how = _COCO if "2017" in content else _OWN.format(split="train" if section == "TrainDataset" else "val")
-            raise UserError(f"{section}: no {what} at {path} (that is {os.path.abspath(path)}){inside}. {how}")
+            raise UserError(f"{section}: no {what} at {whole(path)}{inside}. {how}")
         if what.endswith("folder"):
             if not os.path.isdir(path):
                 raise UserError(f"{section}: the {what} {path} is a file, not a folder")

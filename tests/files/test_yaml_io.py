@@ -131,6 +131,11 @@ def test_a_missing_base_names_the_file_that_asked_for_it_and_the_nearest(write):
         read_with_bases(path)
 
 
+def test_a_mistyped_name_of_ppkds_own_is_told_with_the_nearest(write):
+    with pytest.raises(UserError, match=r"among ppkd's own\); nearest: .*ppyoloe_plus_tiny_custom"):
+        read_with_bases(write("top.yml", "_BASE_: [ppyoloe_plus_tiny_custm]\n"))
+
+
 def test_a_cycle_of_bases_is_named(write):
     write("b.yml", "_BASE_:\n  [a.yml]\n")
     with pytest.raises(UserError, match=r"b\.yml:2: .*leads back to where .*: (\S*a\.yml) -> \S*b\.yml -> \1$"):

@@ -2,7 +2,7 @@
 
 import os
 
-from ppkd.errors import UserError
+from ppkd.errors import UserError, whole
 
 
 def fetch_nothing():
@@ -33,7 +33,7 @@ def _there(path, annotation, image_dir):
             wanted[what] = os.path.join(path, name)
     for what, found in wanted.items():
         if not os.path.exists(found):
-            raise UserError(f"no {what} at {found} (that is {os.path.abspath(found)}) any more, or not yet")
+            raise UserError(f"no {what} at {whole(found)} any more, or not yet")
     return path
 
 
