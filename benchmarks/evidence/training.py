@@ -69,7 +69,12 @@ class Run:
         """Path of the weights that a teacher teaches with; of one that has only begun, those of its last step."""
         if self._given:
             return self._given
-        return f"{self.output}/{'model_final' if begun else 'best_model'}.pdparams"
+        return f"{self.output}/{'model_final' if begun or not self._chosen else 'best_model'}.pdparams"
+
+    @property
+    def _chosen(self):
+        """Whether a teacher is that of its best epoch: not where the split that would tell it is the test split."""
+        return self._data["val"] != self._data["test"]
 
     def near_plain(self, distance):
         """Whether the arm with seed 0 ended at most `distance` AP below plain; False as long as one has not."""
@@ -193,7 +198,8 @@ class Run:
             "updates": self._updates(), "seconds_per_step": round(seconds, 3), "versions": versions(),
         }  # fmt: skip
         if self.taught and not self.teacher()._given:
-            found["teacher_AP"] = max(record["AP"] for record in self.teacher()._records("eval"))
+            reached = [record["AP"] for record in self.teacher()._records("eval")]
+            found["teacher_AP"] = max(reached) if self._chosen else reached[-1]
         return found
 
     def _updates(self):

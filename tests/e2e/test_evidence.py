@@ -5,6 +5,7 @@ import contextlib
 import fcntl
 import json
 import os
+import pathlib
 import subprocess
 
 import pytest
@@ -40,6 +41,22 @@ def arguments(tmp_path, **given):
 
 def run_of(args, arm="plain", plan=PLAN):
     return training.Run(plan, "shapes", arm, 0, args)
+
+
+def test_a_teacher_is_that_of_the_last_epoch_where_only_the_test_split_could_tell_the_best(tmp_path):
+    chosen = {**PLAN, "sets": {"shapes": {**PLAN["sets"]["shapes"], "val": "annotations/instances_val.json"}}}
+    for plan, name in ((PLAN, "model_final"), (chosen, "best_model")):
+        run = run_of(arguments(tmp_path), training.TEACHER, plan)
+        assert os.path.basename(run.weights()) == f"{name}.pdparams"
+        os.makedirs(run.output, exist_ok=True)
+        records = [{"kind": "eval", "epoch": epoch, "step": epoch, "AP": ap} for epoch, ap in ((1, 0.5), (2, 0.4))]
+        records.append({"kind": "train", "epoch": 1, "step": 1, "seconds_per_step": 1.0})
+        for each in (run, run_of(arguments(tmp_path), "fgd", plan)):
+            os.makedirs(each.output, exist_ok=True)
+            (pathlib.Path(each.output) / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+            (pathlib.Path(each.output) / "recipe.yml").touch()
+        found = run_of(arguments(tmp_path), "fgd", plan)._found()
+        assert found["teacher_AP"] == (0.4 if plan is PLAN else 0.5)
 
 
 @pytest.fixture
