@@ -49,7 +49,7 @@ def test_a_teacher_is_that_of_the_last_epoch_where_only_the_test_split_could_tel
         run = run_of(arguments(tmp_path), training.TEACHER, plan)
         assert os.path.basename(run.weights()) == f"{name}.pdparams"
         os.makedirs(run.output, exist_ok=True)
-        records = [{"kind": "train", "epoch": 1, "step": 1, "seconds_per_step": 1.0}]
+        records = [{"kind": "train", "epoch": 1, "step": 1, "lr": 0.1, "loss": 1.0, "seconds_per_step": 1.0}]
         records += [{"kind": "eval", "epoch": epoch, "step": epoch, "AP": ap} for epoch, ap in ((1, 0.5), (2, 0.4))]
         for each in (run, run_of(arguments(tmp_path), "fgd", plan)):
             os.makedirs(each.output, exist_ok=True)
