@@ -48,7 +48,8 @@ class Run:
     def epochs(self):
         if self.arm == TEACHER:
             return self._data["teacher_epochs"]
-        return round(self._data["epochs"] * self._arm.get("times", 1))
+        times = self._data.get("times", {}).get(self.arm, self._arm.get("times", 1))
+        return round(self._data["epochs"] * times)
 
     def state(self):
         """``done``, ``failed``, ``epoch N`` or ``-``."""
@@ -87,12 +88,14 @@ class Run:
         """The ordinary command that this run is."""
         data, every = self._data, max(self.epochs // 8, 1)
         names = {"third": self.epochs // 3, "two_thirds": 2 * self.epochs // 3, "data": self._folder()}
+        names["three_eighths"] = 3 * self.epochs // 8
+        warmup = {"steps": data["warmup_steps"]} if "warmup_steps" in data else {"epochs": 2}
         schedule = [{"name": "CosineDecay", "max_epochs": self.epochs + 1},
-                    {"name": "LinearWarmup", "start_factor": 0.0, "epochs": 2}]  # fmt: skip
+                    {"name": "LinearWarmup", "start_factor": 0.0, **warmup}]  # fmt: skip
         options = [
             *self._data_options(data["val"]), f"epoch={self.epochs}", f"snapshot_epoch={every}", "snapshot_steps=25",
             "keep=1", f"seed={self.seed}", f"save_dir={self.folder}", f"LearningRate.schedulers={json.dumps(schedule)}",
-            *(option.format(**names) for option in self._arm.get("options", [])),
+            *(option.format(**names) for option in (*data.get("options", []), *self._arm.get("options", []))),
         ]  # fmt: skip
         command = [sys.executable, os.path.join(ROOT, "tools", "train.py"), "-c", os.path.join(ROOT, self.student)]
         if "slim" in self._arm:
@@ -125,7 +128,7 @@ class Run:
             "--images", os.path.join(self._folder(), data["unlabelled"]),
             "--teacher", f"{os.path.join(ROOT, teacher.student)}={teacher.weights(begun)}",
             "--output", self._labels(), "--add_labelled",
-            "-o", f"train_annotations={data['train']}", f"val_annotations={data['val']}",
+            "-o", f"train_annotations={self._thinned() or data['train']}", f"val_annotations={data['val']}",
         ]  # fmt: skip
 
     def _thinned(self):
