@@ -32,7 +32,7 @@ def infer_command(config, weights, given=(), teachers=()):
     """
     kept = [each for each in given if each.split("=")[0].split(".")[0].strip() not in {*_OF_TRAINING, *teachers}]
     # A clone whose own folder this is, without an installation, is found by Python alone.
-    python = ["python", "-m"] if os.path.dirname(place_of_ppdet()) == os.getcwd() else []
+    python = ["python", "-m"] if os.path.samefile(os.path.dirname(place_of_ppdet()), os.getcwd()) else []
     words = [*python, "ppkd", "infer", "-c", str(config), "-o", f"weights={weights}", *kept, "--infer_dir", "FOLDER"]
     return shlex.join(words)
 
