@@ -68,7 +68,7 @@ def page(records, plan, cost):
             rows = measured(arms, cost.get(name, {}))
             verdicts += [(title, row) for row in rows]
             taught = teachers(records, plan, name)
-            same_time = in_the_same_time(arms)
+            same_time = in_the_same_time(arms, plan["sets"].get(name, {}).get("as_long", {}))
             timed += [f"{arm} ({title}, {told})" for arm, told in same_time]
             sections += [f"## {title}", "", *taught, *headroom(rows), *table(rows), *beside(same_time, IN_TIME)]
             sections += [*beside(of_banks(arms), OF_BANKS), *curves(arms), *updates(arms)]
@@ -89,7 +89,8 @@ def teachers(records, plan, name):
     owner = plan["sets"].get(name, {}).get("teacher_of", name)
     found = [r for r in records if (r["data"], r["arm"]) == (owner, TEACHER) and "failed" not in r]
     return [
-        f"The teacher's AP on the test split: {100 * record['AP']:.1f}.\n" if "given" in record else
+        f"The teacher's AP on the test split: {100 * record.get('test', record)['AP']:.1f}.\n"
+        if {"given", "test"} & record.keys() else
         f"The teacher's AP: {100 * max(ap for _, ap in record['curve']):.1f}.\n"
         for record in found
     ]  # fmt: skip
@@ -160,11 +161,17 @@ def headroom(rows):
     return [f"Headroom, what `{EQUAL_TIME}` gains over `{PLAIN}`: {spread(found[0])}; {told}.\n"]
 
 
-def in_the_same_time(arms):
-    """Taught arm -> how its AP stands to that of plain trained for as long, paired by seed."""
+def in_the_same_time(arms, as_long):
+    """Taught arm -> how its AP stands to that of plain trained for as long, paired by seed.
+
+    Args:
+        arms: arm -> seed -> record.
+        as_long: arm -> the control that is as long on this set, where it is another than on most.
+    """
     found = {}
     for arm, runs in arms.items():
         controls = next(controls for part, controls in AS_LONG.items() if part in arm)
+        controls = [as_long[arm]] if arm in as_long else controls
         longer = next((arms[control] for control in controls if control in arms), {})
         if arm != PLAIN and not arm.startswith((EQUAL_TIME, f"{PLAIN}_")):
             found[arm] = paired(runs, longer)

@@ -200,6 +200,8 @@ class Run:
             "curve": [[record["step"], round(record["AP"], 4)] for record in evals], "steps": evals[-1]["step"],
             "updates": self._updates(), "seconds_per_step": round(seconds, 3), "versions": versions(),
         }  # fmt: skip
+        if not self._chosen:
+            found["test"] = {key: value for key, value in found.items() if key.startswith("AP")}
         if self.taught and not self.teacher()._given:
             reached = [record["AP"] for record in self.teacher()._records("eval")]
             found["teacher_AP"] = max(reached) if self._chosen else reached[-1]

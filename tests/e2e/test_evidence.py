@@ -57,6 +57,7 @@ def test_a_teacher_is_that_of_the_last_epoch_where_only_the_test_split_could_tel
             (pathlib.Path(each.output) / "recipe.yml").touch()
         found = run_of(arguments(tmp_path), "fgd", plan)._found()
         assert found["teacher_AP"] == (0.4 if plan is PLAN else 0.5)
+        assert found.get("test") == ({"AP": 0.4} if plan is PLAN else None)
 
 
 @pytest.fixture
@@ -250,6 +251,8 @@ def test_the_page_says_what_is_missing_and_whether_plain_had_converged():
     teacher = {"data": "d", "student": "t.yml", "arm": "teacher", "seed": 0, "curve": [[5, 0.55], [9, 0.54]]}
     records = [teacher, *runs("plain", 0.4, 0.42), *runs("equal_time", 0.412, 0.43), *runs("plain", 0.3, data="half")]
     text = page(records, plan, {"d": {"equal_time": 1.9}, "half": {"plain": 2.0}})
+    tested = page([{**teacher, "test": {"AP": 0.52}}, *records[1:]], plan, {})
+    assert "The teacher's AP on the test split: 52.0" in tested
     assert "## Not run\n\n- d, seed 0 1: fgd\n\n" in text and text.count("The teacher's AP: 55.0") == 2
     assert "gains over `plain`: +1.1, -0.2 to +2.4; more than 1 AP: plain had not converged" in text
     assert text.split("| equal_time |")[1].splitlines()[0].endswith("| 1.90 |")
@@ -267,6 +270,8 @@ def test_the_page_says_what_plain_reaches_in_the_time_of_a_taught_run():
     assert f"\n{told}pkd_first -3.0, -15.7 to +9.7.\n" in text
     banked = [*runs("plain", 0.4), *longer, *runs("pkd_first_bank8", 0.46), *runs("pkd_first_bank16", 0.46)]
     assert f"{told}pkd_first_bank8 +1.0 of one seed" in page(banked, PLAN, {})
+    longer_here = {**PLAN, "sets": {"d": {"as_long": {"pkd_first_bank8": "equal_time_first"}}}}
+    assert f"{told}pkd_first_bank8 +1.0 of one" in page([*banked, *runs("equal_time_bank8", 0.43)], longer_here, {})
     text = page([*banked, *runs("equal_time_bank8", 0.43)], PLAN, {})
     assert "From a bank" not in text
     live = page([*runs("pkd_first", 0.45, 0.46), *runs("pkd_first_bank8", 0.46, 0.44)], PLAN, {})
