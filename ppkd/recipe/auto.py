@@ -32,11 +32,11 @@ def lines_of(student, teacher, unlabelled=False):
     # Where parts of both have equal shapes, starting from the teacher's is worth most in a short run.
     options = {"inherit": True}
     if not unlabelled:
-        # The one way that was seen to end above plain training of as many steps; of as much time only with a bank,
-        # which waits for a second data set.
+        # The one way that was seen to end above plain training of as many steps, on two data sets; of as much time on
+        # one of them, with a bank, so that a bank is no default.
         options |= {"stop_epoch": FIRST, "hand_over": "reset"}
-        why += ", for the first third of the run, then alone; above plain in as many steps, in as much time only with "
-        why += "distill.bank.views=8: docs/evidence.md"
+        why += ", for the first third of the run, then alone; above plain in as many steps; in as much time "
+        why += "on one data set of two, with distill.bank.views=8: docs/evidence.md"
     lines["distill"] = {**(lines.get("distill") or {}), **options}
     return lines, why
 
