@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from ppkd.errors import UserError, nearest
 
-KEY, AUTO = "bank", "auto"
+KEY = "bank"
 DTYPES, ON_FAILURE = ("float16", "bfloat16"), ("stop", "live")
 
 
@@ -13,13 +13,13 @@ class BankSpec:
     """What a file says about the bank.
 
     Attributes:
-        views: augmented views of each image, epoch E sees view ``E % views``; or ``auto``: as many as pay, if any do.
+        views: augmented views of each image; epoch E sees view ``E % views``.
         folder: where it is kept, or None for ``bank`` in the run's output folder.
         dtype: in which values are kept, one of `DTYPES`.
         on_failure: what is done when it cannot be used or filled: ``stop``, or go on with the ``live`` teacher.
     """
 
-    views: int | str
+    views: int
     folder: str | None = None
     dtype: str = DTYPES[0]
     on_failure: str = ON_FAILURE[0]
@@ -54,8 +54,8 @@ def bank_of(options, where):
         if key not in _KEYS:
             raise UserError(f"{where} has no key {key!r}{nearest(str(key), _KEYS)}; it has {', '.join(_KEYS)}")
     views, folder = given.get("views"), given.get("folder")
-    if views != AUTO and (isinstance(views, bool) or not isinstance(views, int) or views < 1):
-        raise UserError(f"{where}.views has to be a number of views from 1, such as 8, or auto; found {views!r}")
+    if isinstance(views, bool) or not isinstance(views, int) or views < 1:
+        raise UserError(f"{where}.views has to be a number of views from 1, such as 8; found {views!r}")
     if folder is not None and (not isinstance(folder, str) or not folder.strip()):
         raise UserError(f"{where}.folder has to be the path of a folder, found {folder!r}")
     for key, known in (("dtype", DTYPES), ("on_failure", ON_FAILURE)):

@@ -1,19 +1,22 @@
 """The bank of a run (``distill.bank``): what it takes is said before, and the teacher goes once all is in it."""
 
+import contextlib
+import math
 import os
-from dataclasses import replace
+import shutil
+import time
 
+import paddle
 from paddle import distributed as dist
 
 from ppkd.bridge.normalisation import OF_TEACHERS, Normalisation
 from ppkd.bridge.workspace import scope
 from ppkd.build import build_model, build_teachers
-from ppkd.engine.bank import VIEW, Bank
+from ppkd.engine.bank import VIEW, Bank, kept
 from ppkd.errors import UserError
 from ppkd.files.records import digest_of
 from ppkd.files.regular import open_file
 from ppkd.methods import plan
-from ppkd.recipe.bank import AUTO
 from ppkd.terminal.log import counted, duration, logger
 from ppkd.training.contents import PREFIX, contents
 from ppkd.training.device import empty_cache
@@ -21,9 +24,10 @@ from ppkd.training.digest import digest
 from ppkd.training.loader import undisturbed
 from ppkd.training.precision import Precision
 from ppkd.training.stages import Stages
-from ppkd.training.views import ROOM, Views, free_of, in_words, measured
 
 FOLDER = "bank"
+# Left free for what else a run writes: its checkpoints.
+_ROOM = 1 << 28
 
 
 class Banking:
@@ -34,7 +38,6 @@ class Banking:
         model: `model.DistillModel`, which is given the bank.
         stages: `stages.Stages`, whose batches become views.
         precision: `precision.Precision`.
-        views: how many.
 
     Attributes:
         bank: `bank.Bank`.
@@ -43,12 +46,13 @@ class Banking:
         UserError: the folder has a bank of something else.
     """
 
-    def __init__(self, recipe, model, stages, precision, views):
-        self.spec = replace(model.bank_spec, views=views)
+    def __init__(self, recipe, model, stages, precision):
+        self.spec = model.bank_spec
         self._recipe, self._model, self._stages, self._precision = recipe, model, stages, precision
         self._epochs = int(recipe.student.get("epoch") or 1)
         self._told = {}
-        self.bank = Bank(_folder(recipe, self.spec), self._of(), self.spec.dtype, self.spec.on_failure == "live")
+        folder = self.spec.folder or os.path.join(recipe.output_dir, FOLDER)
+        self.bank = Bank(folder, self._of(), self.spec.dtype, self.spec.on_failure == "live")
         self.bank.open()
         stages.views = lambda epoch: self.spec.views if self._on(epoch) else None
         model.asked.bank, model.asked.recall = self.bank, self._recall
@@ -157,16 +161,16 @@ class Banking:
         """
         loader = self._stages.loader(epoch)
         views = self._views(epoch)
-        size, seconds, images = measured(self._model, self._precision, loader, epoch, self.spec.dtype)
+        size, seconds, images = self._measured(loader, epoch)
         batches = len(loader) * len(views)
-        wanted, free = size * len(missing) * dist.get_world_size(), free_of(self.bank.folder)
+        wanted, free = size * len(missing) * dist.get_world_size(), shutil.disk_usage(self.bank.folder).free
         rest = self._rest(epoch)
         steps, end = len(loader) * len(rest), rest[-1] + 1
         logger().info(
             "bank: %s of %d images, %d of %d batches there; the others take about %s (%s an image and view), "
             "%s are free in %s; the teacher takes %.2f s a batch: about %s of it in this run are saved%s",
-            counted(len(views), "view"), loader.images, batches - len(missing), batches, in_words(wanted),
-            in_words(size / images), in_words(free), self.bank.folder, seconds,
+            counted(len(views), "view"), loader.images, batches - len(missing), batches, _bytes(wanted),
+            _bytes(size / images), _bytes(free), self.bank.folder, seconds,
             duration(max(0, steps - len(missing)) * seconds),
             "" if end == self._epochs or self._on(end) else f"; after epoch {end} there are no views",
         )  # fmt: skip
@@ -174,17 +178,35 @@ class Banking:
             logger().warning(
                 "distill.bank: with %s in so many epochs none is seen twice", counted(self.spec.views, "view")
             )
-        if wanted + ROOM <= free:
+        if wanted + _ROOM <= free:
             return
-        fit = int(max(free - ROOM, 0) / (wanted / len(missing) * len(loader)))
+        fit = int(max(free - _ROOM, 0) / (wanted / len(missing) * len(loader)))
         text = (
-            f"distill.bank: {len(missing)} batches of views take about {in_words(wanted)}, and {in_words(free)} are "
-            f"free in {self.bank.folder} ({in_words(ROOM)} of it are left alone): "
+            f"distill.bank: {len(missing)} batches of views take about {_bytes(wanted)}, and {_bytes(free)} are free "
+            f"in {self.bank.folder} ({_bytes(_ROOM)} of it are left alone): "
             + (f"views: {fit} would fit" if fit else "not one view would fit")
         )
         if self.spec.on_failure != "live":
             raise UserError(f"{text}; on_failure: live fills what it can")
         logger().warning("%s; the teacher goes on where a view is missing", text)
+
+    def _measured(self, loader, epoch):
+        """Bytes of a record on the mean, seconds of the teachers, and images of a batch: by one that is read."""
+        with contextlib.closing(loader.epoch(epoch)) as batches:
+            batch = next((batch for batch in batches if "image" in batch), None)
+        if batch is None:
+            return 0.0, 0.0, 1
+        batch["epoch_id"] = epoch
+        seconds = []
+        for _ in range(2):  # the first one also makes what a framework makes once
+            begin = time.perf_counter()
+            with self._precision.context(), paddle.no_grad():
+                asked, terms = self._model.asked, self._model.banked
+                arrays = kept(terms, *asked.run(dict(batch), terms, asked.assigner), self.spec.dtype)
+            seconds.append(time.perf_counter() - begin)
+        pixels = float(batch["image"].shape[2] * batch["image"].shape[3])
+        size = sum(array.nbytes for array in arrays.values())
+        return size * (loader.pixels or pixels) / pixels, min(seconds), int(batch["image"].shape[0])
 
     @property
     def stops(self):
@@ -243,11 +265,8 @@ class NoBank:
         """An epoch begins."""
 
 
-def banking_of(recipe, model, stages, precision, views, epoch):
+def banking_of(recipe, model, stages, precision, epoch):
     """The `Banking` of a run that stands at an epoch; `NoBank` where it has none, and why is told.
-
-    Args:
-        views: `views.Views`, of the run.
 
     Raises:
         UserError: as `Banking` and `Banking.enter`.
@@ -255,13 +274,9 @@ def banking_of(recipe, model, stages, precision, views, epoch):
     if model is None or model.bank_spec is None:
         return NoBank()
     if model.bound:
-        tell = logger().info if model.bank_spec.views == AUTO else logger().warning
-        tell("distill.bank: the live teacher stays, and there are no views: %s", "; ".join(model.bound))
+        logger().warning("distill.bank: the live teacher stays, and there are no views: %s", "; ".join(model.bound))
         return NoBank()
-    number = _decided(views, recipe, model, stages, precision)
-    if not number:
-        return NoBank()
-    banking = Banking(recipe, model, stages, precision, number)
+    banking = Banking(recipe, model, stages, precision)
     if epoch < banking._epochs:
         model.distillation.enter(epoch)  # resumed, terms may have ended by themselves, and then need no views
         banking.enter(epoch)
@@ -293,10 +308,7 @@ def fill_bank(recipe, shard, amp, follow):
         precision = Precision(recipe.student, amp)
         precision.prepare_teachers(model.teachers.values())
         model.compute_teachers(precision.of_teachers)
-        number = _decided(Views(), recipe, model, stages, precision)
-        if not number:
-            raise UserError("bank: this run has none by `views: auto`, the log says why; distill.bank.views=8 has one")
-        banking = Banking(recipe, model, stages, precision, number)
+        banking = Banking(recipe, model, stages, precision)
         if banking.bank.failure:
             raise UserError(banking.bank.failure)
         if not any(map(banking.taught, range(banking._epochs))):
@@ -307,15 +319,6 @@ def fill_bank(recipe, shard, amp, follow):
         return banking.bank.folder, *banking.fill(shard, follow)
 
 
-def _decided(views, recipe, model, stages, precision):
-    spec, epochs = model.bank_spec, int(recipe.student.get("epoch") or 1)
-    return views.decide(spec, _folder(recipe, spec), model, stages, precision, epochs)
-
-
-def _folder(recipe, spec):
-    return spec.folder or os.path.join(recipe.output_dir, FOLDER)
-
-
 def _weights(model):
     """A digest of all that a model computes with."""
     if (session := getattr(model, "session", None)) is not None:  # of a file that ONNX Runtime has
@@ -324,3 +327,7 @@ def _weights(model):
     state = sorted(model.state_dict().items())
     return digest_of(*(part for name, x in state for part in (name.encode(), x.numpy().tobytes()))).hex()
 
+
+def _bytes(count):
+    power = min(int(math.log10(max(count, 1)) // 3), 4)
+    return f"{count / 1000**power:.3g} {('bytes', 'kB', 'MB', 'GB', 'TB')[power]}"

@@ -49,7 +49,6 @@ from ppkd.training.stopping import Stopped, StopRequest
 from ppkd.training.telling import Telling
 from ppkd.training.update import Update
 from ppkd.training.validation import Validation
-from ppkd.training.views import Views
 from ppkd.training.weights import Weights
 
 
@@ -135,7 +134,6 @@ class Trainer:
         )
         self._of_ranks = OfRanks(self.distillation)
         self._restart = Restart(self.config, self.distill, self._update, self.averaging, self.standing)
-        views = Views()
         # By their names in a resume file, in the order of restoring: what a rank has of its own goes over "terms".
         self._parts = Parts({
             "student": Weights(self.student, "student (-c)", self.averaging.own, self.precision.whole),
@@ -151,13 +149,12 @@ class Trainer:
             "numerics": self.numerics,
             "patience": self.patience,
             "bad_images": self._stages.bad,
-            "views": views,
         })  # fmt: skip
         if self._stages.unlabelled:
             self._parts[UNLABELLED] = self._stages.unlabelled
         if state is not None:
             self.restore(state)
-        self._banking = banking_of(recipe, self.distill, self._stages, self.precision, views, self.epoch)
+        self._banking = banking_of(recipe, self.distill, self._stages, self.precision, self.epoch)
         # What was recorded after the step that the run goes on from will be recorded anew.
         self._log = RunLog(self.output_dir, recipe, self.rank == 0, vdl_dir, self.names, trackers)
         self._log.rewind(self.step if state is not None else -1)

@@ -214,7 +214,7 @@ def test_the_file_says_in_plain_words_what_it_is_of(tmp_path):
     "given, message",
     [
         (8, "distill.bank has to be a mapping like {views: 8}, found 8"),
-        ({"views": 0}, "bank.views has to be a number of views from 1, such as 8, or auto; found 0"),
+        ({"views": 0}, "bank.views has to be a number of views from 1, such as 8; found 0"),
         ({}, "bank.views has to be a number"),
         ({"views": True}, "bank.views has to be a number"),
         ({"views": 2, "veiws": 2}, "bank has no key 'veiws'; nearest: views"),

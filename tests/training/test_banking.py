@@ -4,7 +4,6 @@ import errno
 import gc
 import os
 import pathlib
-import re
 import shutil
 import weakref
 from types import SimpleNamespace
@@ -21,7 +20,7 @@ from ppkd.errors import UserError
 from ppkd.files import records
 from ppkd.recipe.recipe import load_recipe
 from ppkd.terminal.log import logger
-from ppkd.training import banking, views
+from ppkd.training import banking
 from ppkd.training.banking import fill_bank
 from ppkd.training.contents import contents as contents_of
 from ppkd.training.trainer import Trainer
@@ -170,7 +169,7 @@ def test_no_space_left_lets_the_teacher_go_on_if_the_key_says_so(recipe, filled,
 def test_what_it_takes_is_told_and_what_cannot_fit_refused_before(recipe, bank, tmp_path, monkeypatch, caplog):
     loaded, (stage, *_) = banked(recipe, tmp_path / "own"), files(bank)
     space = shutil._ntuple_diskusage(1 << 40, 0, (1 << 28) + 4 * stage.stat().st_size)
-    monkeypatch.setattr(views.shutil, "disk_usage", lambda folder: space)
+    monkeypatch.setattr(banking.shutil, "disk_usage", lambda folder: space)
     with pytest.raises(UserError, match="6 batches of views take about .*views: 1 would fit; on_failure: live"):
         fit(loaded)
     assert not files(tmp_path / "own")
@@ -396,59 +395,3 @@ def test_other_methods_read_what_was_kept(family, method, recipe, tmp_path):
     arrays = records.read_record(files(tmp_path / "own")[0], trainer._banking.bank._seal)[1]
     assert any(name.startswith("assigned ") for name in arrays) == (family == QUICK)
     assert any(name.endswith("] standardise") for name in arrays) == (family != "yolov3")
-
-
-def automatic(recipe, folder, *more):
-    return banked(recipe, folder, "distill.bank.views=auto", *more)
-
-
-def told_of(caplog):
-    return {line.removeprefix("distill.bank.views: auto: ") for line in caplog.messages if ": auto: " in line}
-
-
-def test_auto_is_a_run_with_as_many_views_as_are_seen_often(recipe, filled, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(logger(), "propagate", True)
-    monkeypatch.setattr(views, "MOST", 2)
-    monkeypatch.setattr(views, "SEEN", 1)
-    trainer = fit(automatic(recipe, tmp_path / "own"))
-    assert set(differing(trainer.state(), filled[1])) <= {"/ema/epoch", "/digest/distill.bank.views"}
-    assert len(files(tmp_path / "own")) == 6
-    assert told_of(caplog) == {"2 views of each image: the teacher is asked once about each, not in every step"}
-    assert trainer.state()["views"] == {"number": 2}
-
-
-@pytest.mark.parametrize(
-    "change, why",
-    [
-        ({}, "a bank pays from 16 epochs with a teacher on, and this run has 3 whose images are not mixed"),
-        ({"SEEN": 1, "MOST": 2, "SMALL": 1}, "2 views would take about .* kB, more than 1 bytes; distill"),
-        ({"SEEN": 1, "MOST": 2, "free": 1 << 28}, "2 views would take about .* kB, and 268 MB are free in .*own"),
-    ],
-)
-def test_auto_without_views_asks_the_teacher_in_every_step(change, why, recipe, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(logger(), "propagate", True)
-    space = shutil._ntuple_diskusage(1 << 40, 0, change.pop("free", 1 << 39))
-    monkeypatch.setattr(views.shutil, "disk_usage", lambda folder: space)
-    for name, value in change.items():
-        monkeypatch.setattr(views, name, value)
-    loaded = automatic(recipe, tmp_path / "own")
-    with pytest.raises(UserError, match="this run has none by `views: auto`, the log says why"):
-        fill_bank(loaded, (0, 1), None, lambda batches, text, total: batches)
-    trainer = fit(loaded, max_steps=1)
-    assert re.match(f"none; the teacher is asked in every step: {why}", *told_of(caplog))
-    assert not (tmp_path / "own").exists() and trainer.state()["views"] == {"number": 0}
-
-
-@pytest.mark.parametrize("free_before, number", [(1 << 39, 2), (1 << 28, 0)])
-def test_a_resumed_run_has_the_views_of_before(free_before, number, recipe, tmp_path, monkeypatch):
-    """A disk that has got full, or free, is no reason to see other images from here on."""
-    monkeypatch.setattr(views, "MOST", 2)
-    monkeypatch.setattr(views, "SEEN", 1)
-    now = [free_before]
-    monkeypatch.setattr(views.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(1 << 40, 0, now[0]))
-    loaded = automatic(recipe, tmp_path / "own", "snapshot_steps=1", "distill.bank.on_failure=live")
-    fit(loaded, max_steps=1)
-    now[0] = (1 << 39) + (1 << 28) - free_before
-    trainer = fit(loaded, resume="auto", max_steps=2)
-    assert trainer.state()["views"] == {"number": number} and (tmp_path / "own").exists() == bool(number)
-    assert bool(trainer._stages.views(1)) == bool(number)
