@@ -113,9 +113,7 @@ class Banking:
             UserError: they do not fit on the disk, and the live teacher is not to go on.
         """
         if not self.taught(epoch):
-            self._leave(epoch)
             return
-        self._told["used"] = True
         if self.bank.failure:
             return
         missing = self._missing(epoch)
@@ -127,14 +125,6 @@ class Banking:
             self._model.asked.let_go()
             empty_cache()
             logger().info("epoch %d: every view is in the bank, the teacher is let go", epoch + 1)
-
-    def _leave(self, epoch):
-        """Say where the bank lies that this process has used and no later epoch will: nobody else removes it."""
-        if self._told.pop("used", False) and not any(map(self._on, range(epoch, self._epochs))):
-            logger().info(
-                "epoch %d: this run needs its bank no more (%s); another student of this teacher may: remove it, or "
-                "give it that one as distill.bank.folder", epoch + 1, self.bank.folder,
-            )  # fmt: skip
 
     def _rest(self, epoch):
         """The epochs of an epoch's reader that are still to come and have views."""

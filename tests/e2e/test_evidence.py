@@ -303,3 +303,18 @@ def test_a_set_may_have_every_third_image_of_the_training_split_alone(tmp_path):
     kept = json.loads(training.thinned(str(tmp_path / "train.json"), 3))
     assert [image["id"] for image in kept["images"]] == [5, 11]
     assert [box["id"] for box in kept["annotations"]] == [5, 11] and kept["categories"] == data["categories"]
+
+
+def test_arms_with_few_labels_take_as_many_steps_and_the_teacher_labels_for_the_few(tmp_path):
+    plan = read_yaml(str(ROOT / "benchmarks" / "evidence" / "arms.yml"))
+    images = {"plain": 45, "ceiling": 900, "labels": 45 + 720}  # DeepPCB's: every fourth of 180, all, with labels made
+    made = {arm: training.Run(plan, "deeppcb_45", arm, 0, arguments(tmp_path)) for arm in images}
+    steps = {arm: run.epochs * (images[arm] // 8) for arm, run in made.items()}
+    assert max(steps.values()) - min(steps.values()) < 0.02 * steps["plain"], steps
+    for run in made.values():
+        options = run.command()
+        assert f"PPYOLOEHead.static_assigner_epoch={3 * run.epochs // 8}" in options
+        schedule = next(o for o in options if o.startswith("LearningRate.schedulers="))
+        assert json.loads(schedule.partition("=")[2])[1]["steps"] == 50
+    few = f"train_annotations={tmp_path / 'work'}/every_4_instances_train_labelled180.json"
+    assert few in made["labels"]._labelling(False)
