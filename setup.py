@@ -41,7 +41,10 @@ setup(
         "cpu": ["paddlepaddle==2.6.2; python_version < '3.12'", "paddlepaddle==3.3.1; python_version >= '3.12'"],
         "gpu": ["paddlepaddle-gpu==2.6.2; python_version < '3.12'"],  # PyPI has none for Paddle 3
         "onnx": ["paddle2onnx==1.3.1"],  # with Paddle 3: paddle2onnx==2.1.0, without its dependencies
-        "test": ["pytest", "pytest-timeout", "hypothesis", "ruff", "mkdocs", "paddle2onnx==1.3.1", "onnxruntime"],
+        "test": [
+            "pytest", "pytest-timeout", "hypothesis", "ruff", "mkdocs", "onnxruntime",
+            "paddle2onnx==1.3.1; python_version < '3.12'",
+        ],  # fmt: skip
         "docs": ["mkdocs==1.6.1"],
     },
 )

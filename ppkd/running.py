@@ -66,6 +66,16 @@ def run(parser, command, argv=None):
         _end(printable(why_not_found(error) or _unexpected(error)))
 
 
+def say(text):
+    """Print what needs no command; nobody need read it to its end (``ppkd --help | head``)."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        if not _reader_has_gone():
+            raise
+        sys.exit(128 + signal.SIGPIPE)
+
+
 def _check_here():
     """Refuse to run where there is no current folder, which relative paths would be below."""
     try:

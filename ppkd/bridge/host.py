@@ -122,7 +122,7 @@ def host_text():
         f"numpy   {found['numpy']}",
     ]
     for name, reason in sorted(MISSING.items()):
-        lines.append(f"absent  {name} ({reason}): nothing but {PACKAGES[name][0]} wants it")
+        lines.append(f"absent  {name} ({reason}): nothing but {PACKAGES[name]} wants it")
     cures = {cure: compat.STATES[cure.__name__] for cure in compat.cures()}
     for title, found in (("", cures), (", in a process that exports", static_graph.cure_export())):
         lines += ["", f"cures, each of a defect of ppdet or Paddle{title}"]

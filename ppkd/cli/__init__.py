@@ -2,6 +2,7 @@
 
 import sys
 
+from ppkd import __version__
 from ppkd.cli.around import configs_parser, data_parser, demo_parser, hosts_parser
 from ppkd.cli.labelling import label_parser
 from ppkd.cli.learning import bank_parser, doctor_parser, explain_parser, layers_parser, train_parser
@@ -10,7 +11,7 @@ from ppkd.cli.using import eval_parser, export_parser, infer_parser
 from ppkd.cli.weights import convert_parser, halve_parser
 from ppkd.cli.whole import distill_parser, init_parser
 from ppkd.errors import nearest
-from ppkd.running import run
+from ppkd.running import run, say
 
 __all__ = [
     "COMMANDS", "bank_parser", "compare_parser", "configs_parser", "convert_parser", "data_parser", "demo_parser",
@@ -46,12 +47,11 @@ def main(argv=None):
     """The console command ``ppkd``, also ``python -m ppkd``."""
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
-        print("usage: ppkd COMMAND ...   (ppkd COMMAND --help tells its arguments)\n")
-        print("\n".join(f"  {name:<9}{line}" for name, (_, _, line) in COMMANDS.items()))
-        return
+        lines = [f"  {name:<9}{line}" for name, (_, _, line) in COMMANDS.items()]
+        return say("\n".join(["usage: ppkd COMMAND ...   (ppkd COMMAND --help tells its arguments)", "", *lines]))
     name, *rest = argv
-    if name == "--version":  # of which host makes a part
-        name = "hosts"
+    if name in ("-V", "--version"):
+        return say(f"ppkd {__version__} (ppkd hosts tells what it stands on)")
     if name not in COMMANDS:
         print(f"ppkd: error: unknown command {name!r}{nearest(name, COMMANDS)}", file=sys.stderr)
         sys.exit(1)

@@ -5,23 +5,20 @@ import importlib.util
 import pathlib
 import subprocess
 import sys
-from importlib import metadata
-from types import SimpleNamespace
 
 import numpy
 import paddle
 import pytest
 
-from ppkd import cli
+import ppkd
 from ppkd.bridge import compat, host
 from ppkd.bridge.compat import static_graph
 from ppkd.bridge.compat.looks import APPLIED, NOT_APPLICABLE, NOT_NEEDED, says
 from ppkd.bridge.gate import vars_of
-from ppkd.bridge.imports import why_not_found, why_not_imported
 from ppkd.bridge.workspace import import_ppdet
 from ppkd.errors import UserError
 from ppkd.files.yaml_io import dump, parse_value
-from tests.helpers_tools import call, the_error
+from tests.helpers_tools import call
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -111,6 +108,8 @@ def test_where_neither_paddle_nor_numpy_is_configs_are_listed_and_python_is_told
     without += "u.find_spec = lambda name: None if name in ('paddle', 'ppdet') else real(name)\n"
     listed = run_code(without + "from ppkd.cli import main\nmain(['configs', 'picodet_s'])")
     assert listed.returncode == 0 and "picodet_s_320_coco_lcnet" in listed.stdout, listed.stderr
+    own = run_code(without + "from ppkd.cli import main\nmain(['--version'])")
+    assert (own.returncode, own.stderr) == (0, "") and own.stdout.startswith(f"ppkd {ppkd.__version__} "), own.stderr
     for call_of_it in ("train('a.yml')", "doctor('a.yml', 'b.yml')"):
         told = run_code(without + f"import ppkd\nppkd.{call_of_it}")
         assert told.stderr.splitlines()[-1].startswith("ppkd.errors.UserError: Paddle is not installed in"), told.stderr
@@ -118,96 +117,6 @@ def test_where_neither_paddle_nor_numpy_is_configs_are_listed_and_python_is_told
 
 def run_code(code):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
-
-
-def test_a_package_that_another_one_misses_is_told_and_no_value_is_blamed(monkeypatch, tmp_path, capsys):
-    """Paddle 2.6 on Python 3.12 wants setuptools and asks for none: "some value in the files given does not fit"."""
-    (tmp_path / "of_paddle.py").write_text("import setuptools_of_paddle.part\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delenv("PPKD_TRACEBACK", raising=False)
-    with pytest.raises(SystemExit) as stop:
-        cli.run(cli.hosts_parser(), lambda _: importlib.import_module("of_paddle"), [])
-    error = the_error(stop.value.code, capsys.readouterr().err)
-    assert f"No module named 'setuptools_of_paddle' (wanted by {tmp_path}/of_paddle.py)" in error
-    assert error.endswith("pip install setuptools_of_paddle adds it") and "Some value" not in error
-
-
-@pytest.mark.parametrize("python, words", [((3, 11), r"requirements\.txt"), ((3, 13), "install it anew")])
-def test_a_ppdet_that_cannot_be_imported_is_one_line(python, words, monkeypatch, tmp_path):
-    (tmp_path / "requirements.txt").write_text("numpy < 2.0")
-    spec = importlib.machinery.ModuleSpec("ppdet", None, origin=str(tmp_path / "ppdet" / "__init__.py"))
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
-    monkeypatch.setattr(sys, "version_info", python)
-    monkeypatch.setitem(sys.modules, "ppdet.engine", None)
-    with pytest.raises(UserError, match=rf"^ppdet in {tmp_path}/ppdet cannot be imported: .*{words}"):
-        import_ppdet()
-
-
-def test_a_package_that_ppdet_misses_is_told_by_the_name_that_pip_knows():
-    error = ModuleNotFoundError("No module named 'cv2'", name="cv2")
-    assert why_not_imported(error).endswith("No module named 'cv2'. pip install opencv-python-headless adds it")
-
-
-_OF_NUMPY_1 = "raise ValueError('numpy.dtype size changed, may indicate binary incompatibility')"
-
-
-@pytest.mark.parametrize(
-    "code, package, said",
-    [
-        ("from os import nothing_of_this_name", "brittle", "cannot import name 'nothing_of_this_name' from 'os'"),
-        (_OF_NUMPY_1, "brittle", "ValueError: numpy.dtype size changed"),
-        ("import numpy; numpy.nothing_of_this_name", "brittle", "AttributeError: module 'numpy' has no attribute"),
-        ("from brittle.below import x", "brittle", "SyntaxError: "),
-        ("import leaning", "leaning", "OSError: no such thing"),
-        ("import numpy_like", "numpy", "RuntimeError: of numpy's own"),
-    ],
-)
-def test_a_package_that_is_broken_is_told_by_its_name(code, package, said, monkeypatch, tmp_path, capsys):
-    place = tmp_path / "site-packages"
-    for name, content in {
-        "brittle/__init__.py": code, "brittle/below.py": "x = = 1", "leaning.py": "raise OSError('no such thing')",
-        "numpy_like.py": "import runpy, pathlib\nrunpy.run_path(pathlib.Path(__file__).parent / 'numpy' / 'x.py')",
-        "numpy/__init__.py": "", "numpy/x.py": "raise RuntimeError(\"of numpy's own\")",
-    }.items():  # fmt: skip
-        (place / name).parent.mkdir(parents=True, exist_ok=True)
-        (place / name).write_text(content)
-    monkeypatch.syspath_prepend(place)
-    for name in ("brittle", "brittle.below", "leaning", "numpy_like"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    monkeypatch.delenv("PPKD_TRACEBACK", raising=False)
-    with pytest.raises(SystemExit) as stop:
-        cli.run(cli.hosts_parser(), lambda _: importlib.import_module("brittle"), [])
-    error = the_error(stop.value.code, capsys.readouterr().err)
-    assert said in error and "Some value" not in error
-    assert f". It comes from {package}, which is broken or does not go with what is there" in error
-    assert error.endswith(f"pip install --upgrade --force-reinstall --no-deps {package}")
-
-
-def test_so_it_is_where_ppdet_asks_for_it(monkeypatch, tmp_path):
-    package = tmp_path / "site-packages" / "brittle" / "__init__.py"
-    package.parent.mkdir(parents=True)
-    package.write_text(_OF_NUMPY_1)
-    monkeypatch.syspath_prepend(package.parents[1])
-    asked = {"ppdet.engine": "brittle"}
-    finder = SimpleNamespace(find_spec=lambda name, *_: name in asked and importlib.import_module(asked[name]) or None)
-    monkeypatch.delitem(sys.modules, "ppdet.engine")
-    monkeypatch.setattr(sys, "meta_path", [finder, *sys.meta_path])
-    with pytest.raises(UserError, match=r"^ppdet in .* cannot be imported: ValueError: .* It comes from brittle, "):
-        import_ppdet()
-
-
-def test_an_error_that_is_none_of_an_import_is_not_taken_for_one(monkeypatch, capsys):
-    monkeypatch.delenv("PPKD_TRACEBACK", raising=False)
-    with pytest.raises(SystemExit):
-        cli.run(cli.hosts_parser(), lambda _: numpy.zeros(3).reshape(2), [])
-    assert "Some value in the files given does not fit" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("version, pin", [("1.26.4", "==4.5.5.64"), ("2.2.6", "")])
-def test_what_does_without_libgl_goes_with_the_numpy_that_is_there(version, pin, monkeypatch):
-    monkeypatch.setattr(metadata, "version", lambda name: version)
-    how = why_not_found(ImportError("libGL.so.1: cannot open shared object file"))
-    assert how.endswith(f"pip install --no-deps --force-reinstall opencv-python-headless{pin} does without")
 
 
 def test_a_cure_looks_below_our_own_wrappers_and_at_what_is_there(tmp_path, monkeypatch):

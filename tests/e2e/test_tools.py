@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -126,3 +127,14 @@ def test_the_console_command_lists_its_commands_and_runs_one(shapes, tmp_path):
     explained = run("explain", *files, "-o", f"dataset_dir={shapes}")
     assert explained.returncode == 0, explained.stderr
     assert explained.stdout.startswith("# ") and "head.box_dist[3]" in explained.stdout
+
+
+@pytest.mark.parametrize("args", [["--help"], ["--version"], ["configs"]])
+def test_who_reads_the_list_need_not_read_to_its_end(args):
+    """`ppkd --help | head -1` ended with a traceback."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "ppkd", *args]
+    done = subprocess.run(command, cwd=ROOT, stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")

@@ -6,13 +6,14 @@ import importlib.util
 import sys
 import types
 
+from ppkd.bridge import pip
 from ppkd.errors import UserError
 
-# Package -> what of ppdet uses it, and what to do where one wants just that.
+# Package -> what of ppdet uses it.
 PACKAGES = {
-    "imgaug": ("the transforms of CULane's lanes", "pip install imgaug (0.4.0, its last, needs numpy below 2)"),
-    "pkg_resources": ("the list of names of ppdet's model zoo", 'pip install "setuptools<80"'),
-    "sklearn": ("tracking by CenterTrack", "pip install scikit-learn"),
+    "imgaug": "the transforms of CULane's lanes (with numpy below 2: imgaug 0.4.0 is its last)",
+    "pkg_resources": "the list of names of ppdet's model zoo",
+    "sklearn": "tracking by CenterTrack",
 }
 # Those in whose place one stood when ppdet was imported -> why it could not be imported itself.
 MISSING = {}
@@ -94,5 +95,5 @@ def _missing(cls):
     # Of a class that ppdet derives of one, the first of what it is made of.
     packages = (base.__module__.partition(".")[0] for base in cls.__mro__)
     package = next(name for name in packages if name in PACKAGES)
-    use, cure = PACKAGES[package]
-    return UserError(f"{use} in ppdet want {package}, which cannot be imported ({MISSING[package]}): {cure}")
+    cannot = f"which cannot be imported ({MISSING[package]}): {pip.install(package)}"
+    return UserError(f"{PACKAGES[package]} in ppdet want {package}, {cannot}")
