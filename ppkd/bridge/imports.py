@@ -109,6 +109,6 @@ def _absent(package):
     """Whether nothing can be imported by this name; a folder that others share (``google``) is nothing."""
     try:
         spec = importlib.util.find_spec(package)
-    except (ImportError, ValueError):  # it is being imported
+    except ValueError:  # it is there, made by hand
         return False
     return spec is None or spec.origin is None

@@ -6,7 +6,7 @@ import importlib.util
 import runpy
 import sys
 from importlib import metadata
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy
 import pytest
@@ -99,6 +99,24 @@ def test_a_folder_that_packages_share_is_not_the_package(place):
     place({"google_of_test/cloud/__init__.py": ""})
     error = ModuleNotFoundError("No module named 'google_of_test.protobuf'", name="google_of_test.protobuf")
     assert why_not_found(error).endswith(f"pip install google_of_test {NUMPY} adds it")
+
+
+def test_protobuf_is_one_of_those_that_bring_a_folder_google(monkeypatch):
+    monkeypatch.setattr(metadata, "packages_distributions", lambda: {"google": ["google-auth", "protobuf"]})
+    assert pip.install("google") == f"pip uninstall -y protobuf && pip install protobuf {NUMPY}"
+
+
+def test_what_was_made_by_hand_is_there(monkeypatch):
+    monkeypatch.setitem(sys.modules, "by_hand", ModuleType("by_hand"))
+    error = ModuleNotFoundError("No module named 'by_hand.below'; 'by_hand' is not a package", name="by_hand.below")
+    assert "It comes from by_hand" in why_not_found(error)
+
+
+@pytest.mark.parametrize("name", ["numpy", "paddle"])
+def test_what_ppdet_asks_of_numpy_in_vain_is_no_fault_of_numpy(name):
+    """A clone of 2023 asks numpy 2 for names of numpy 1: its requirements have it."""
+    said = why_not_found(ImportError("cannot import name 'x'.", name=name))
+    assert said == "cannot import name 'x'. What it names is broken: install it anew"
 
 
 def test_a_part_of_python_is_none_of_pip_s():
