@@ -201,8 +201,10 @@ def _of_teachers(cost):
     if not seconds:
         return ""
     share = min(seconds / step, 1)
-    less, kept = "", cost.get("bank_bytes")
-    if share > _DEAR:
+    less, kept, views = "", cost.get("bank_bytes"), cost.get("bank_views")
+    if views:
+        less = f", in {views} epochs; then its bank is read, {views * kept / 1e9:.2g} GB"
+    elif share > _DEAR:
         less = "; `every: k` on its terms or an input_scale below 1 would make it less"
         if kept:
             less += f", and a bank would ask it once a view: distill.bank.views=8 takes {8 * kept / 1e9:.2g} GB"

@@ -28,7 +28,7 @@ def measure_speed(subject, loader, batches, findings):
     Returns:
         Plain values: seconds a step and memory of ``plain`` and ``distilled`` steps, and ``run_seconds`` of each;
         ``teacher_seconds``, those of the teachers in the last distilled step; ``bank_bytes``, what a bank would take of
-        the disk for a view of every image, or None where there can be none.
+        the disk for a view of every image, or None where there can be none; ``bank_views``, of the run's own bank.
     """
     model, config = subject.model, subject.recipe.student
     batches, loading = batches
@@ -61,7 +61,10 @@ def measure_speed(subject, loader, batches, findings):
     found["plain"]["run_seconds"] = len(loader) * epochs * plain
     every = {term.spec.every for term in model.terms}
     taught = sum(any(batch % each == 0 for each in every) for batch in range(len(loader)))
-    found["distilled"]["run_seconds"] = active * taught * (distilled - plain) + epochs * len(loader) * plain
+    # From a bank the teacher is asked once a view, in as many epochs.
+    found["bank_views"] = _views(model.bank_spec, found["bank_bytes"], active)
+    spared = max(0, active - (found["bank_views"] or active)) * min(model.teacher_seconds or 0, distilled - plain)
+    found["distilled"]["run_seconds"] = taught * (active * (distilled - plain) - spared) + epochs * len(loader) * plain
     if loading / max(workers, 1) > found["plain"]["step_seconds"]:
         text = f"loading a batch takes {loading:.2f} s by one process ({workers} workers), a plain step "
         findings.add("loading-slow", text + f"{found['plain']['step_seconds']:.2f} s")
@@ -80,6 +83,13 @@ def _bytes_of_a_view(model, batches, images):
     with paddle.no_grad():
         arrays = kept(model.banked, *model.asked.run(dict(batches[0]), model.banked, model.asked.assigner))
         return sum(array.nbytes for array in arrays.values()) * images // int(batches[0]["image"].shape[0])
+
+
+def _views(spec, size, epochs):
+    """The views of a bank that the run will have, or None."""
+    if spec is None or size is None or spec.views >= epochs:
+        return None
+    return None if spec.gigabytes and size * spec.views > spec.gigabytes * 1e9 else spec.views
 
 
 def largest_batch(batch, held, peak, total):

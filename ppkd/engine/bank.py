@@ -1,7 +1,9 @@
 """A bank of what teachers have said of views of images, so that they need not be asked again."""
 
+import contextlib
 import json
 import os
+import shutil
 from dataclasses import fields
 
 import numpy as np
@@ -17,6 +19,8 @@ from ppkd.terminal.log import logger
 # Key of a batch that is a view: the record's name, and the stamp of what is seen in it, as bytes.
 VIEW = "ppkd_view"
 FILE, SUFFIX = "bank.json", ".view"
+# Bytes that are left free for what else a run writes: its checkpoints.
+ROOM = 1 << 28
 _FORMAT = 1
 _ASSIGNED, _FIELDS = "assigned ", tuple(field.name for field in fields(Assignment))
 # What says that a batch is the one that a record is of: what teachers see, and what targets are assigned by.
@@ -103,6 +107,23 @@ class Bank:
             logger().warning("bank: %s was removed: it is made anew", self.folder)
             self.open()
 
+    def remove(self):
+        """Remove what this bank has written, and the folder if nothing else is in it; returns how many bytes it was."""
+        if self._closed or not os.path.isdir(self.folder):
+            return 0
+        size = 0
+        for name in [name for name in os.listdir(self.folder) if name == FILE or name.endswith(SUFFIX)]:
+            with contextlib.suppress(OSError):
+                size += os.path.getsize(os.path.join(self.folder, name))
+                os.remove(os.path.join(self.folder, name))
+        with contextlib.suppress(OSError):
+            os.rmdir(self.folder)
+        return size
+
+    def _see_to_room(self):
+        if shutil.disk_usage(self.folder).free < ROOM:
+            raise UserError(f"{self.folder}: the disk is nearly full, its last {ROOM >> 20} MiB are left alone")
+
     def is_whole(self, name):
         """Whether a record is there as it was written."""
         return read_record(self._path(name), self._seal) is not None
@@ -150,6 +171,7 @@ class Bank:
             try:
                 self._see_to_folder()
                 if self.failure is None:
+                    self._see_to_room()
                     write_record(self._path(name), arrays, self._seal, stamp)
             except UserError as error:
                 self._fail(error)

@@ -1,5 +1,6 @@
 """``distill.bank``: in how many views an image is seen, and where what teachers say of them is kept."""
 
+import math
 from dataclasses import dataclass
 
 from ppkd.errors import UserError, nearest
@@ -17,12 +18,14 @@ class BankSpec:
         folder: where it is kept, or None for ``bank`` in the run's output folder.
         dtype: in which values are kept, one of `DTYPES`.
         on_failure: what is done when it cannot be used or filled: ``stop``, or go on with the ``live`` teacher.
+        gigabytes: what it may take of the disk at most, or None.
     """
 
     views: int
     folder: str | None = None
     dtype: str = DTYPES[0]
     on_failure: str = ON_FAILURE[0]
+    gigabytes: float | None = None
 
     @property
     def keys(self):
@@ -61,4 +64,7 @@ def bank_of(options, where):
     for key, known in (("dtype", DTYPES), ("on_failure", ON_FAILURE)):
         if given.get(key, known[0]) not in known:
             raise UserError(f"{where}.{key} has to be one of {', '.join(known)}; found {given[key]!r}")
+    most = given.get("gigabytes")
+    if most is not None and (isinstance(most, bool) or not isinstance(most, (int, float)) or not 0 < most < math.inf):
+        raise UserError(f"{where}.gigabytes has to be a number above 0, such as 10; found {most!r}")
     return BankSpec(**given)

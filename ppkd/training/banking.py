@@ -1,23 +1,20 @@
 """The bank of a run (``distill.bank``): what it takes is said before, and the teacher goes once all is in it."""
 
-import contextlib
-import math
 import os
 import shutil
-import time
 
-import paddle
 from paddle import distributed as dist
 
 from ppkd.bridge.normalisation import OF_TEACHERS, Normalisation
 from ppkd.bridge.workspace import scope
 from ppkd.build import build_model, build_teachers
-from ppkd.engine.bank import VIEW, Bank, kept
+from ppkd.engine.bank import FILE, ROOM, VIEW, Bank
 from ppkd.errors import UserError
 from ppkd.files.records import digest_of
 from ppkd.files.regular import open_file
 from ppkd.methods import plan
 from ppkd.terminal.log import counted, duration, logger
+from ppkd.training.bank_size import epochs_of_views, in_words, measured, never_read, too_large
 from ppkd.training.contents import PREFIX, contents
 from ppkd.training.device import empty_cache
 from ppkd.training.digest import digest
@@ -26,8 +23,6 @@ from ppkd.training.precision import Precision
 from ppkd.training.stages import Stages
 
 FOLDER = "bank"
-# Left free for what else a run writes: its checkpoints.
-_ROOM = 1 << 28
 
 
 class Banking:
@@ -51,8 +46,7 @@ class Banking:
         self._recipe, self._model, self._stages, self._precision = recipe, model, stages, precision
         self._epochs = int(recipe.student.get("epoch") or 1)
         self._told = {}
-        folder = self.spec.folder or os.path.join(recipe.output_dir, FOLDER)
-        self.bank = Bank(folder, self._of(), self.spec.dtype, self.spec.on_failure == "live")
+        self.bank = Bank(_folder(recipe, self.spec), self._of(), self.spec.dtype, self.spec.on_failure == "live")
         self.bank.open()
         stages.views = lambda epoch: self.spec.views if self._on(epoch) else None
         model.asked.bank, model.asked.recall = self.bank, self._recall
@@ -99,7 +93,7 @@ class Banking:
         loader = self._stages.loader(epoch)
         if mixing := loader.mixes(epoch):
             if self._told.get("mixing") != mixing:
-                logger().warning(
+                _tell(self.spec)(
                     "distill.bank: from epoch %d on the live teacher stays: %s makes one image of several",
                     epoch + 1, " and ".join(mixing),
                 )  # fmt: skip
@@ -151,7 +145,7 @@ class Banking:
         """
         loader = self._stages.loader(epoch)
         views = self._views(epoch)
-        size, seconds, images = self._measured(loader, epoch)
+        size, seconds, images = measured(self._model, self._precision, loader, epoch, self.spec.dtype)
         batches = len(loader) * len(views)
         wanted, free = size * len(missing) * dist.get_world_size(), shutil.disk_usage(self.bank.folder).free
         rest = self._rest(epoch)
@@ -159,8 +153,8 @@ class Banking:
         logger().info(
             "bank: %s of %d images, %d of %d batches there; the others take about %s (%s an image and view), "
             "%s are free in %s; the teacher takes %.2f s a batch: about %s of it in this run are saved%s",
-            counted(len(views), "view"), loader.images, batches - len(missing), batches, _bytes(wanted),
-            _bytes(size / images), _bytes(free), self.bank.folder, seconds,
+            counted(len(views), "view"), loader.images, batches - len(missing), batches, in_words(wanted),
+            in_words(size / images), in_words(free), self.bank.folder, seconds,
             duration(max(0, steps - len(missing)) * seconds),
             "" if end == self._epochs or self._on(end) else f"; after epoch {end} there are no views",
         )  # fmt: skip
@@ -168,40 +162,28 @@ class Banking:
             logger().warning(
                 "distill.bank: with %s in so many epochs none is seen twice", counted(self.spec.views, "view")
             )
-        if wanted + _ROOM <= free:
+        if wanted + ROOM <= free:
             return
-        fit = int(max(free - _ROOM, 0) / (wanted / len(missing) * len(loader)))
+        fit = int(max(free - ROOM, 0) / (wanted / len(missing) * len(loader)))
         text = (
-            f"distill.bank: {len(missing)} batches of views take about {_bytes(wanted)}, and {_bytes(free)} are free "
-            f"in {self.bank.folder} ({_bytes(_ROOM)} of it are left alone): "
+            f"distill.bank: {len(missing)} batches of views take about {in_words(wanted)}, and {in_words(free)} are "
+            f"free in {self.bank.folder} ({in_words(ROOM)} of it are left alone): "
             + (f"views: {fit} would fit" if fit else "not one view would fit")
         )
         if self.spec.on_failure != "live":
             raise UserError(f"{text}; on_failure: live fills what it can")
         logger().warning("%s; the teacher goes on where a view is missing", text)
 
-    def _measured(self, loader, epoch):
-        """Bytes of a record on the mean, seconds of the teachers, and images of a batch: by one that is read."""
-        with contextlib.closing(loader.epoch(epoch)) as batches:
-            batch = next((batch for batch in batches if "image" in batch), None)
-        if batch is None:
-            return 0.0, 0.0, 1
-        batch["epoch_id"] = epoch
-        seconds = []
-        for _ in range(2):  # the first one also makes what a framework makes once
-            begin = time.perf_counter()
-            with self._precision.context(), paddle.no_grad():
-                asked, terms = self._model.asked, self._model.banked
-                arrays = kept(terms, *asked.run(dict(batch), terms, asked.assigner), self.spec.dtype)
-            seconds.append(time.perf_counter() - begin)
-        pixels = float(batch["image"].shape[2] * batch["image"].shape[3])
-        size = sum(array.nbytes for array in arrays.values())
-        return size * (loader.pixels or pixels) / pixels, min(seconds), int(batch["image"].shape[0])
-
     @property
     def stops(self):
         """Why the run has to stop, or None."""
         return self.bank.stops
+
+    def leave(self):
+        """End the run: its own bank goes, which would stay unseen on the disk; in a folder that was named it stays."""
+        if self.spec.folder is None and dist.get_rank() == 0:
+            size = self.bank.remove()
+            logger().info("bank: the run has ended, its %s are removed (distill.bank.folder keeps one)", in_words(size))
 
     def fill(self, shard=(0, 1), follow=None):
         """Ask the teachers about every view of the run that is not there, or not whole.
@@ -254,6 +236,9 @@ class NoBank:
     def enter(self, epoch):
         """An epoch begins."""
 
+    def leave(self):
+        """The run has ended."""
+
 
 def banking_of(recipe, model, stages, precision, epoch):
     """The `Banking` of a run that stands at an epoch; `NoBank` where it has none, and why is told.
@@ -264,7 +249,11 @@ def banking_of(recipe, model, stages, precision, epoch):
     if model is None or model.bank_spec is None:
         return NoBank()
     if model.bound:
-        logger().warning("distill.bank: the live teacher stays, and there are no views: %s", "; ".join(model.bound))
+        tell = _tell(model.bank_spec)
+        tell("distill.bank: the live teacher stays, and there are no views: %s", "; ".join(model.bound))
+        return NoBank()
+    if why := _of_no_use(recipe, model, stages, precision):
+        logger().info("distill.bank: none; the teacher is asked in every step: %s", why)
         return NoBank()
     banking = Banking(recipe, model, stages, precision)
     if epoch < banking._epochs:
@@ -298,6 +287,9 @@ def fill_bank(recipe, shard, amp, follow):
         precision = Precision(recipe.student, amp)
         precision.prepare_teachers(model.teachers.values())
         model.compute_teachers(precision.of_teachers)
+        views = epochs_of_views(model, stages, int(recipe.student.get("epoch") or 1))
+        if why := too_large(model.bank_spec, model, stages, precision, views):
+            raise UserError(f"bank: {why}")
         banking = Banking(recipe, model, stages, precision)
         if banking.bank.failure:
             raise UserError(banking.bank.failure)
@@ -309,6 +301,31 @@ def fill_bank(recipe, shard, amp, follow):
         return banking.bank.folder, *banking.fill(shard, follow)
 
 
+def _of_no_use(recipe, model, stages, precision):
+    """Why a run goes on without a bank, or None.
+
+    Raises:
+        UserError: it would be too large, and the live teacher is not to go on.
+    """
+    spec, views = model.bank_spec, epochs_of_views(model, stages, int(recipe.student.get("epoch") or 1))
+    # One that others have filled, or will read, is of use in any case.
+    alone = spec.folder is None and not os.path.lexists(os.path.join(_folder(recipe, spec), FILE))
+    if views and alone and (why := never_read(spec.views, views)):
+        return why
+    if (why := too_large(spec, model, stages, precision, views)) and spec.on_failure != "live":
+        raise UserError(f"distill.bank: {why}; on_failure: live goes on without")
+    return why
+
+
+def _tell(spec):
+    """How that there is no bank is told: to who wants one in any case as a warning."""
+    return logger().info if spec.on_failure == "live" else logger().warning
+
+
+def _folder(recipe, spec):
+    return spec.folder or os.path.join(recipe.output_dir, FOLDER)
+
+
 def _weights(model):
     """A digest of all that a model computes with."""
     if (session := getattr(model, "session", None)) is not None:  # of a file that ONNX Runtime has
@@ -316,8 +333,3 @@ def _weights(model):
             return digest_of(file.read()).hex()
     state = sorted(model.state_dict().items())
     return digest_of(*(part for name, x in state for part in (name.encode(), x.numpy().tobytes()))).hex()
-
-
-def _bytes(count):
-    power = min(int(math.log10(max(count, 1)) // 3), 4)
-    return f"{count / 1000**power:.3g} {('bytes', 'kB', 'MB', 'GB', 'TB')[power]}"

@@ -226,6 +226,8 @@ class Trainer:
             self._keep_newest("model_final")
         if self.ranks > 1:
             dist.barrier()
+        if self.epoch == epochs or self.patience.over():
+            self._banking.leave()
         return results
 
     def _left(self, epochs):

@@ -7,6 +7,7 @@ import pytest
 
 from ppkd.diagnosis import speed
 from ppkd.diagnosis.findings import ERROR, NOTE, Findings
+from ppkd.diagnosis.show import _of_teachers
 from ppkd.diagnosis.speed import largest_batch
 
 
@@ -22,6 +23,26 @@ def test_the_time_of_the_whole_run(built, monkeypatch):
         assert (cost["plain"]["run_seconds"], cost["distilled"]["run_seconds"]) == expected
         assert cost["plain"]["memory_gb"] is None and cost["distilled"]["memory_gb"] == 2
         assert ("loading-slow" in findings.ids(NOTE)) == (workers < 2)
+
+
+@pytest.mark.parametrize(
+    "bank, seconds, told",
+    [
+        ("{views: 2}", 278, ", in 2 epochs; then its bank is read, 10 GB"),
+        ("{views: 2, gigabytes: 9}", 290, ""),  # more than it may take
+        ("{views: 4}", 290, ""),  # none would be seen twice
+    ],
+)
+def test_a_run_with_a_bank_asks_the_teacher_once_a_view(bank, seconds, told, built, monkeypatch):
+    subject, _ = built("epoch=5", "distill.stop_epoch=4", f"distill.bank={bank}")
+    found = iter([(2.0, None, 1.0), (3.0, None, 1.0)])
+    monkeypatch.setattr(speed, "_steps", lambda *_: next(found))
+    monkeypatch.setattr(speed, "_bytes_of_a_view", lambda *_: 5e9)
+    monkeypatch.setattr(type(subject.model), "teacher_seconds", 0.6)
+    subject.recipe.student["worker_num"] = 0
+    cost = speed.measure_speed(subject, range(10), ([], 3.0), Findings())
+    assert cost["distilled"]["run_seconds"] == seconds
+    assert _of_teachers(cost) == f"\nthe teacher takes 0.60 s of a step, 20%{told}"
 
 
 def test_a_loss_that_breaks_down_in_the_first_steps(built, monkeypatch):

@@ -216,6 +216,8 @@ def test_the_file_says_in_plain_words_what_it_is_of(tmp_path):
         (8, "distill.bank has to be a mapping like {views: 8}, found 8"),
         ({"views": 0}, "bank.views has to be a number of views from 1, such as 8; found 0"),
         ({}, "bank.views has to be a number"),
+        ({"views": 2, "gigabytes": 0}, "bank.gigabytes has to be a number above 0, such as 10; found 0"),
+        ({"views": 2, "gigabytes": "10 GB"}, "bank.gigabytes has to be a number above 0"),
         ({"views": True}, "bank.views has to be a number"),
         ({"views": 2, "veiws": 2}, "bank has no key 'veiws'; nearest: views"),
         ({"views": 2, "dtype": "int8"}, "bank.dtype has to be one of float16, bfloat16"),

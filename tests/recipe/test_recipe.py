@@ -7,6 +7,7 @@ import pytest
 from ppkd.errors import UserError
 from ppkd.files.yaml_io import dump, read_yaml
 from ppkd.methods import plan
+from ppkd.recipe.auto import BANK
 from ppkd.recipe.recipe import load_recipe, parse_overrides
 from tests.conftest import CONFIGS
 from tests.helpers_tools import write
@@ -439,7 +440,8 @@ def test_the_method_may_be_left_to_ppkd(auto_file):
     found = load_recipe(pair[0], auto_file(pair[1]), options)
     named = load_recipe(pair[0], "ppyoloe_plus_custom_ppyoloe", options)
     assert (found.method.name, found.method.params) == ("PPYOLOEDistill", named.method.params)
-    assert found.method.options == named.method.options | {"inherit": True, "stop_epoch": "33%", "hand_over": "reset"}
+    chosen = {"inherit": True, "stop_epoch": "33%", "hand_over": "reset", "bank": BANK}
+    assert found.method.options == named.method.options | chosen
     assert found.teachers["teacher"].config == named.teachers["teacher"].config
     made = plan(found.method)
     assert made.hand_over is not None and {term.schedule.stop for term in made.terms} == {2}, "of five epochs"

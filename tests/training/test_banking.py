@@ -4,6 +4,7 @@ import errno
 import gc
 import os
 import pathlib
+import re
 import shutil
 import weakref
 from types import SimpleNamespace
@@ -23,6 +24,7 @@ from ppkd.terminal.log import logger
 from ppkd.training import banking
 from ppkd.training.banking import fill_bank
 from ppkd.training.contents import contents as contents_of
+from ppkd.training.patience import Patience
 from ppkd.training.trainer import Trainer
 from tests.conftest import CONFIGS
 from tests.helpers_precision import imitate
@@ -378,6 +380,84 @@ def test_views_that_none_sees_twice_are_warned_of_once(views, resumed, warned, r
     caplog.clear()
     with Trainer.open(loaded, resume="auto" if resumed else None):
         assert (f"with {views} views in so many epochs none is seen twice" in caplog.text) == warned
+
+
+def test_a_bank_that_nobody_would_read_is_none(recipe, tmp_path, monkeypatch, caplog):
+    """Three views in three epochs: of a folder of the run's own, which nobody has filled before."""
+    monkeypatch.setattr(logger(), "propagate", True)
+    given = ["distill.bank.views=3", f"save_dir={tmp_path}"]
+    loaded = banked(recipe, "", *given, "distill.bank={views: 3}")
+    trainer = fit(loaded)
+    assert not list(tmp_path.rglob("*.view")) and not list(tmp_path.rglob("bank.json"))
+    why = "with 3 views in 3 epochs with a teacher none would be seen twice"
+    assert f"distill.bank: none; the teacher is asked in every step: {why}" in caplog.text
+    assert differing(trainer.state(), fit(recipe(QUICK, "fgd", overrides=_GIVEN[:-2] + _GIVEN[-1:])).state()) == [
+        "/digest/distill.bank.views"
+    ]
+    fill_bank(loaded, (0, 1), None, lambda batches, text, total: batches)
+    with Trainer.open(loaded) as again:
+        assert not again.distill.teachers, "others have filled it"
+
+
+@pytest.mark.parametrize("ends", ["whole", "patience", "cut short"])
+def test_a_run_removes_its_own_bank_when_it_has_ended(ends, recipe, filled, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(logger(), "propagate", True)
+    loaded = banked(recipe, "", f"save_dir={tmp_path}", "distill.bank={views: 2}")
+    place = pathlib.Path(loaded.output_dir) / "bank"
+    if ends == "patience":
+        monkeypatch.setattr(Patience, "over", lambda self: len(files(place)) == 3)
+    trainer = fit(loaded, **({"max_steps": 4} if ends == "cut short" else {}))
+    if ends == "cut short":
+        assert len(files(place)) == 4
+        (place / "of the user.txt").write_text("")
+        trainer = fit(loaded, resume="auto")
+        assert [path.name for path in place.iterdir()] == ["of the user.txt"]
+    else:
+        assert not place.exists()
+    if ends != "patience":
+        assert other_than(trainer, filled) <= {"/digest/distill.bank.folder"}
+    assert re.search(r"the run has ended, its [0-9.]+ kB are removed \(distill.bank.folder keeps one\)", caplog.text)
+
+
+@pytest.mark.parametrize("most, has", [(1, True), (1e-6, False)])
+def test_a_bank_that_is_too_large_is_none(most, has, recipe, filled, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(logger(), "propagate", True)
+    given = (recipe, tmp_path / "own", f"distill.bank.gigabytes={most}")
+    live = banked(*given, "distill.bank.on_failure=live")
+    if has:
+        trainer = fit(live)
+        assert len(files(tmp_path / "own")) == 6
+        assert other_than(trainer, filled) <= {"/digest/distill.bank.gigabytes", "/digest/distill.bank.on_failure"}
+        return
+    assert len(fit(live, max_steps=1).distill.teachers) == 1 and not (tmp_path / "own").exists()
+    told = "2 views would take about .* kB, more than distill.bank.gigabytes has: 1e-06"
+    assert re.search(f"none; the teacher is asked in every step: {told}", caplog.text)
+    with pytest.raises(UserError, match=f"^distill.bank: {told}; on_failure: live goes on without$"):
+        fit(banked(*given))
+    with pytest.raises(UserError, match=f"^bank: {told}$"):
+        fill_bank(live, (0, 1), None, None)
+
+
+def test_what_a_bank_is_said_to_take_is_what_it_takes(recipe, bank, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(logger(), "propagate", True)
+    fit(banked(recipe, tmp_path / "own", "distill.bank.gigabytes=1e-6", "distill.bank.on_failure=live"), max_steps=1)
+    told = float(re.search("would take about ([0-9.]+) kB", caplog.text)[1]) * 1000
+    sizes = [path.stat().st_size for path in files(bank)]
+    assert len(sizes) * min(sizes) < told < len(sizes) * max(sizes)
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_the_end_of_a_disk_is_left_to_checkpoints(live, recipe, tmp_path, monkeypatch):
+    """It was filled to the last byte, and then nothing else could be saved."""
+    spaces = iter([1 << 40] * 3)  # of what is told before, and of two records
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=next(spaces, (1 << 28) - 1)))
+    loaded = banked(recipe, tmp_path / "own", *(["distill.bank.on_failure=live"] if live else []))
+    if live:
+        fit(loaded)
+    else:
+        with pytest.raises(UserError, match="own: the disk is nearly full, its last 256 MiB are left alone.*--resume"):
+            fit(loaded)
+    assert len(files(tmp_path / "own")) == 2
 
 
 # Heads, a teacher's side that is connected before it is kept, and targets that the teacher assigns.
