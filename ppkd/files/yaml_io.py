@@ -82,7 +82,7 @@ def read_with_bases(path, _chain=()):
         if not os.path.exists(base_path):  # what is there and no file says so when it is read
             raise UserError(
                 f"{_place(path, base)}: its _BASE_ {base!r} does not exist (looked for {base_path}"
-                f" and among ppkd's own){_siblings(base_path, by_name() if os.path.basename(base) == base else ())}"
+                f" and among ppkd's own){_siblings(base_path)}"
             )
         chain = (*_chain, real)
         if os.path.realpath(base_path) in chain:
@@ -173,10 +173,9 @@ def _of_a_source(path, error):
     return f'; in brackets or braces a source is quoted: "{unquoted[1]}"' if unquoted else ""
 
 
-def _siblings(path, named=()):
-    """The nearest names of config files beside a missing one and of others, or the folder that is missing as well."""
-    folder = os.path.dirname(path) or "."
-    if not os.path.isdir(folder):
-        return f" (nor is there a folder {folder})"
-    beside = [name for name in os.listdir(folder) if name.endswith((".yml", ".yaml"))]
-    return nearest(os.path.basename(path), [*beside, *named])
+def _siblings(path):
+    """The nearest names of config files beside a missing one and of ppkd's own, and the folder if that is missing."""
+    folder, named = os.path.split(path)
+    missing = "" if os.path.isdir(folder or ".") else f" (nor is there a folder {folder})"
+    beside = [] if missing else [name for name in os.listdir(folder or ".") if name.endswith((".yml", ".yaml"))]
+    return missing + nearest(named, [*beside, *by_name()])

@@ -131,6 +131,14 @@ def test_a_missing_base_names_the_file_that_asked_for_it_and_the_nearest(write):
         read_with_bases(path)
 
 
+@pytest.mark.parametrize("given", ["configs/custom/ppyoloe_plus_tiny_custm.yml", "ppyoloe_plus_tiny_custm.yml"])
+def test_a_mistyped_path_of_ppkds_own_is_told_with_the_nearest(given, write, tmp_path):
+    with pytest.raises(UserError, match=r"nearest: .*ppyoloe_plus_tiny_custom"):
+        read_yaml(str(tmp_path / given))
+    with pytest.raises(UserError, match=r"among ppkd's own\).*; nearest: .*ppyoloe_plus_tiny_custom"):
+        read_with_bases(write("top.yml", f"_BASE_: [{given}]\n"))
+
+
 def test_a_mistyped_name_of_ppkds_own_is_told_with_the_nearest(write):
     with pytest.raises(UserError, match=r"among ppkd's own\); nearest: .*ppyoloe_plus_tiny_custom"):
         read_with_bases(write("top.yml", "_BASE_: [ppyoloe_plus_tiny_custm]\n"))
