@@ -181,8 +181,7 @@ class Banking:
 
     def leave(self):
         """End the run: its own bank goes, which would stay unseen on the disk; in a folder that was named it stays."""
-        if self.spec.folder is None and dist.get_rank() == 0:
-            size = self.bank.remove()
+        if self.spec.folder is None and dist.get_rank() == 0 and (size := self.bank.remove()):
             logger().info("bank: the run has ended, its %s are removed (distill.bank.folder keeps one)", in_words(size))
 
     def fill(self, shard=(0, 1), follow=None):
