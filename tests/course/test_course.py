@@ -20,7 +20,7 @@ from ppkd.course.sizes import propose
 from ppkd.errors import UserError
 from ppkd.files.write import alone
 from ppkd.methods import plan
-from ppkd.recipe.auto import BANK
+from ppkd.recipe.auto import SCHEDULE
 from ppkd.recipe.recipe import load_recipe
 from ppkd.terminal.log import logger
 from tests.conftest import CONFIGS
@@ -366,11 +366,12 @@ def test_methods_are_in_one_place_and_auto_teaches_for_a_third():
     pair = [load_recipe(name, None, ["num_classes=2"]).student for name in names]
     lines, why = lines_of("auto", *pair)
     assert lines["slim_method"] == "PPYOLOEDistill" and "for the first third" in why
-    assert lines["distill"] == {"inherit": True, "stop_epoch": "33%", "hand_over": "reset", "bank": BANK}
+    assert lines["distill"] == {"inherit": True, **SCHEDULE}
     assert lines_of("fgd", *pair)[0]["FGDFeatureLoss"]["normalize"]
     other = load_recipe("gfl_r50_fpn_1x_coco").student
     lines, _ = lines_of("auto", other, other)
     assert (lines["slim_method"], lines["PKDFeatureLoss"]) == ("PKD", {"loss_weight": 6.0})
+    assert lines["distill"] == {"inherit": True, **SCHEDULE}
     assert lines_of("mgd", other, other)[0] == {"slim": "Distill", "slim_method": "MGD"}
     assert lines_of("ppyoloe_plus_custom_score_l2", *pair)[0]["distill"]["terms"]
 

@@ -7,7 +7,7 @@ import pytest
 from ppkd.errors import UserError
 from ppkd.files.yaml_io import dump, read_yaml
 from ppkd.methods import plan
-from ppkd.recipe.auto import BANK
+from ppkd.recipe.auto import SCHEDULE
 from ppkd.recipe.recipe import load_recipe, parse_overrides
 from tests.conftest import CONFIGS
 from tests.helpers_tools import write
@@ -440,8 +440,8 @@ def test_the_method_may_be_left_to_ppkd(auto_file):
     found = load_recipe(pair[0], auto_file(pair[1]), options)
     named = load_recipe(pair[0], "ppyoloe_plus_custom_ppyoloe", options)
     assert (found.method.name, found.method.params) == ("PPYOLOEDistill", named.method.params)
-    chosen = {"inherit": True, "stop_epoch": "33%", "hand_over": "reset", "bank": BANK}
-    assert found.method.options == named.method.options | chosen
+    assert found.method.options == named.method.options | {"inherit": True}
+    assert {key: named.method.options[key] for key in SCHEDULE} == SCHEDULE
     assert found.teachers["teacher"].config == named.teachers["teacher"].config
     made = plan(found.method)
     assert made.hand_over is not None and {term.schedule.stop for term in made.terms} == {2}, "of five epochs"
@@ -451,7 +451,7 @@ def test_the_method_may_be_left_to_ppkd(auto_file):
 def test_from_images_without_labels_it_teaches_to_the_end(auto_file, tmp_path):
     slim = auto_file("ppyoloe_plus_teacher_custom")
     found = load_recipe("ppyoloe_plus_tiny_custom", slim, ["num_classes=2", f"unlabelled={tmp_path}"])
-    assert found.method.options["inherit"] and "stop_epoch" not in found.method.options
+    assert found.method.options["inherit"] and not SCHEDULE.keys() & found.method.options.keys()
 
 
 def test_of_other_detectors_it_is_the_neck_and_the_files_own_options_win(auto_file):
