@@ -8,6 +8,8 @@ _NAMES = {
     "distutils": "setuptools", "google": "protobuf", "mpl_toolkits": "matplotlib", "pkg_resources": '"setuptools<80"',
     "sklearn": "scikit-learn", "yaml": "pyyaml",
 }  # fmt: skip
+# Of PyPI Paddle for GPUs is no more than 2.6.2 for one CUDA.
+_OF_GPUS = "the index that https://www.paddlepaddle.org.cn/install names for your CUDA"
 # The user's choice.
 KEPT = {"numpy", "paddle"}
 
@@ -18,15 +20,17 @@ def install(package):
     Left to itself, pip takes what is newest and, with it, another numpy than all else was built for.
     """
     there, numpy = installed(package), version("numpy")
-    wanted = _NAMES.get(package, there[0] if there else package)
     if package in KEPT and there:
-        wanted = f"{there[0]}=={version(*there)}"
-    elif package == "numpy" and sys.version_info < (3, 12):
+        name = there[-1]  # for GPUs, if both are there
+        index = f" -i {_OF_GPUS}" if name.endswith("-gpu") else ""
+        return f"pip install --force-reinstall --no-deps {name}=={version(name)}{index}"
+    wanted = _NAMES.get(package, there[0] if there else package)
+    if package == "numpy" and sys.version_info < (3, 12):
         wanted = '"numpy<1.24"'  # as ppdet's wheel and its clones ask for it on these Pythons
-    beside = f" numpy=={numpy}" if numpy and package != "numpy" else ""
-    index = " (of Paddle 3 with the index from https://www.paddlepaddle.org.cn/install)" if "-gpu==" in wanted else ""
-    first = f"pip uninstall -y {' '.join(there)} && " if there else ""
-    return f"{first}pip install {wanted}{beside}{index}"
+    # OpenCV comes by four names, of which each writes over the others; of all else no more than this one goes.
+    gone = there if package == "cv2" else [name for name in there if name == wanted.strip('"').partition("<")[0]]
+    first = f"pip uninstall -y {' '.join(gone)} && " if gone else ""
+    return f"{first}pip install {wanted}{f' numpy=={numpy}' if numpy and package != 'numpy' else ''}"
 
 
 def installed(package):

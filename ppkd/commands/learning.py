@@ -50,11 +50,14 @@ def bank(args):
     recipe = load_recipe(args.config, args.slim_config, args.opt)
     _check_reader(args.config, recipe)
     start_device(recipe.student)
+    from ppkd.methods import plan
     from ppkd.terminal.progress import follow
     from ppkd.training.banking import fill_bank
 
     folder, filled, there = fill_bank(recipe, args.shard, args.amp, follow)
     logger().info("%s: %d batches of views filled, %d were there", folder, filled, there)
+    if plan(recipe.method).bank.folder is None:
+        logger().info("the run that reads it removes it when it has ended; distill.bank.folder=... keeps it")
 
 
 def _check_reader(config, recipe):

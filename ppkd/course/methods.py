@@ -26,7 +26,7 @@ def lines_of(method, student, teacher, unlabelled=False):
         return auto.lines_of(student, teacher, unlabelled)
     known, both = method.lower(), auto.is_ppyoloe(student) and auto.is_ppyoloe(teacher)
     if (shipped := _PPYOLOE.get(known) if both else None) or method in _slim_files():
-        return auto.lines_of_shipped(shipped or method), f"as {shipped or method}"
+        return auto.without_end(auto.lines_of_shipped(shipped or method), unlabelled), f"as {shipped or method}"
     name = next((each for each in NAMES if each.lower() == known), None)
     if name is None:
         raise UserError(f"--method {method}: there are auto, {', '.join(NAMES)}, and the slim files of "

@@ -206,7 +206,7 @@ def _of_teachers(cost):
         less = f", in {views} epochs; then its bank is read, {views * kept / 1e9:.2g} GB"
     elif share > _DEAR:
         less = "; `every: k` on its terms or an input_scale below 1 would make it less"
-        if kept:
+        if kept and not cost.get("bank_wanted"):
             less += f", and a bank would ask it once a view: distill.bank.views=8 takes {8 * kept / 1e9:.2g} GB"
     return f"\nthe teacher takes {seconds:.2f} s of a step, {share:.0%}{less}"
 

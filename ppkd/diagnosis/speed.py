@@ -28,7 +28,8 @@ def measure_speed(subject, loader, batches, findings):
     Returns:
         Plain values: seconds a step and memory of ``plain`` and ``distilled`` steps, and ``run_seconds`` of each;
         ``teacher_seconds``, those of the teachers in the last distilled step; ``bank_bytes``, what a bank would take of
-        the disk for a view of every image, or None where there can be none; ``bank_views``, of the run's own bank.
+        the disk for a view of every image, or None where there can be none; ``bank_views``, of the run's own bank,
+        and ``bank_wanted``, whether the recipe has one.
     """
     model, config = subject.model, subject.recipe.student
     batches, loading = batches
@@ -63,6 +64,7 @@ def measure_speed(subject, loader, batches, findings):
     taught = sum(any(batch % each == 0 for each in every) for batch in range(len(loader)))
     # From a bank the teacher is asked once a view, in as many epochs.
     found["bank_views"] = _views(model.bank_spec, found["bank_bytes"], active)
+    found["bank_wanted"] = model.bank_spec is not None
     spared = max(0, active - (found["bank_views"] or active)) * min(model.teacher_seconds or 0, distilled - plain)
     found["distilled"]["run_seconds"] = taught * (active * (distilled - plain) - spared) + epochs * len(loader) * plain
     if loading / max(workers, 1) > found["plain"]["step_seconds"]:

@@ -13,7 +13,7 @@ from ppkd.detectors.context import Assignment
 from ppkd.errors import UserError
 from ppkd.files.records import STAMP, digest_of, read_record, write_record
 from ppkd.files.regular import open_file
-from ppkd.files.write import make_folder, replacing, write_text
+from ppkd.files.write import make_folder, remove_leftovers, replacing, write_text
 from ppkd.terminal.log import logger
 
 # Key of a batch that is a view: the record's name, and the stamp of what is seen in it, as bytes.
@@ -39,13 +39,14 @@ class Bank:
         of: what it is a bank of: plain values by name, in words that a message can use.
         dtype: ``float16`` or ``bfloat16``. A tensor that has values beyond float16 is kept in float32.
         live: whether the teacher goes on when the bank cannot be used, or nothing be written any more.
+        anew: whether a bank of something else in the folder, which a former run has left there, is removed.
 
     Attributes:
         failure: why nothing is written any more, or None.
     """
 
-    def __init__(self, folder, of, dtype="float16", live=False):
-        self.folder, self.failure, self._dtype, self._live = folder, None, dtype, live
+    def __init__(self, folder, of, dtype="float16", live=False, anew=False):
+        self.folder, self.failure, self._dtype, self._live, self._anew = folder, None, dtype, live, anew
         of = json.loads(json.dumps({**of, "kept as": dtype}, sort_keys=True, default=str))
         self._seal = digest_of(json.dumps([_FORMAT, of], sort_keys=True).encode())
         self._content, self._closed = {"format": _FORMAT, "of": of}, False
@@ -59,7 +60,15 @@ class Bank:
         """
         try:
             make_folder(self.folder)
-            self._open(self._content)
+            try:
+                self._open(self._content)
+            except UserError:
+                if not self._anew:
+                    raise
+                self.remove()
+                logger().info("bank: %s had one of something else, of a former run: it is removed", self.folder)
+                make_folder(self.folder)
+                self._open(self._content)
         except UserError as error:
             self._closed = True
             if not self._live:
@@ -74,15 +83,9 @@ class Bank:
             # Of two processes that open it at once the first says whose it is.
             with replacing(path, keep=True) as temporary:
                 write_text(temporary, json.dumps(content, indent=1) + "\n")
-        try:
-            with open_file(path, encoding="utf-8") as file:
-                found = json.load(file)
-            theirs = found["of"] if found["format"] == _FORMAT else None
-        except (OSError, ValueError, KeyError, TypeError):
-            theirs = None
+        theirs, ours = self._theirs(), content["of"]
         if not isinstance(theirs, dict):
             raise UserError(f"{path}: not the file of a bank of this version; remove the folder, or give another")
-        ours = content["of"]
         if differing := [key for key in sorted(ours.keys() | theirs.keys()) if ours.get(key) != theirs.get(key)]:
             told = "; ".join(f"{key}: {_shown(theirs, key)} there, {_shown(ours, key)} here" for key in differing[:3])
             more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
@@ -90,6 +93,19 @@ class Bank:
                 f"{self.folder}: the bank is of something else ({told}{more}); it is not read: remove it, or give "
                 "another distill.bank.folder"
             )
+
+    def _theirs(self):
+        """What the folder's bank is of; None where there is none, or not of this version."""
+        try:
+            with open_file(os.path.join(self.folder, FILE), encoding="utf-8") as file:
+                found = json.load(file)
+            return found["of"] if found["format"] == _FORMAT else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def is_begun(self):
+        """Whether there is a bank of the very same, before `open`: this run's, or one that others fill."""
+        return self._theirs() == self._content["of"]
 
     def missing(self, names):
         """Those of the records' names of which there is no file.
@@ -109,19 +125,27 @@ class Bank:
 
     def remove(self):
         """Remove what this bank has written, and the folder if nothing else is in it; returns how many bytes it was."""
-        if self._closed or not os.path.isdir(self.folder):
-            return 0
         size = 0
-        for name in [name for name in os.listdir(self.folder) if name == FILE or name.endswith(SUFFIX)]:
-            with contextlib.suppress(OSError):
-                size += os.path.getsize(os.path.join(self.folder, name))
-                os.remove(os.path.join(self.folder, name))
         with contextlib.suppress(OSError):
+            if self._closed:
+                return 0
+            remove_leftovers(self.folder)
+            records = [name for name in os.listdir(self.folder) if name.endswith(SUFFIX)]
+            for name in [*records, FILE]:  # whoever is ended here leaves no records of which is not known what they are
+                path = os.path.join(self.folder, name)
+                with contextlib.suppress(FileNotFoundError):  # by another process of this run
+                    length = os.path.getsize(path)
+                    os.remove(path)
+                    size += length
             os.rmdir(self.folder)
         return size
 
     def _see_to_room(self):
-        if shutil.disk_usage(self.folder).free < ROOM:
+        try:
+            free = shutil.disk_usage(self.folder).free
+        except OSError:  # what cannot be told is found when it is written
+            return
+        if free < ROOM:
             raise UserError(f"{self.folder}: the disk is nearly full, its last {ROOM >> 20} MiB are left alone")
 
     def is_whole(self, name):

@@ -34,15 +34,18 @@ def lines_of(student, teacher, unlabelled=False):
         lines, why = lines_of_shipped(_OF_PPYOLOE), f"as {_OF_PPYOLOE}"
     else:
         lines, why = lines_of_method(_OF_OTHERS), f"{_OF_OTHERS} with its own defaults"
-    options = lines.get("distill") or {}
-    if unlabelled:
-        options = {key: value for key, value in options.items() if key not in SCHEDULE}
-    else:
-        options |= clone(SCHEDULE)
-        why += ", for the first third of the run, from a bank of its answers, then alone: docs/evidence.md"
     # Where parts of both have equal shapes, starting from the teacher's is worth most in a short run.
-    lines["distill"] = options | {"inherit": True}
-    return lines, why
+    lines["distill"] = {**(lines.get("distill") or {}), **clone(SCHEDULE), "inherit": True}
+    if not unlabelled:
+        why += ", for the first third of the run, from a bank of its answers, then alone: docs/evidence.md"
+    return without_end(lines, unlabelled), why
+
+
+def without_end(lines, unlabelled):
+    """A method's lines, of a teacher that teaches to the end where there are images without labels."""
+    if unlabelled and "distill" in lines:
+        lines["distill"] = {key: value for key, value in lines["distill"].items() if key not in SCHEDULE}
+    return lines
 
 
 def lines_of_method(name):
@@ -86,4 +89,6 @@ def settled(method, student, teacher, unlabelled, path):
             raise UserError(f"{path}: {key}: `slim_method: Auto` chooses the loss; leave it out, or name a method")
     lines, why = lines_of(student, teacher, unlabelled)
     own = {key: value for key, value in method.items() if key != "slim_method"}
+    if "bank" in (own.get("distill") or {}):  # a bank of one's own has what it says, and no limit that it does not
+        lines["distill"].pop("bank", None)
     return merge(clone(lines), own), [f"slim_method: Auto: {lines['slim_method']}, {why}"]

@@ -64,7 +64,7 @@ def too_large(spec, model, stages, precision, epochs):
         return None
     return (
         f"{counted(spec.views, 'view')} would take about {in_words(size)}, more than distill.bank.gigabytes has: "
-        f"{spec.gigabytes:g}"
+        f"{spec.gigabytes:g}; raise it, or have fewer views"
     )
 
 

@@ -8,7 +8,7 @@ from paddle import distributed as dist
 from ppkd.bridge.normalisation import OF_TEACHERS, Normalisation
 from ppkd.bridge.workspace import scope
 from ppkd.build import build_model, build_teachers
-from ppkd.engine.bank import FILE, ROOM, VIEW, Bank
+from ppkd.engine.bank import ROOM, VIEW, Bank
 from ppkd.errors import UserError
 from ppkd.files.records import digest_of
 from ppkd.files.regular import open_file
@@ -20,6 +20,7 @@ from ppkd.training.device import empty_cache
 from ppkd.training.digest import digest
 from ppkd.training.loader import undisturbed
 from ppkd.training.precision import Precision
+from ppkd.training.sharing import gathered
 from ppkd.training.stages import Stages
 
 FOLDER = "bank"
@@ -35,10 +36,7 @@ class Banking:
         precision: `precision.Precision`.
 
     Attributes:
-        bank: `bank.Bank`.
-
-    Raises:
-        UserError: the folder has a bank of something else.
+        bank: `bank.Bank`, which `open` gives to the model.
     """
 
     def __init__(self, recipe, model, stages, precision):
@@ -46,10 +44,40 @@ class Banking:
         self._recipe, self._model, self._stages, self._precision = recipe, model, stages, precision
         self._epochs = int(recipe.student.get("epoch") or 1)
         self._told = {}
-        self.bank = Bank(_folder(recipe, self.spec), self._of(), self.spec.dtype, self.spec.on_failure == "live")
+        live, own = self.spec.on_failure == "live", self.spec.folder is None
+        folder = self.spec.folder or os.path.join(recipe.output_dir, FOLDER)
+        self.bank = Bank(folder, self._of(), self.spec.dtype, live, anew=live and own)
+
+    def open(self):
+        """From now on batches are views, and the model has the bank.
+
+        Raises:
+            UserError: the folder has a bank of something else.
+        """
         self.bank.open()
-        stages.views = lambda epoch: self.spec.views if self._on(epoch) else None
-        model.asked.bank, model.asked.recall = self.bank, self._recall
+        self._stages.views = lambda epoch: self.spec.views if self._on(epoch) else None
+        self._model.asked.bank, self._model.asked.recall = self.bank, self._recall
+
+    def of_no_use(self):
+        """Why the run goes on without this bank, or None; the same on all ranks, and when it is resumed.
+
+        Raises:
+            UserError: it would be too large, and the live teacher is not to go on.
+        """
+        begun = self.bank.is_begun()  # by others as well, or by this run before it was resumed: of use in any case
+        if gathered(begun)[0] if dist.get_world_size() > 1 else begun:
+            return None
+        views = epochs_of_views(self._model, self._stages, self._epochs)
+        if views and self.spec.folder is None and (why := never_read(self.spec.views, views)):
+            return why
+        if (why := self.too_large()) and self.spec.on_failure != "live":
+            raise UserError(f"distill.bank: {why}; on_failure: live goes on without")
+        return why
+
+    def too_large(self):
+        """Why it would take more than it may, or None."""
+        views = epochs_of_views(self._model, self._stages, self._epochs)
+        return too_large(self.spec, self._model, self._stages, self._precision, views)
 
     def _of(self):
         """What the bank is of: teachers, what terms take of them, and how images are made into views."""
@@ -181,7 +209,7 @@ class Banking:
 
     def leave(self):
         """End the run: its own bank goes, which would stay unseen on the disk; in a folder that was named it stays."""
-        if self.spec.folder is None and dist.get_rank() == 0 and (size := self.bank.remove()):
+        if self.spec.folder is None and (size := self.bank.remove()):
             logger().info("bank: the run has ended, its %s are removed (distill.bank.folder keeps one)", in_words(size))
 
     def fill(self, shard=(0, 1), follow=None):
@@ -251,10 +279,11 @@ def banking_of(recipe, model, stages, precision, epoch):
         tell = _tell(model.bank_spec)
         tell("distill.bank: the live teacher stays, and there are no views: %s", "; ".join(model.bound))
         return NoBank()
-    if why := _of_no_use(recipe, model, stages, precision):
-        logger().info("distill.bank: none; the teacher is asked in every step: %s", why)
-        return NoBank()
     banking = Banking(recipe, model, stages, precision)
+    if why := banking.of_no_use():
+        logger().warning("distill.bank: none; the teacher is asked in every step: %s", why)
+        return NoBank()
+    banking.open()
     if epoch < banking._epochs:
         model.distillation.enter(epoch)  # resumed, terms may have ended by themselves, and then need no views
         banking.enter(epoch)
@@ -286,10 +315,10 @@ def fill_bank(recipe, shard, amp, follow):
         precision = Precision(recipe.student, amp)
         precision.prepare_teachers(model.teachers.values())
         model.compute_teachers(precision.of_teachers)
-        views = epochs_of_views(model, stages, int(recipe.student.get("epoch") or 1))
-        if why := too_large(model.bank_spec, model, stages, precision, views):
-            raise UserError(f"bank: {why}")
         banking = Banking(recipe, model, stages, precision)
+        if why := banking.too_large():
+            raise UserError(f"bank: {why}")
+        banking.open()
         if banking.bank.failure:
             raise UserError(banking.bank.failure)
         if not any(map(banking.taught, range(banking._epochs))):
@@ -300,29 +329,9 @@ def fill_bank(recipe, shard, amp, follow):
         return banking.bank.folder, *banking.fill(shard, follow)
 
 
-def _of_no_use(recipe, model, stages, precision):
-    """Why a run goes on without a bank, or None.
-
-    Raises:
-        UserError: it would be too large, and the live teacher is not to go on.
-    """
-    spec, views = model.bank_spec, epochs_of_views(model, stages, int(recipe.student.get("epoch") or 1))
-    # One that others have filled, or will read, is of use in any case.
-    alone = spec.folder is None and not os.path.lexists(os.path.join(_folder(recipe, spec), FILE))
-    if views and alone and (why := never_read(spec.views, views)):
-        return why
-    if (why := too_large(spec, model, stages, precision, views)) and spec.on_failure != "live":
-        raise UserError(f"distill.bank: {why}; on_failure: live goes on without")
-    return why
-
-
 def _tell(spec):
     """How that there is no bank is told: to who wants one in any case as a warning."""
     return logger().info if spec.on_failure == "live" else logger().warning
-
-
-def _folder(recipe, spec):
-    return spec.folder or os.path.join(recipe.output_dir, FOLDER)
 
 
 def _weights(model):

@@ -74,7 +74,7 @@ def check_same(stored, now, forced):
         more = f" and {len(differing) - 8} more" if len(differing) > 8 else ""
         raise UserError(
             f"-r: the checkpoint is of another recipe: {'; '.join(differing[:8])}{more}. "
-            "Add --force to go on with this one all the same"
+            f"{_without(stored, now)}Add --force to go on with this one all the same"
         )
     return differing
 
@@ -91,6 +91,13 @@ def _known(key, stored, now):
     if key.startswith(PREFIX + VALIDATED):
         return False
     return not key.startswith(PREFIX) or (key in stored and key in now)
+
+
+def _without(stored, now):
+    """How a run goes on as it was begun where its file has got more of ``distill`` since, as a shipped one may have."""
+    new = sorted({".".join(key.split(".")[:2]) for key in now.keys() - stored.keys() if key.startswith("distill.")})
+    new = [key for key in new if not any(name == key or name.startswith(f"{key}.") for name in stored)]
+    return f"With -o {' '.join(f'{key}=null' for key in new)} it goes on as it was begun. " if new else ""
 
 
 def _line(key, stored, now):

@@ -47,6 +47,7 @@ from ppkd.training.standing import Standing
 from ppkd.training.step import Step
 from ppkd.training.stopping import Stopped, StopRequest
 from ppkd.training.telling import Telling
+from ppkd.training.unlabelled import tell_end
 from ppkd.training.update import Update
 from ppkd.training.validation import Validation
 from ppkd.training.weights import Weights
@@ -117,6 +118,8 @@ class Trainer:
         check_operators(self.student)
         if self.distill is not None:
             self.distill.batches = self.standing.batches
+            if self._stages.unlabelled:
+                tell_end(self.distill, int(self.config.get("epoch") or 1))
             if self.distill.boxes is not None:
                 self.distill.boxes.begin(self._stages.unlabelled.with_boxes, self.names, thresholds)
         self.lr = learning_rate(self.config, self.standing.steps)

@@ -119,6 +119,21 @@ class Unlabelled:
         self.bad.restore((state or {}).get("bad"))
 
 
+def tell_end(model, epochs):
+    """Warn where images without labels are of no use any more before a run ends: a shipped file's terms have an end."""
+
+    def on(epoch):
+        boxes = model.boxes is not None and model.boxes.factor(epoch) > 0
+        return boxes or any(term.weight(epoch) > 0 for term in model.terms)
+
+    last = max(filter(on, range(epochs)), default=-1) + 1
+    if last < epochs:
+        logger().warning(
+            "unlabelled: of no use after epoch %d of %d, where the last term ends; -o distill.stop_epoch=null teaches on",
+            last, epochs,
+        )  # fmt: skip
+
+
 def _endless(loader, before):
     epoch, begin = divmod(before, len(loader))
     while True:

@@ -158,10 +158,9 @@ def test_a_package_that_is_broken_is_told_by_its_name(code, package, said, place
 @pytest.mark.parametrize(
     "package, code, command",
     [
-        ("numpy", "raise RuntimeError('its own')", "pip uninstall -y numpy && pip install numpy==1.23.5"),
-        ("paddle", "raise RuntimeError('its own')",
-         "pip uninstall -y paddlepaddle && pip install paddlepaddle==2.6.2 numpy==1.23.5"),
-        ("paddle", "x = = 1", "pip uninstall -y paddlepaddle && pip install paddlepaddle==2.6.2 numpy==1.23.5"),
+        ("numpy", "raise RuntimeError('its own')", "pip install --force-reinstall --no-deps numpy==1.23.5"),
+        ("paddle", "raise RuntimeError('its own')", "pip install --force-reinstall --no-deps paddlepaddle==2.6.2"),
+        ("paddle", "x = = 1", "pip install --force-reinstall --no-deps paddlepaddle==2.6.2"),
         ("cv2", "raise ImportError('its own')",
          "pip uninstall -y opencv-python && pip install opencv-python-headless numpy==1.23.5"),
     ],
@@ -178,11 +177,18 @@ def test_what_the_user_chose_is_put_back_as_it_was(package, code, command, place
 
 
 def test_paddle_for_gpus_is_told_where_its_index_is(monkeypatch):
-    monkeypatch.setattr(metadata, "packages_distributions", lambda: {"paddle": ["paddlepaddle-gpu"]})
+    monkeypatch.setattr(metadata, "packages_distributions", lambda: {"paddle": ["paddlepaddle", "paddlepaddle-gpu"]})
     monkeypatch.setattr(metadata, "version", {"numpy": "2.2.6", "paddlepaddle-gpu": "3.3.1"}.get)
-    command = pip.install("paddle")
-    assert command.startswith("pip uninstall -y paddlepaddle-gpu && pip install paddlepaddle-gpu==3.3.1 numpy==2.2.6 (")
-    assert "paddlepaddle.org.cn/install" in command
+    begin = "pip install --force-reinstall --no-deps paddlepaddle-gpu==3.3.1 -i the index that https://www.paddlepaddle"
+    assert pip.install("paddle").startswith(begin)
+
+
+def test_no_more_goes_than_what_is_installed_again(monkeypatch):
+    """basemap brings a folder of matplotlib's as well; of OpenCV's four packages each writes over the others."""
+    brought = {"mpl_toolkits": ["basemap", "matplotlib"], "cv2": ["opencv-contrib-python", "opencv-python"]}
+    monkeypatch.setattr(metadata, "packages_distributions", lambda: brought)
+    assert pip.install("mpl_toolkits") == f"pip uninstall -y matplotlib && pip install matplotlib {NUMPY}"
+    assert pip.install("cv2").startswith("pip uninstall -y opencv-contrib-python opencv-python && pip install opencv-")
 
 
 def _ask_instead_of_ppdet(code, place, monkeypatch):

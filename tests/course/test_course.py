@@ -372,6 +372,9 @@ def test_methods_are_in_one_place_and_auto_teaches_for_a_third():
     lines, _ = lines_of("auto", other, other)
     assert (lines["slim_method"], lines["PKDFeatureLoss"]) == ("PKD", {"loss_weight": 6.0})
     assert lines["distill"] == {"inherit": True, **SCHEDULE}
+    for method in ("ppyoloedistill", "ppyoloe_plus_custom_ppyoloe"):
+        assert lines_of(method, *pair)[0]["distill"] == SCHEDULE
+        assert lines_of(method, *pair, unlabelled=True)[0]["distill"] == {}, "nobody else teaches from these"
     assert lines_of("mgd", other, other)[0] == {"slim": "Distill", "slim_method": "MGD"}
     assert lines_of("ppyoloe_plus_custom_score_l2", *pair)[0]["distill"]["terms"]
 

@@ -448,6 +448,13 @@ def test_the_method_may_be_left_to_ppkd(auto_file):
     assert any(note.startswith("slim_method: Auto: PPYOLOEDistill, as ppyoloe_plus") for note in found.notes)
 
 
+@pytest.mark.parametrize("bank", [{"views": 8}, None])
+def test_a_bank_of_ones_own_has_what_it_says(bank, auto_file):
+    """Auto's limit, of which the file says nothing, would drop a bank that was asked for."""
+    slim = auto_file("ppyoloe_plus_teacher_custom", distill={"bank": bank})
+    assert load_recipe("ppyoloe_plus_tiny_custom", slim, ["num_classes=2"]).method.options["bank"] == bank
+
+
 def test_from_images_without_labels_it_teaches_to_the_end(auto_file, tmp_path):
     slim = auto_file("ppyoloe_plus_teacher_custom")
     found = load_recipe("ppyoloe_plus_tiny_custom", slim, ["num_classes=2", f"unlabelled={tmp_path}"])

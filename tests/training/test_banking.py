@@ -399,6 +399,50 @@ def test_a_bank_that_nobody_would_read_is_none(recipe, tmp_path, monkeypatch, ca
         assert not again.distill.teachers, "others have filled it"
 
 
+@pytest.mark.parametrize("failure", ["live", "stop"])
+def test_a_former_runs_own_bank_makes_place_where_the_teacher_may_go_on(failure, recipe, tmp_path, monkeypatch, caplog):
+    """By default it is there after a run that was ended, and every later one in this folder would have had none."""
+    monkeypatch.setattr(logger(), "propagate", True)
+    given = [f"save_dir={tmp_path}", f"distill.bank={{views: 2, on_failure: {failure}}}"]
+    fit(banked(recipe, "", *given), max_steps=2)
+    other = banked(recipe, "", *given, "seed=5")
+    place = pathlib.Path(other.output_dir) / "bank"
+    former = files(place)
+    if failure == "stop":
+        with pytest.raises(UserError, match="the bank is of something else .*seed"):
+            fit(other)
+        assert files(place) == former
+        return
+    fit(other, max_steps=3)
+    assert f"bank: {place} had one of something else, of a former run: it is removed" in caplog.text
+    assert len(files(place)) == 3 and not set(former) & set(files(place))
+
+
+def test_a_full_bank_is_read_although_it_is_above_the_limit(recipe, bank):
+    with Trainer.open(banked(recipe, bank, "distill.bank.gigabytes=1e-6")) as trainer:
+        assert trainer.distill.teachers == {}
+
+
+def test_who_is_ended_while_a_bank_is_removed_leaves_one_that_can_be_read(recipe, bank, monkeypatch):
+    trainer = fit(banked(recipe, bank), max_steps=1)
+    (bank / ".half.view.ppkd-0123456789ab").write_text("of a process that was killed")
+    removed, remove = [], os.remove
+
+    def ended(path):
+        if len(removed) == 3:
+            raise KeyboardInterrupt
+        removed.append(path)
+        remove(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "remove", ended)
+        with pytest.raises(KeyboardInterrupt):
+            trainer._banking.bank.remove()
+    assert (bank / "bank.json").exists()
+    trainer._banking.bank.remove()
+    assert not bank.exists() and trainer._banking.bank.remove() == 0
+
+
 @pytest.mark.parametrize("ends", ["whole", "patience", "cut short"])
 def test_a_run_removes_its_own_bank_when_it_has_ended(ends, recipe, filled, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(logger(), "propagate", True)
@@ -430,7 +474,7 @@ def test_a_bank_that_is_too_large_is_none(most, has, recipe, filled, tmp_path, m
         assert other_than(trainer, filled) <= {"/digest/distill.bank.gigabytes", "/digest/distill.bank.on_failure"}
         return
     assert len(fit(live, max_steps=1).distill.teachers) == 1 and not (tmp_path / "own").exists()
-    told = "2 views would take about .* kB, more than distill.bank.gigabytes has: 1e-06"
+    told = "2 views would take about .* kB, more than distill.bank.gigabytes has: 1e-06; raise it, or have fewer views"
     assert re.search(f"none; the teacher is asked in every step: {told}", caplog.text)
     with pytest.raises(UserError, match=f"^distill.bank: {told}; on_failure: live goes on without$"):
         fit(banked(*given))

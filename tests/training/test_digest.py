@@ -55,6 +55,17 @@ def test_many_differences_are_counted():
         check_same({str(n): 0 for n in range(12)}, {}, forced=False)
 
 
+def test_how_a_run_goes_on_whose_file_has_got_more_since():
+    """A shipped file, or `Auto`, has a bank that it had not when the run was begun."""
+    stored = {"epoch": 5, "distill.stop_epoch": 2}
+    now = stored | {"distill.bank.views": 4, "distill.bank.gigabytes": 10, "distill.hand_over": "reset"}
+    told = r"\. With -o distill\.bank=null distill\.hand_over=null it goes on as it was begun\. Add --force"
+    with pytest.raises(UserError, match=told):
+        check_same(stored, now, forced=False)
+    with pytest.raises(UserError, match="9 now. Add --force"):
+        check_same(stored | {"distill.bank.views": 8}, stored | {"distill.bank.views": 9}, forced=False)
+
+
 def test_training_checks_it(recipe):
     loaded = recipe(QUICK, overrides=[FOUR])
     fit(loaded, max_steps=1)

@@ -13,6 +13,7 @@ import pytest
 
 from ppkd.bridge.unlabelled import KEY
 from ppkd.errors import UserError
+from ppkd.terminal.log import logger
 from ppkd.training.loader import _Seeded
 from ppkd.training.stages import Stages
 from ppkd.training.trainer import Trainer
@@ -147,6 +148,14 @@ def test_a_recorded_run_goes_on_with_the_same_images_only(loaded, photos):
 def test_what_is_wrong_is_told_by_its_key(given, told, loaded):
     with pytest.raises(UserError, match=told):
         fit(loaded(given))
+
+
+@pytest.mark.parametrize("given, warned", [("distill.stop_epoch=1", True), ("distill.stop_epoch=2", False)])
+def test_terms_that_end_before_the_run_are_told(given, warned, loaded, caplog, monkeypatch):
+    """The shipped file of PP-YOLOEs teaches for a third of the run."""
+    monkeypatch.setattr(logger(), "propagate", True)
+    with Trainer.open(loaded(given)):
+        assert ("unlabelled: of no use after epoch 1 of 2" in caplog.text) == warned
 
 
 def test_they_need_a_teacher(recipe, photos):
