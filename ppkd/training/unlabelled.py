@@ -128,10 +128,8 @@ def tell_end(model, epochs):
 
     last = max(filter(on, range(epochs)), default=-1) + 1
     if last < epochs:
-        logger().warning(
-            "unlabelled: of no use after epoch %d of %d, where the last term ends; -o distill.stop_epoch=null teaches on",
-            last, epochs,
-        )  # fmt: skip
+        cure = "-o distill.stop_epoch=null teaches on"
+        logger().warning("unlabelled: of no use after epoch %d of %d, where the last term ends; %s", last, epochs, cure)
 
 
 def _endless(loader, before):
