@@ -69,7 +69,8 @@ def runs_of(plan, args):
                 run = Run(plan, stage["set"], arm, seed, args)
                 wanted = [run.teacher(), run] if run.taught else [run]
                 for each in wanted if "within" not in stage or run.near_plain(stage["within"]) else ():
-                    asked = all(getattr(args, key) in (None, getattr(each, key)) for key in keys)
+                    # A teacher comes along with what it teaches.
+                    asked = any(all(getattr(args, k) in (None, getattr(one, k)) for k in keys) for one in (each, run))
                     if asked and each.key not in told:
                         told.add(each.key)
                         yield each

@@ -158,6 +158,12 @@ def test_a_run_that_another_process_has_is_left_to_it_and_its_pupils_wait(tmp_pa
     assert slept == [["plain"]] and ran == ["plain", "teacher"], "nothing is taught by a teacher that failed"
 
 
+def test_the_teacher_comes_along_with_the_arm_that_is_asked_for(tmp_path):
+    """It was left out, and its pupil waited for it without a word."""
+    for arm, expected in (("fgd", ["teacher", "fgd"]), ("plain", ["plain"]), ("teacher", ["teacher"])):
+        assert [run.arm for run in program.runs_of(PLAN, arguments(tmp_path, arm=arm))] == expected
+
+
 def test_a_stage_leaves_out_what_is_far_below_plain(tmp_path):
     plan = {**PLAN, "stages": [{"set": "shapes", "seeds": [1], "arms": ["plain", "fgd", "wrong"], "within": 3.0}]}
     args = arguments(tmp_path)
