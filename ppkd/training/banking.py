@@ -70,13 +70,12 @@ class Banking:
         views = epochs_of_views(self._model, self._stages, self._epochs)
         if views and self.spec.folder is None and (why := never_read(self.spec.views, views)):
             return why
-        if (why := self.too_large()) and self.spec.on_failure != "live":
+        if (why := self.too_large(views)) and self.spec.on_failure != "live":
             raise UserError(f"distill.bank: {why}; on_failure: live goes on without")
         return why
 
-    def too_large(self):
-        """Why it would take more than it may, or None."""
-        views = epochs_of_views(self._model, self._stages, self._epochs)
+    def too_large(self, views):
+        """Why it would take more than it may, or None; of `bank_size.epochs_of_views`."""
         return too_large(self.spec, self._model, self._stages, self._precision, views)
 
     def _of(self):
@@ -316,7 +315,7 @@ def fill_bank(recipe, shard, amp, follow):
         precision.prepare_teachers(model.teachers.values())
         model.compute_teachers(precision.of_teachers)
         banking = Banking(recipe, model, stages, precision)
-        if why := banking.too_large():
+        if why := banking.too_large(epochs_of_views(model, stages, banking._epochs)):
             raise UserError(f"bank: {why}")
         banking.open()
         if banking.bank.failure:

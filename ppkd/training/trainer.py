@@ -41,6 +41,7 @@ from ppkd.training.precision import Precision
 from ppkd.training.restart import Restart
 from ppkd.training.resuming import state_to_go_on
 from ppkd.training.runlog import RunLog
+from ppkd.training.saving import Saving
 from ppkd.training.seeds import seed_everything, seed_step
 from ppkd.training.stages import Stages
 from ppkd.training.standing import Standing
@@ -75,6 +76,7 @@ class Trainer:
         distill: the `model.DistillModel` around it, or None in plain training.
         distillation: its `distillation.Distillation`, or None.
         standing: `standing.Standing`.
+        saving: `saving.Saving`.
 
     Raises:
         UserError: anything missing or unfit, before any training.
@@ -89,9 +91,7 @@ class Trainer:
         self.output_dir = recipe.output_dir
         self.seed = int(self.config.get("seed") or 0)
         self._images, self._epochs = batch_size.real, count(self.config, "epoch", None)
-        self._snapshot_steps, *self._keep = (
-            count(self.config, *key) for key in (("snapshot_steps", 0), ("keep", 0), ("keep_resume", 1))
-        )
+        self._snapshot_steps = count(self.config, "snapshot_steps", 0)
         check_sizes(recipe, reader_size(self.config, "EvalReader"), EVAL_SIZE)  # what is trained is evaluated some day
         self.patience = Patience(self.config, validate)
         self.digest, self.names = digest(recipe, self.ranks), names_of_training(self.config)
@@ -135,13 +135,13 @@ class Trainer:
         self.numerics = Numerics(
             self.config, model, detector, self.output_dir, self.seed, self.rank, self.reload, self.precision.scales
         )
-        self._of_ranks = OfRanks(self.distillation)
+        of_ranks = OfRanks(self.distillation)
         self._restart = Restart(self.config, self.distill, self._update, self.averaging, self.standing)
         # By their names in a resume file, in the order of restoring: what a rank has of its own goes over "terms".
-        self._parts = Parts({
+        parts = Parts({
             "student": Weights(self.student, "student (-c)", self.averaging.own, self.precision.whole),
             "terms": Weights(self.distillation, "method or teacher (--slim_config)"),
-            "of_ranks": self._of_ranks,
+            "of_ranks": of_ranks,
             "optimizer": self._update.optimizing,
             "moments": self._update.moments,
             "moving": Moving(model.parameters()),
@@ -154,9 +154,11 @@ class Trainer:
             "bad_images": self._stages.bad,
         })  # fmt: skip
         if self._stages.unlabelled:
-            self._parts[UNLABELLED] = self._stages.unlabelled
+            parts[UNLABELLED] = self._stages.unlabelled
+        marks = {"digest": self.digest, "names": self.names}
+        self.saving = Saving(self.config, self.output_dir, self.rank, marks, self.student, self.standing, parts)
         if state is not None:
-            self.restore(state)
+            self.saving.restore(state)
         self._banking = banking_of(recipe, self.distill, self._stages, self.precision, self.epoch)
         # What was recorded after the step that the run goes on from will be recorded anew.
         self._log = RunLog(self.output_dir, recipe, self.rank == 0, vdl_dir, self.names, trackers)
@@ -169,7 +171,7 @@ class Trainer:
             paddle.nn.SyncBatchNorm.convert_sync_batchnorm(self.student)
         self.model = distribute(model)
         if state is not None:  # once more, for it gives all ranks what the first one has
-            self._of_ranks.restore(state.get("of_ranks"))
+            of_ranks.restore(state.get("of_ranks"))
         self._step = Step(
             self.model, self._update, self.precision, self.averaging, self.numerics, self._restart, self.standing
         )
@@ -216,17 +218,17 @@ class Trainer:
                 if finished or whole:
                     results = self._snapshot("model_final" if finished else str(self.epoch - 1))
                 if self._banking.stops and not finished:
-                    self._save(checkpoint.LAST)
+                    self.saving.save(checkpoint.LAST)
                     raise UserError(f"{self._banking.stops}; all else is saved: go on with --resume auto")
                 if self._stop.signal is not None and not finished:
-                    self._save(checkpoint.LAST)
+                    self.saving.save(checkpoint.LAST)
                     raise Stopped(self._stop.signal, os.path.join(self.output_dir, checkpoint.LAST))
         if self.epoch < epochs and self.patience.over():
             logger().info(
                 "epoch %d: no better AP since %s (patience)", self.epoch, counted(self.patience.since, "evaluation")
             )
-            self._save("model_final")
-            self._keep_newest("model_final")
+            self.saving.save("model_final")
+            self.saving.keep_newest("model_final")
         if self.ranks > 1:
             dist.barrier()
         if self.epoch == epochs or self.patience.over():
@@ -277,7 +279,7 @@ class Trainer:
         elif meters.silent():
             self._telling.tell(meters.so_far())
         if self._snapshot_steps and self.step % self._snapshot_steps == 0:
-            self._save(checkpoint.LAST)
+            self.saving.save(checkpoint.LAST)
         return self._reached_max() or self._stop.signal is not None or bool(self._banking.stops)
 
     def _train_batch(self, batch):
@@ -302,48 +304,17 @@ class Trainer:
         beside = self.distill is not None and self.distill.takes(UNLABELLED)
         return self._stages.batches(epoch, begin, beside)
 
-    def _save(self, name):
-        """Write a checkpoint that is not evaluated."""
-        with self.averaging.applied(counts=False):
-            self._write(name)
-
     def _snapshot(self, name):
         """Save weights and resume state, of which no more than `keep` stay; evaluate if asked."""
         with self.averaging.applied():
             self.standing.to_evaluate = name if self._validation else None
-            self._write(name)
-            self._keep_newest(name)
+            self.saving.write(name)
+            self.saving.keep_newest(name)
             return self._validation.evaluate() if self._validation else {}
 
-    def _keep_newest(self, written):
-        if self.rank == 0:
-            checkpoint.keep_newest(self.output_dir, *self._keep, written)
-
-    def _write(self, name):
-        """The first process writes, of what all of them have."""
-        self._of_ranks.gather()
-        if self.rank:
-            return
-        state, resume = self.student.state_dict(), self.state()
-        self.numerics.check()
-        self.numerics.check_weights((state, resume["student"], resume["terms"]), name)
-        checkpoint.save(self.output_dir, name, state, resume, self.names)
-        logger().info("saved %s", os.path.join(self.output_dir, name + ".pdparams"))
-
     def state(self):
-        """Everything that resuming needs: a run that goes on from it is the run that never stopped.
-
-        Random numbers need no state: what is drawn depends on seed, epoch, batch and rank.
-        """
-        return {"digest": self.digest, "names": self.names, **self.standing.state(), **self._parts.state()}
-
-    def restore(self, state):
-        """Go on as `state` was."""
-        self._parts.restore(state)
-        if state["batch"] > self.standing.batches:
-            raise UserError(f"-r: the resume file stands at batch {state['batch']} of {self.standing.batches}")
-        self.standing.restore(state)
-        logger().info("resumed after epoch %d, batch %d, step %d", self.epoch, self.batch, self.step)
+        """What resuming needs, as `saving.Saving` has it."""
+        return self.saving.state()
 
     def _reached_max(self):
         return self._max_steps is not None and self.step >= self._max_steps

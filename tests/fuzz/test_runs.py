@@ -143,9 +143,9 @@ def test_states_of_a_run(trained, quiet):
             here = state if len(path) == 1 else state.get(path[0])
             if isinstance(here, dict) and path[-1] in here:
                 here.pop(path[-1]) if value is OUT else here.update({path[-1]: value})
-        _told(lambda: trainer.restore(checkpoint.admitted(state, "x.resume")), quiet)
+        _told(lambda: trainer.saving.restore(checkpoint.admitted(state, "x.resume")), quiet)
 
-    trainer.restore(sound)
+    trainer.saving.restore(sound)
     run()
 
 
