@@ -101,6 +101,9 @@ KINDS = {
     "unlabelled-classes": Kind((NOTE,), "What they teach of these classes is that there is nothing."),
     "pseudo-boxes-wrong": Kind((WARNING,), "Raise distill.pseudo_boxes.threshold, or leave F1 to choose it."),
     "batch-fits": Kind((NOTE,), "--batch {batch}, with -o scale_lr=true where the file has a total_batch_size."),
+    "bank-too-large": Kind(
+        (ERROR,), "Raise distill.bank.gigabytes, have fewer views, or let `on_failure: live` go on without a bank."
+    ),
     "loading-slow": Kind((NOTE,), "Raise worker_num: training waits for its images."),
 }
 

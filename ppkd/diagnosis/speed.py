@@ -10,6 +10,7 @@ from paddle.utils import unique_name
 
 from ppkd.bridge.workspace import create, scope
 from ppkd.engine.bank import kept
+from ppkd.terminal.log import counted
 from ppkd.training.learning_rate import learning_rate
 from ppkd.training.meters import memory_used
 
@@ -45,7 +46,8 @@ def measure_speed(subject, loader, batches, findings):
             findings.add("not-finite", f"the loss is not finite any more after {STEPS} {name} steps")
     workers = int(config.get("worker_num") or 0)
     epochs = int(config.get("epoch") or 1)
-    active = sum(any(term.weight(epoch) for term in model.terms) for epoch in range(epochs))
+    taught_in = [epoch for epoch in range(epochs) if any(term.weight(epoch) for term in model.terms)]
+    active = len(taught_in)
     plain, distilled = (_with_loading(found[name]["step_seconds"], loading, workers) for name in found)
     _propose_batch(found, int(config["TrainReader"].get("batch_size") or 1), memory, findings)
     model.timed = False
@@ -62,10 +64,11 @@ def measure_speed(subject, loader, batches, findings):
     found["plain"]["run_seconds"] = len(loader) * epochs * plain
     every = {term.spec.every for term in model.terms}
     taught = sum(any(batch % each == 0 for each in every) for batch in range(len(loader)))
-    # From a bank the teacher is asked once a view, in as many epochs.
-    found["bank_views"] = _views(model.bank_spec, found["bank_bytes"], active)
+    # From a bank the teacher is asked once a view, in as many epochs; images that are mixed of several have no views.
+    viewed = sum(not loader.mixes(epoch) for epoch in taught_in)
+    found["bank_views"] = _views(model.bank_spec, found["bank_bytes"], viewed, findings)
     found["bank_wanted"] = model.bank_spec is not None
-    spared = max(0, active - (found["bank_views"] or active)) * min(model.teacher_seconds or 0, distilled - plain)
+    spared = (viewed - (found["bank_views"] or viewed)) * min(model.teacher_seconds or 0, distilled - plain)
     found["distilled"]["run_seconds"] = taught * (active * (distilled - plain) - spared) + epochs * len(loader) * plain
     if loading / max(workers, 1) > found["plain"]["step_seconds"]:
         text = f"loading a batch takes {loading:.2f} s by one process ({workers} workers), a plain step "
@@ -87,11 +90,16 @@ def _bytes_of_a_view(model, batches, images):
         return sum(array.nbytes for array in arrays.values()) * images // int(batches[0]["image"].shape[0])
 
 
-def _views(spec, size, epochs):
+def _views(spec, size, epochs, findings):
     """The views of a bank that the run will have, or None."""
-    if spec is None or size is None or spec.views >= epochs:
+    if spec is None or size is None:
         return None
-    return None if spec.gigabytes and size * spec.views > spec.gigabytes * 1e9 else spec.views
+    if spec.gigabytes and (taken := size * min(spec.views, epochs)) > spec.gigabytes * 1e9:
+        if spec.on_failure != "live":
+            findings.add("bank-too-large", f"{counted(spec.views, 'view')} would take about {taken / 1e9:.2g} GB, more "
+                                           f"than distill.bank.gigabytes has: {spec.gigabytes:g}")  # fmt: skip
+        return None
+    return spec.views if spec.views < epochs else None
 
 
 def largest_batch(batch, held, peak, total):

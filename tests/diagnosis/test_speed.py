@@ -11,9 +11,22 @@ from ppkd.diagnosis.show import _of_teachers
 from ppkd.diagnosis.speed import largest_batch
 
 
+class Loader:
+    """Ten batches an epoch; images of the first epochs are mixed of several."""
+
+    def __init__(self, mixed=0):
+        self._mixed = mixed
+
+    def __len__(self):
+        return 10
+
+    def mixes(self, epoch):
+        return ["Mosaic"] if epoch < self._mixed else []
+
+
 def test_the_time_of_the_whole_run(built, monkeypatch):
     """Ten batches an epoch, four of the five epochs with the teacher; loading 3 s, beside training or before it."""
-    loader = range(10)
+    loader = Loader()
     subject, _ = built("epoch=5", "distill.stop_epoch=4")
     for workers, expected in ((0, (250, 290)), (2, (100, 140)), (1, (150, 150))):
         subject.recipe.student["worker_num"], findings = workers, Findings()
@@ -26,29 +39,34 @@ def test_the_time_of_the_whole_run(built, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "bank, seconds, told",
+    "bank, mixed, seconds, told, errors",
     [
-        ("{views: 2}", 278, ", in 2 epochs; then its bank is read, 10 GB"),
-        ("{views: 2, gigabytes: 9}", 290, ""),  # more than it may take
-        ("{views: 4}", 290, ""),  # none would be seen twice
+        ("{views: 2}", 0, 278, ", in 2 epochs; then its bank is read, 10 GB", []),
+        ("{views: 2}", 1, 284, ", in 2 epochs; then its bank is read, 10 GB", []),
+        ("{views: 3}", 1, 290, "", []),  # none would be seen twice
+        ("{views: 4}", 0, 290, "", []),
+        ("{views: 2, gigabytes: 9}", 0, 290, "", ["bank-too-large"]),
+        ("{views: 2, gigabytes: 9, on_failure: live}", 0, 290, "", []),
+        ("{views: 9, gigabytes: 21, on_failure: stop}", 0, 290, "", []),  # four of nine, all that the run would fill
     ],
 )
-def test_a_run_with_a_bank_asks_the_teacher_once_a_view(bank, seconds, told, built, monkeypatch):
+def test_a_run_with_a_bank_asks_the_teacher_once_a_view(bank, mixed, seconds, told, errors, built, monkeypatch):
     subject, _ = built("epoch=5", "distill.stop_epoch=4", f"distill.bank={bank}")
-    found = iter([(2.0, None, 1.0), (3.0, None, 1.0)])
+    found, findings = iter([(2.0, None, 1.0), (3.0, None, 1.0)]), Findings()
     monkeypatch.setattr(speed, "_steps", lambda *_: next(found))
     monkeypatch.setattr(speed, "_bytes_of_a_view", lambda *_: 5e9)
     monkeypatch.setattr(type(subject.model), "teacher_seconds", 0.6)
     subject.recipe.student["worker_num"] = 0
-    cost = speed.measure_speed(subject, range(10), ([], 3.0), Findings())
+    cost = speed.measure_speed(subject, Loader(mixed), ([], 3.0), findings)
     assert cost["distilled"]["run_seconds"] == seconds
     assert _of_teachers(cost) == f"\nthe teacher takes 0.60 s of a step, 20%{told}"
+    assert findings.ids(ERROR) == errors
 
 
 def test_a_loss_that_breaks_down_in_the_first_steps(built, monkeypatch):
     monkeypatch.setattr(speed, "_steps", lambda *_: (1.0, None, float("nan")))
     subject, findings = built()
-    speed.measure_speed(subject, range(10), ([], 0.1), findings)
+    speed.measure_speed(subject, Loader(), ([], 0.1), findings)
     assert findings.ids(ERROR) == ["not-finite"]
 
 
