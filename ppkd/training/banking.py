@@ -183,7 +183,7 @@ class Banking:
             counted(len(views), "view"), loader.images, batches - len(missing), batches, in_words(wanted),
             in_words(size / images), in_words(free), self.bank.folder, seconds,
             duration(max(0, steps - len(missing)) * seconds),
-            "" if end == self._epochs or self._on(end) else f"; after epoch {end} there are no views",
+            self._after(end, len(rest) / max(len(views), 1)),
         )  # fmt: skip
         if steps <= batches == len(missing):  # of a run that goes on some are there, and only what is left is counted
             logger().warning(
@@ -200,6 +200,11 @@ class Banking:
         if self.spec.on_failure != "live":
             raise UserError(f"{text}; on_failure: live fills what it can")
         logger().warning("%s; the teacher goes on where a view is missing", text)
+
+    def _after(self, end, times):
+        if end == self._epochs:  # seen so often an image teaches less: docs/bank.md
+            return f"; to the run's end, each {times:.0f} times: distill.stop_epoch ends them earlier" * (times > 1)
+        return "" if self._on(end) else f"; after epoch {end} there are no views"
 
     @property
     def stops(self):

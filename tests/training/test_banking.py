@@ -382,6 +382,16 @@ def test_views_that_none_sees_twice_are_warned_of_once(views, resumed, warned, r
         assert (f"with {views} views in so many epochs none is seen twice" in caplog.text) == warned
 
 
+@pytest.mark.parametrize("views, stop, told", [(1, 4, True), (1, 2, False), (4, 4, False)])
+def test_views_that_last_to_the_end_are_told(views, stop, told, recipe, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(logger(), "propagate", True)
+    lines = [f"distill.bank.views={views}", "epoch=4", f"distill.stop_epoch={stop}"]
+    with Trainer.open(banked(recipe, tmp_path / "own", *lines), resume=None):
+        said = "; to the run's end, each 4 times: distill.stop_epoch ends them earlier" in caplog.text
+        assert said == told
+        assert ("; after epoch 2 there are no views" in caplog.text) == (stop == 2)
+
+
 def test_a_bank_that_nobody_would_read_is_none(recipe, tmp_path, monkeypatch, caplog):
     """Three views in three epochs: of a folder of the run's own, which nobody has filled before."""
     monkeypatch.setattr(logger(), "propagate", True)
