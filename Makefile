@@ -20,7 +20,7 @@ PY := $(VENV)/bin/python
 JOBS ?= 2
 READY := $(VENV)/installed-$(PADDLE)
 
-.PHONY: install test test-host demo docs support support-here clean python
+.PHONY: install test test-host demo docs support support-here clean python clone
 
 install: $(READY)
 	@echo "ppkd: ready: $$($(PY) --version), Paddle $(PADDLE); source $(VENV)/bin/activate, then for example ppkd distill FOLDER"
@@ -43,9 +43,11 @@ $(READY): $(CONSTRAINTS) setup.py | python
 test: $(READY)
 	$(PY) -m pytest -n $(JOBS) --dist loadfile
 
-test-host: $(READY)
+clone:
 	@test -f "$(PPDET)/ppdet/__init__.py" || { echo "make test-host PPDET=path/to/PaddleDetection: no ppdet in" \
 		"'$(PPDET)'" >&2; exit 1; }
+
+test-host: clone $(READY)
 	PYTHONPATH="$$(cd "$(PPDET)" && pwd)" $(PY) -m pytest -n $(JOBS) --dist loadfile
 
 demo: $(READY)

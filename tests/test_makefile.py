@@ -45,3 +45,9 @@ def test_what_does_not_go_together_is_one_line_before_anything_is_made(minor, pa
     done = make("python", python(tmp_path, minor), f"PADDLE={paddle}")
     assert (done.returncode != 0) == bool(message), done.stderr
     assert message is None or message in done.stderr.splitlines()[0]
+
+
+def test_a_clone_that_is_not_there_is_told_before_anything_is_installed(tmp_path):
+    done = make("test-host", python(tmp_path, 12), f"PPDET={tmp_path}")
+    assert done.returncode and f"no ppdet in '{tmp_path}'" in done.stderr
+    assert "installing" not in done.stdout
