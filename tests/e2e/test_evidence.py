@@ -14,6 +14,7 @@ from benchmarks.evidence import results, training
 from benchmarks.evidence import run as program
 from benchmarks.evidence.cost import of_arm
 from benchmarks.evidence.page import page
+from benchmarks.evidence.picture import draw, pyplot
 from ppkd import cli, commands, methods
 from ppkd.files.yaml_io import read_yaml
 from ppkd.recipe.recipe import load_recipe
@@ -239,12 +240,13 @@ def test_helping_is_what_the_protocol_says():
                  {"data": "d", "student": "s.yml", "arm": "lost", "seed": 0, "failed": "exit 1: why"}],
                 PLAN, {})  # fmt: skip
     rows = rows_of(text)
-    words = {arm: rows[arm][6] for arm in ("better", "little", "wide", "worse", "once", "plain")}
-    assert words == {"better": "**helps**", "little": "not told apart", "wide": "not told apart",
+    words = {arm: rows[arm][5] for arm in ("better", "little", "wide", "worse", "once", "plain")}
+    assert words == {"better": "**helps**", "little": "not told", "wide": "not told",
                      "worse": "**hurts**", "once": "one seed", "plain": ""}  # fmt: skip
     assert "Failed: lost, seed 0: exit 1: why" in text
-    assert "- Better than plain: better (d, s, +2.1, +1.9 to +2.3)." in text
-    assert "- Worse than plain: worse (" in text and "- Not told from plain, so no help that was seen: wide (" in text
+    head = text.partition("## d, s")[0]
+    assert "| d | better | 3 | +2.1, +1.9 to +2.3 | **helps** |  |  |" in head and "| d | worse | 3 | " in head
+    assert "Of one seed, which says nothing yet: once (d, +10.0)." in head
 
 
 def test_the_page_says_what_is_missing_and_whether_plain_had_converged():
@@ -259,7 +261,7 @@ def test_the_page_says_what_is_missing_and_whether_plain_had_converged():
     text = page(records, plan, {"d": {"equal_time": 1.9}, "half": {"plain": 2.0}})
     tested = page([{**teacher, "test": {"AP": 0.52}}, *records[1:]], plan, {})
     assert "The teacher's AP on the test split: 52.0" in tested
-    assert "## Not run\n\n- d, seed 0 1: fgd\n\n" in text and text.count("The teacher's AP: 55.0") == 2
+    assert text.endswith("## Not run\n\n- d, seed 0 1: fgd\n") and text.count("The teacher's AP: 55.0") == 2
     assert "gains over `plain`: +1.1, -0.2 to +2.4; more than 1 AP: plain had not converged" in text
     assert text.split("| equal_time |")[1].splitlines()[0].endswith("| 1.90 |")
     # The middle of each curve is one of its two evaluations.
@@ -271,19 +273,40 @@ def test_the_page_says_what_plain_reaches_in_the_time_of_a_taught_run():
     longer = [*runs("equal_time_first", 0.45, 0.46, 0.44), *runs("equal_time", 0.5)]
     taught = [*runs("pkd_first", 0.43, 0.42), *runs("pkd_doc", 0.48)]
     text = page([*runs("plain", 0.4, 0.4, 0.4), *taught, *longer], PLAN, {})
-    told = "Taught, less plain for as long as that takes: "
-    assert f"- {told}pkd_first (d, s, -3.0, -15.7 to +9.7); pkd_doc (d, s, -2.0 of one seed)." in text
-    assert f"\n{told}pkd_first -3.0, -15.7 to +9.7.\n" in text
+    assert "| d | pkd_first | 2 | +2.5, -3.9 to +8.9 | not told | -3.0, -15.7 to +9.7 | not told |" in text
+    assert rows_of(text)["pkd_first"][6:8] == ["-3.0, -15.7 to +9.7", "not told"]
+    assert rows_of(text)["pkd_doc"][6:8] == ["-2.0", "one seed"]
+    assert rows_of(text)["equal_time"][6:8] == ["", ""]
     banked = [*runs("plain", 0.4), *longer, *runs("pkd_first_bank8", 0.46), *runs("pkd_first_bank16", 0.46)]
-    assert f"{told}pkd_first_bank8 +1.0 of one seed" in page(banked, PLAN, {})
+    as_long = "pkd_first_bank8", "pkd_first_bank16"
+    assert [rows_of(page(banked, PLAN, {}))[arm][6] for arm in as_long] == ["+1.0", "+1.0"]
     longer_here = {**PLAN, "sets": {"d": {"as_long": {"pkd_first_bank8": "equal_time_first"}}}}
-    assert f"{told}pkd_first_bank8 +1.0 of one" in page([*banked, *runs("equal_time_bank8", 0.43)], longer_here, {})
-    text = page([*banked, *runs("equal_time_bank8", 0.43)], PLAN, {})
-    assert "From a bank" not in text
-    live = page([*runs("pkd_first", 0.45, 0.46), *runs("pkd_first_bank8", 0.46, 0.44)], PLAN, {})
-    assert "\nFrom a bank, less from the live teacher: pkd_first_bank8 -0.5, -19.6 to +18.6.\n" in live
-    assert f"{told}pkd_first_bank8 +3.0 of one seed" in text and "pkd_first_bank16 +1.0 of one seed" in text
-    assert told not in page([*runs("plain", 0.4), *runs("pkd_first", 0.43)], PLAN, {})
+    banked += runs("equal_time_bank8", 0.43)
+    assert rows_of(page(banked, longer_here, {}))["pkd_first_bank8"][6] == "+1.0"
+    found = rows_of(page(banked, PLAN, {}))
+    assert [found[arm][6] for arm in as_long] == ["+3.0", "+1.0"]
+    assert not any(found[arm][8] for arm in as_long), "there is no live teacher's run"
+    assert rows_of(page([*runs("plain", 0.4), *runs("pkd_first", 0.43)], PLAN, {}))["pkd_first"][6:8] == ["", ""]
+
+
+def test_the_page_says_what_a_bank_loses():
+    live = [*runs("pkd_first", 0.45, 0.46), *runs("pkd_first_bank8", 0.46, 0.44), *runs("equal_time", 0.4)]
+    found = rows_of(page([*live, *runs("equal_time_bank8", 0.43)], PLAN, {}))
+    assert found["pkd_first_bank8"][8] == "-0.5, -19.6 to +18.6"
+    assert found["equal_time_bank8"][8] == found["pkd_first"][8] == ""
+
+
+def test_the_picture_is_of_the_sets_with_several_seeds(tmp_path):
+    curve = [[10, 0.1], [20, 0.3]]
+    records = [{**run, "curve": curve} for run in (*runs("plain", 0.3, 0.3), *runs("ppyoloe_first", 0.3))]
+    target = tmp_path / "curves.svg"
+    assert not draw(records, str(target)) and not target.exists()
+    taught = [{**run, "curve": [[10, 0.2], [20, 0.4]]} for run in runs("ppyoloe_first", 0.3, 0.3)]
+    assert draw([*records, *taught], str(target))
+    figure = pyplot.gcf() if pyplot.get_fignums() else None
+    assert figure is None, "a figure that is left open is held in memory"
+    text = page(records, PLAN, {}, "curves.svg")
+    assert "](curves.svg)" in text and "](" not in page(records, PLAN, {})
 
 
 def test_the_page_shows_how_far_either_loss_moves_the_weights():
