@@ -45,8 +45,9 @@ the first third with a hand-over (`stop`: without one), or `gradient`, a constan
 gradient. `bank8` has the teacher's answers in a bank of 8 views while it teaches; `views8` is that by a version whose
 views lasted to the end of a run.
 """
-SHADES = """Of each set with several seeds; lines are means, shades reach from the lowest seed to the highest. These evaluations
-are of the validation split, on `cards`, which has none, of the test split; the tables have the split that they name."""
+SHADES = """Of each set with several seeds; lines are means, shades reach from the lowest seed to the highest. These
+evaluations are of the validation split, on `cards`, which has none, of the test split; the
+tables have the split that they name."""
 IN_STEPS, IN_TIME = "to plain, in as many steps", "to plain, in the same time"
 
 
