@@ -93,6 +93,7 @@ def load_recipe(config, slim_config=None, overrides=()):
     for_teacher, for_method = _fields(given, "teacher"), _fields(given, "distill")
     _, layers = read_with_bases(config)
     student, origin = _merged(layers)
+    runs = os.path.normpath(str(student.get("save_dir")))
     if "slim" in student:
         raise UserError(f"{config}: has `slim:` in it, so it is a slim file, which goes to --slim_config")
     recipe = Recipe(_name_of(config), student, origin=origin)
@@ -119,7 +120,7 @@ def load_recipe(config, slim_config=None, overrides=()):
     if "architecture" not in student:
         raise UserError(f"{config}: no `architecture`, so there is no detector to build (is a _BASE_ missing?)")
     check_shape(student, origin)
-    _take_own_weights(recipe)
+    _take_own_weights(recipe, runs)
     expand_own_data(student)
     if slim_config is not None:
         named = recipe.method.options.get("teachers")
@@ -127,11 +128,20 @@ def load_recipe(config, slim_config=None, overrides=()):
     return recipe
 
 
-def _take_own_weights(recipe):
-    """Let ``weights`` that a base names of its own run be those of this config's run: its own are another model's."""
+def _take_own_weights(recipe, runs):
+    """Let ``weights`` that a file names of its own run be those of this config's, where this command has its runs.
+
+    Args:
+        recipe: `Recipe`, settled.
+        runs: ``save_dir`` as the files have it.
+    """
     folder, file = os.path.split(str(recipe.student.get("weights") or ""))
-    if os.path.basename(folder) == _name_of(str(recipe.origin.get("weights"))) != recipe.name:
-        recipe.student["weights"] = os.path.join(os.path.dirname(folder), recipe.name, file)
+    above, owner = os.path.split(folder)
+    if owner != _name_of(str(recipe.origin.get("weights"))):
+        return  # given, or of somebody else's run
+    if os.path.normpath(above) == runs:
+        above = str(recipe.student.get("save_dir"))
+    recipe.student["weights"] = os.path.join(above, recipe.name, file)
 
 
 def _settle(recipe, settings, for_method):

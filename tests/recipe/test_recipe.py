@@ -493,3 +493,21 @@ def test_weights_that_a_base_names_of_its_own_run_are_those_of_this_one(own, opt
     assert load_recipe(str(tmp_path / "mine.yml"), None, [*options, "num_classes=3"]).student["weights"] == weights
     tiny = load_recipe("ppyoloe_plus_tiny_custom", None, ["num_classes=3"])
     assert tiny.student["weights"] == "output/ppyoloe_plus_tiny_custom/model_final"
+
+
+@pytest.mark.parametrize(
+    "own, options, weights",
+    [
+        ("", [], "/runs/mine/model_final"),
+        ("weights: output/mine/best_model\n", [], "/runs/mine/best_model"),
+        ("save_dir: here/\nweights: here/mine/best_model\n", [], "/runs/mine/best_model"),
+        ("weights: kept/mine/best_model\n", [], "kept/mine/best_model"),
+        ("weights: output/other/best_model\n", [], "output/other/best_model"),
+        ("", ["weights=output/mine/model_final"], "output/mine/model_final"),
+    ],
+)
+def test_weights_of_ones_own_run_are_where_runs_are_put(own, options, weights, tmp_path):
+    """With the `save_dir` that a run was trained with `ppkd eval` took the weights of another one, in output/."""
+    (tmp_path / "mine.yml").write_text(f"_BASE_: [ppyoloe_plus_tiny_custom]\n{own}")
+    given = [*options, "num_classes=3", "save_dir=/runs"]
+    assert load_recipe(str(tmp_path / "mine.yml"), None, given).student["weights"] == weights
