@@ -21,10 +21,12 @@ from ppkd.errors import UserError
 from ppkd.files import records
 from ppkd.recipe.recipe import load_recipe
 from ppkd.terminal.log import logger
-from ppkd.training import banking
+from ppkd.training import bank_size, banking
+from ppkd.training.bank_size import epochs_of_views, too_large
 from ppkd.training.banking import fill_bank
 from ppkd.training.contents import contents as contents_of
 from ppkd.training.patience import Patience
+from ppkd.training.precision import Precision
 from ppkd.training.trainer import Trainer
 from tests.conftest import CONFIGS
 from tests.helpers_precision import imitate
@@ -490,6 +492,21 @@ def test_a_bank_that_is_too_large_is_none(most, has, recipe, filled, tmp_path, m
         fit(banked(*given))
     with pytest.raises(UserError, match=f"^bank: {told}$"):
         fill_bank(live, (0, 1), None, None)
+
+
+def test_the_limit_is_of_what_all_ranks_take(recipe, tmp_path, monkeypatch):
+    """Each has a share of the images, and one that went on with a bank beside one without would be another run."""
+    with Trainer.open(banked(recipe, tmp_path / "own")) as trainer:
+        model, stages = trainer.distill, trainer._stages
+        of_one = [model, stages, Precision(trainer.recipe.student, None), epochs_of_views(model, stages, 3)]
+        asked = []
+        monkeypatch.setattr(bank_size, "gathered", lambda size: asked.append(size) or [size, 3 * size])
+        assert not too_large(SimpleNamespace(views=2, dtype="float16", gigabytes=1), *of_one) and not asked
+        monkeypatch.setattr(bank_size.dist, "get_world_size", lambda: 2)
+        assert not too_large(SimpleNamespace(views=2, dtype="float16", gigabytes=1), *of_one)
+        for share, refused in ((4.1, False), (3.9, True)):
+            limit = SimpleNamespace(views=2, dtype="float16", gigabytes=share * asked[0] / 1e9)
+            assert bool(too_large(limit, *of_one)) == refused
 
 
 def test_what_a_bank_is_said_to_take_is_what_it_takes(recipe, bank, tmp_path, monkeypatch, caplog):
