@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from dataclasses import dataclass, field
 
 from ppkd import __version__
@@ -16,7 +15,7 @@ from ppkd.files.download import sha256
 from ppkd.files.lock import held_alone
 from ppkd.files.write import check_writable, write_text
 from ppkd.labelling import picture
-from ppkd.labelling.place import check_place, picture_of
+from ppkd.labelling.place import check_place, picture_of, remove_unfinished, unfinished_of
 from ppkd.labelling.teacher import open_teacher
 from ppkd.labelling.work import detect_all
 from ppkd.study import thresholds
@@ -103,7 +102,7 @@ def label(wishes):
     given = thresholds.parse(wishes.threshold, teacher.names)
     refuse_validation_images(photographs.paths, teacher.validated, "--images")
     photographs, known = _without_training(photographs, teacher.trained)
-    work = os.path.splitext(wishes.output)[0] + ".unfinished"
+    work = unfinished_of(wishes.output)
     with held_alone(work, "--output"):
         sample, found = _measured(teacher, work, wishes, given)
         images, bad = detect_all(teacher, photographs, work)
@@ -121,7 +120,7 @@ def label(wishes):
         told = {name: each.as_dict() | {"labels": by_class[name]} for name, each in found.items()}
         content, keys = made.content(wishes, {"sample": sample, "thresholds": told, "images": counts})
         write_text(wishes.output, json.dumps(content))
-    shutil.rmtree(work)
+        remove_unfinished(work)  # with the lock, while it is held: another command finds it gone, or held
     _tell(counts, by_class, wishes)
     return Labels(wishes.output, shown, sample["AP"], told, counts, keys)
 

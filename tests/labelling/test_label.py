@@ -20,7 +20,7 @@ from ppkd.errors import UserError
 from ppkd.files.download import sha256
 from ppkd.files.lock import held_alone
 from ppkd.labelling import work
-from ppkd.labelling.place import check_place
+from ppkd.labelling.place import check_place, remove_unfinished
 from ppkd.labelling.teacher import open_teacher
 from ppkd.recipe.recipe import load_recipe
 from ppkd.reporting.provenance import section
@@ -78,6 +78,20 @@ def test_bad_images_are_left_out_and_counted(labelled):
     names = [entry["file_name"] for entry in read_annotations(made.file, ())["images"]]
     assert made.counts["bad"] == 1 and made.counts["listed"] == 11 and not [n for n in names if "broken" in n]
     assert made.counts["labelled"] + made.counts["empty"] + made.counts["bad"] == made.counts["listed"]
+
+
+@pytest.mark.parametrize("name", ["a.png", "./a.png", "{}/a.png"])
+def test_what_cannot_be_transformed_is_bad_however_it_is_named(name, tmp_path, monkeypatch):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+
+    def fails(model, table, counter):
+        counter.add([(os.path.join(tmp_path, "a.png"), "no room")], 1)
+        return "bbox", []
+
+    monkeypatch.setattr(work, "run_detector", fails)
+    name = name.format(tmp_path)
+    made = work._detect(None, SimpleNamespace(config={}, categories=[]), str(tmp_path), [name])
+    assert made == {"images": [], "bad": {name: "no room"}}
 
 
 def test_nothing_but_the_file_and_the_picture_is_left(labelled):
@@ -201,6 +215,32 @@ def test_nothing_but_labels_of_before_is_written_over(labelled, sets, tmp_path):
     shutil.copy(made.file, tmp_path / "again.json")
     (tmp_path / "again.png").write_bytes(b"")
     check_place(str(tmp_path / "again.json"))
+
+
+def test_a_folder_of_somebody_is_not_taken_for_an_unfinished_run(sets, tmp_path):
+    """It would be removed at the end, with all that is in it."""
+    given = (sets / "labelled", TEACHER, sets / "photos")
+    for name in ("folder", "deep", "link", "file"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "folder" / "labels.unfinished").mkdir()
+    (tmp_path / "folder" / "labels.unfinished" / "thesis.txt").write_text("mine")
+    (tmp_path / "deep" / "labels.unfinished" / "detections").mkdir(parents=True)
+    (tmp_path / "deep" / "labels.unfinished" / "detections" / "mine.txt").write_text("mine")
+    (tmp_path / "link" / "labels.unfinished").symlink_to(tmp_path / "file")
+    (tmp_path / "file" / "labels.unfinished").write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    for name, told in (("folder", "thesis.txt"), ("deep", "mine.txt"), ("link", "unfinished"), ("file", "unfinished")):
+        with pytest.raises(UserError, match=f"{name}.*{told} is there already and is not of ppkd"):
+            ppkd.label(*given, tmp_path / name / "labels.json", sample=4)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_somebody_puts_into_a_runs_folder_meanwhile_stays(tmp_path):
+    (tmp_path / "detections").mkdir()
+    for name in ("part_1.json", ".part_1.json.ppkd-0a", ".ppkd.lock", "detections/a.json", "notes.txt"):
+        (tmp_path / name).write_text("")
+    remove_unfinished(str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 @pytest.mark.parametrize("name", ["labels.json", "other.json"])
