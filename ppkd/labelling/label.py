@@ -188,7 +188,8 @@ class _Made:
 
     def _reaches(self, result):
         limit = self.limits[result["category_id"]]
-        return limit is not None and result["score"] >= limit
+        # ppdet's stand-in for nothing at all is a box of score 0.
+        return limit is not None and result["score"] >= limit and result["score"] > 0
 
     def best(self):
         """The highest score of all, in words."""

@@ -4,6 +4,7 @@ import hashlib
 
 from ppkd.bridge.bad_images import BadImages
 from ppkd.bridge.box_targets import BoxTargets
+from ppkd.bridge.own_data import finds_masks
 from ppkd.bridge.strong_view import DEFAULT, add_strong_view
 from ppkd.bridge.unlabelled import KEY, dataset_of, find_photographs
 from ppkd.bridge.workspace import built_from_config, create, scope
@@ -11,6 +12,7 @@ from ppkd.errors import UserError, nearest
 from ppkd.files.yaml_io import clone, merge
 from ppkd.recipe.keys import is_number
 from ppkd.recipe.plan import UNLABELLED
+from ppkd.recipe.pseudo_boxes import NAME as PSEUDO_BOXES
 from ppkd.terminal.log import logger
 from ppkd.training.loader import TrainLoader
 from ppkd.training.seeds import other_seed
@@ -48,6 +50,11 @@ class Unlabelled:
         ratio = given.get("ratio", 1)
         if not is_number(ratio) or ratio <= 0:
             raise UserError(f"{UNLABELLED}.ratio has to be a number above 0, found {ratio!r}")
+        if boxed and finds_masks(config):
+            raise UserError(
+                f"distill.{PSEUDO_BOXES}: {config.get('architecture')} learns masks, which a teacher's boxes do not "
+                "have: terms do without (leave pseudo_boxes out)"
+            )
         allowed = config.get("allow_outside") is True
         self.photographs = find_photographs(given.get("images"), UNLABELLED, given.get("image_dir"), allowed)
         self.size = max(1, round(ratio * config["TrainReader"].get("batch_size", 1)))

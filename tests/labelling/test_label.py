@@ -20,11 +20,13 @@ from ppkd.errors import UserError
 from ppkd.files.download import sha256
 from ppkd.files.lock import held_alone
 from ppkd.labelling import work
+from ppkd.labelling.label import _Made
 from ppkd.labelling.place import check_place, remove_unfinished
 from ppkd.labelling.teacher import open_teacher
 from ppkd.recipe.recipe import load_recipe
 from ppkd.reporting.provenance import section
 from ppkd.study.samples import match
+from ppkd.study.thresholds import GIVEN, Threshold
 from tests.conftest import CONFIGS
 from tests.labelling.conftest import TEACHER
 from tests.models.onnx_file import detector
@@ -186,6 +188,8 @@ def test_what_is_wrong_is_one_line_and_nothing_is_written(sets, tmp_path, monkey
     refused(sets, "lead out of", images=tmp_path / "list.txt")
     refused(sets, "give its weights", teacher="ppyoloe_plus_teacher_shapes")
     refused(sets, "ends in .json", output="labels.txt")
+    solo = f"{CONFIGS / 'solov2_tiny.yml'}={TEACHER.partition('=')[2]}"
+    refused(sets, "SOLOv2 finds masks without boxes", teacher=solo)
     refused(sets, "no class 'cat'", threshold={"cat": 0.5})
     refused(sets, "from 0 to 1", threshold=1.5)
     refused(sets, "instances_train.json", data=tmp_path / "empty")
@@ -257,6 +261,14 @@ def test_labels_of_one_name_are_made_by_one_command_at_a_time(name, sets, tmp_pa
 def test_a_teacher_below_the_gate_labels_nothing(sets, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     refused(sets, r"its AP on 4 labelled images is .*, below 99", sample=4, least_ap=0.99)
+
+
+def test_the_stand_in_for_nothing_at_all_is_no_label():
+    """Detectors of two stages have a box of score 0 in images without any."""
+    images = [{"results": [{"category_id": 1, "score": score, "bbox": [0, 0, 1, 1]} for score in (0.0, 0.2)]}]
+    teacher = SimpleNamespace(categories=[{"id": 1, "name": "disc"}])
+    made = _Made(teacher, None, images, {"disc": Threshold(0.0, GIVEN, 1)})
+    assert (made.boxes, made.labelled) == (1, 1)
 
 
 def test_a_teacher_that_finds_nothing_in_the_photographs_is_told(sets, tmp_path, monkeypatch):
