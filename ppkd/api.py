@@ -256,7 +256,7 @@ def label(
         opt: over what the teacher's file says.
     """
     if isinstance(threshold, Mapping):
-        threshold = ",".join(f"{name}={score}" for name, score in threshold.items())
+        threshold = ",".join(f"{name}={score}" for name, score in threshold.items()) or None
     given = {"least_ap": least_ap, "sample": sample, "add_labelled": add_labelled, "keep_empty": keep_empty,
              "threshold": None if threshold is None else str(threshold)}  # fmt: skip
     words = [str(data), "--teacher", teacher, "--images", os.fspath(images), "--output", os.fspath(output)]

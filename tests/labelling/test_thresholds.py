@@ -40,7 +40,7 @@ def test_each_class_has_its_own_and_says_where_it_is_from():
 def test_thresholds_are_given_for_all_or_for_some():
     assert parse("0.5", ["a", "b"]) == {"a": 0.5, "b": 0.5} and parse("b=0.25", ["a", "b"]) == {"b": 0.25}
     assert parse(None, ["a"]) == {}
-    for wrong in ("-1", "nan", "x", "a=2"):
+    for wrong in ("", " ", "-1", "nan", "x", "a=2"):
         with pytest.raises(UserError, match="--threshold"):
             parse(wrong, ["a"])
 
