@@ -18,6 +18,7 @@ from ppkd.training.loader import TrainLoader
 from ppkd.training.seeds import other_seed
 
 _KEYS = ("images", "image_dir", "ratio")
+_READER = "UnlabelledReader"
 
 
 class Unlabelled:
@@ -76,22 +77,31 @@ class Unlabelled:
             config: the run's; ``UnlabelledReader`` is merged over ``TrainReader``.
             fields: ``data_fields`` of the training set.
         """
-        reader = merge(clone(config["TrainReader"]), clone(config.get("UnlabelledReader") or {}))
-        if "batch_size" in (config.get("UnlabelledReader") or {}):
-            raise UserError(f"UnlabelledReader.batch_size: {UNLABELLED}.ratio says how many images are beside a batch")
+        reader = merge(clone(config["TrainReader"]), clone(config.get(_READER) or {}))
+        if "batch_size" in (config.get(_READER) or {}):
+            raise UserError(f"{_READER}.batch_size: {UNLABELLED}.ratio says how many images are beside a batch")
         reader["batch_size"], strong = self.size, reader.pop("strong", None)
         if strong and not self._boxed:
-            raise UserError("UnlabelledReader.strong goes with distill.pseudo_boxes: else there is one view")
+            raise UserError(f"{_READER}.strong goes with distill.pseudo_boxes: else there is one view")
         with scope(config | {"TrainReader": reader}):
-            made = create("TrainReader")
-            with built_from_config("TrainReader"):
+            made = self._reader(config)
+            with built_from_config(_READER):
                 if self._boxed and (strong := DEFAULT if strong is None else strong):
                     add_strong_view(made, strong)
                 dataset = dataset_of(self.photographs, fields)
                 workers = int(config.get("worker_num") or 0)
-                loader = TrainLoader(made, dataset, workers, self._seed, self.bad, UNLABELLED)
+                loader = TrainLoader(made, dataset, workers, self._seed, self.bad, UNLABELLED, _READER)
         self._targets = made
         return loader
+
+    @staticmethod
+    def _reader(config):
+        try:
+            return create("TrainReader")
+        except UserError as error:
+            if not config.get(_READER):
+                raise
+            raise UserError(f"{_READER} (what it leaves out is TrainReader's): {error}") from error
 
     def with_boxes(self, batch, found):
         """A batch of the stream with boxes, as its current reader makes them; see `box_targets.BoxTargets`."""
