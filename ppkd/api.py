@@ -98,7 +98,7 @@ class Labels:
         thresholds: by class: ``score`` (None: not labelled), ``source``, ``objects``, ``f1``, ``precision``, ``recall``
             of the labelled sample, and ``labels``, how many were made.
         counts: photographs that were ``listed``, ``labelled``, ``empty``, ``bad``, ``in_training``; and ``boxes``.
-        training: keys for `train`'s ``opt`` beside ``dataset_dir``.
+        training: keys for `train`'s ``opt`` beside ``dataset_dir``; a validation set's where they are no defaults.
     """
 
     file: str
@@ -106,7 +106,7 @@ class Labels:
     ap: float
     thresholds: dict[str, dict[str, Any]]
     counts: dict[str, int]
-    training: dict[str, str]
+    training: dict[str, Any]
 
 
 def distill(
@@ -256,7 +256,7 @@ def label(
         opt: over what the teacher's file says.
     """
     if isinstance(threshold, Mapping):
-        threshold = ",".join(f"{name}={score}" for name, score in threshold.items())
+        threshold = ",".join(f"{name}={score}" for name, score in threshold.items()) or None
     given = {"least_ap": least_ap, "sample": sample, "add_labelled": add_labelled, "keep_empty": keep_empty,
              "threshold": None if threshold is None else str(threshold)}  # fmt: skip
     words = [str(data), "--teacher", teacher, "--images", os.fspath(images), "--output", os.fspath(output)]

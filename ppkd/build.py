@@ -69,7 +69,8 @@ def wrap(recipe, steps, student, teachers):
         check_sources(recipe.method, steps, student, teacher)
     try:
         beside = bool(recipe.student.get(UNLABELLED))
-        return DistillModel(student, teachers, steps, _preparations(recipe), recipe.teachers, beside)
+        classes = recipe.student.get("num_classes")
+        return DistillModel(student, teachers, steps, _preparations(recipe), recipe.teachers, beside, classes)
     except UserError as error:
         raise UserError(f"{recipe.method.file}: {error}") from error
 

@@ -101,7 +101,7 @@ def _known(found, path, look):
 def _size(path):
     try:
         return os.path.getsize(path)
-    except OSError:
+    except (OSError, ValueError):  # a name that no file can have
         return None
 
 
@@ -111,7 +111,7 @@ def _end(path):
         with open_file(path, "rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _END))
             return file.read()
-    except OSError:
+    except (OSError, ValueError):
         return None
 
 
@@ -119,5 +119,5 @@ def _digest(path):
     try:
         with open_file(path, "rb") as file:
             return hashlib.file_digest(file, "blake2b").digest()
-    except OSError:
+    except (OSError, ValueError):
         return None

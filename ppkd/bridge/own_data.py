@@ -82,6 +82,11 @@ def _section(config, name, tag, split):
     return section
 
 
+def finds_boxes(name):
+    """Whether detectors of an architecture find boxes: SOLO and SOLOv2 find masks alone."""
+    return name not in ("SOLO", "SOLOv2")
+
+
 def finds_masks(config):
     """Whether the detector of `config` finds masks: its training needs polygons in the annotations.
 

@@ -23,7 +23,7 @@ class Photographs:
 
     Attributes:
         folder: which the names are relative to.
-        names: sorted where they are of a folder, else in the order of the list; each once.
+        names: sorted where they are of a folder, else in the order of the list; each image once, however it is spelled.
     """
 
     folder: str
@@ -39,16 +39,17 @@ def find_photographs(given, where, image_dir=None, allow_outside=False):
     """The `Photographs` that a user names.
 
     Args:
-        given: a folder, which is looked through with all that are below it, hidden ones left out; a ``.txt`` file with
-            a path a line; or a ``.json`` file in COCO's format, whose annotations, if there are any, are not looked at.
+        given: a folder, which is looked through with all that are below it, links followed and hidden ones left out; a
+            ``.txt`` file with a path a line; or a ``.json`` file in COCO's format, whose annotations, if there are any,
+            are not looked at.
         where: the option or key, for messages.
         image_dir: the folder that a file's names are relative to; None for the first that has one of them: the file's
             own, ``images`` in it or beside it (as beside ``annotations``), the folder above.
         allow_outside: whether a file may name images beyond that folder.
 
     Raises:
-        UserError: nothing of that name, no image in it, none of those that it names there, or names that lead out of
-            the folder.
+        UserError: nothing of that name, no image in it, a folder in it that cannot be looked into, none of those that
+            a file names there, or names that lead out of the folder.
     """
     if not isinstance(given, (str, os.PathLike)) or not os.fspath(given):
         raise UserError(f"{where} has to be an image folder, a .txt list or a COCO .json file, found {given!r}")
@@ -56,7 +57,7 @@ def find_photographs(given, where, image_dir=None, allow_outside=False):
     if os.path.isdir(given):
         if image_dir is not None:
             raise UserError(f"{where}: image_dir goes with a .txt or .json file; {given} is a folder")
-        names = tuple(_below(given))
+        names = tuple(_below(given, where))
         if not names:
             raise UserError(f"{where}: {given}: no image in it or below it ({', '.join(ENDINGS)})")
         return Photographs(given, names)
@@ -71,6 +72,7 @@ def find_photographs(given, where, image_dir=None, allow_outside=False):
     looked = _folders(given, image_dir, where)
     found = [folder for folder in looked if any(os.path.isfile(os.path.join(folder, name)) for name in names)]
     folder = (found or looked)[0]
+    names = _each_once(names, folder)
     if len(names) < len(listed):
         logger().warning("%s: %d images of %s are named more than once", where, len(listed) - len(names), given)
     inside = Folder(folder)
@@ -140,12 +142,32 @@ def _folders(given, image_dir, where):
     return [folder]
 
 
-def _below(folder):
-    for here, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+def _each_once(names, folder):
+    """Names without those that are another spelling of one before: ``a.png``, ``./a.png`` and its absolute path."""
+    places = {}
+    for name in names:
+        places.setdefault(os.path.abspath(os.path.join(folder, name)), name)
+    return tuple(places.values())
+
+
+def _below(folder, where):
+    """Names of the images in a folder and those below it. Links to folders are followed, to each folder once."""
+
+    def failed(error):  # without it a folder that cannot be read would be one without images
+        raise UserError(f"{where}: {error.filename}: cannot be looked into: {error.strerror}") from None
+
+    known = {os.path.realpath(folder)}
+    for here, folders, files in os.walk(folder, onerror=failed, followlinks=True):
+        places = {name: os.path.realpath(os.path.join(here, name)) for name in folders if not name.startswith(".")}
+        folders[:] = [name for name in sorted(places) if _is_new(places[name], known)]
         for name in sorted(files):
             if not name.startswith(".") and name.lower().endswith(ENDINGS):
                 yield os.path.relpath(os.path.join(here, name), folder)
+
+
+def _is_new(place, known):
+    """Whether a folder was not looked through yet; it is known from now on. Links may lead back, or to one twice."""
+    return not (place in known or known.add(place))
 
 
 def _of_list(path, where):

@@ -1,5 +1,7 @@
 """Labels for photographs without any."""
 
+import shlex
+
 from ppkd.commands.common import show
 from ppkd.files.yaml_io import flow
 from ppkd.terminal.log import logger
@@ -23,6 +25,7 @@ def label(args):
         rows.append((name, score, each["source"], f1, str(each["labels"])))
     show(f"\n{text_table(rows)}\n")
     logger().info("written: %s; look at %s before anything is trained on it", made.file, made.picture)
-    keys = " ".join(f"{key}={flow(value)}" for key, value in made.training.items())
-    logger().info("to train on it: -o dataset_dir=%s %s", args.data, keys)
+    keys = {"dataset_dir": args.data, **made.training}
+    words = shlex.join(f"{key}={flow(value)}" for key, value in keys.items())
+    logger().info("to train on it: -o %s", words)
     return made

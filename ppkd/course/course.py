@@ -103,7 +103,7 @@ def _prepared(wishes, state, student, teacher, weights, given):
     logger().info("data: %s", data.text)
     gpu = has_gpu()
     chosen, told = sizes.propose(data, student[1], teacher[1], gpu, given)
-    beside = data_sets.unlabelled(wishes.unlabelled, data, chosen.batch) if wishes.unlabelled else None
+    beside = data_sets.unlabelled(wishes.unlabelled, data, chosen.batch) if wishes.unlabelled is not None else None
     if told:
         logger().info("proposed for this data and %s: %s", "a GPU" if gpu else "a CPU", "; ".join(told))
     trained = detectors(folder, weights, wishes.seeds, wishes.baseline)

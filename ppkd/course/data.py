@@ -106,7 +106,7 @@ def unlabelled(given, data, batch):
     names = [entry["file_name"] for entry in images if isinstance(entry, dict) and "file_name" in entry]
     refuse_validation_images(found.paths, [os.path.join(folder, str(name)) for name in names], "--unlabelled")
     logger().info("unlabelled: %d images; the teacher teaches from them as well", len(found.names))
-    said = {"images": os.path.abspath(given)}
+    said = {"images": os.path.abspath(os.path.expanduser(given))}
     few = len(found.names) < batch
     return said | {"ratio": len(found.names) / batch} if few else said
 

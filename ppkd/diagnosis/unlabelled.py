@@ -23,7 +23,7 @@ from ppkd.training.unlabelled import Unlabelled
 
 # Detections below this score are no objects that a threshold has left out.
 _SEEN = 0.05
-# Distances, in deviations of the labelled images, that are worth a warning, and how many times as far as these are
+# Distances, in deviations of images of one kind, that are worth a warning, and how many times as far as these are
 # among themselves.
 _FAR, _TIMES = 0.5, 2.0
 # Fewer boxes than this are right: the student learns more that is wrong.
@@ -71,7 +71,7 @@ def look_at_unlabelled(subject, count, folder, findings):
     Returns:
         Plain values, empty where there are no such images: ``images``; and where a teacher detects, ``looked_at`` and
         ``bad``, how many of them; ``distance`` between the means of the teacher's features of both kinds, in deviations
-        of the labelled ones (root mean square over the channels of its neck), and ``distance_within`` between two
+        of images of one kind (root mean square over the channels of its neck), and ``distance_within`` between two
         halves of these; ``detections`` an image that reach the threshold of their class, of either kind;
         ``below_threshold``, the share of detections that do not; ``without``, the share of images without any that
         does; ``never``, classes that do not appear; ``thresholds`` by class, those of ``distill.pseudo_boxes`` where it
@@ -135,7 +135,9 @@ def _distances(ours, theirs):
     used = deviation > 1e-6 * max(float(np.abs(ours).max()), 1e-12)
 
     def between(a, b):
-        gap = (a.mean(axis=0) - b.mean(axis=0))[used] / deviation[used]
+        # Of both kinds: a channel that hardly varies in a few labelled images would make any others far.
+        both = np.sqrt((a.var(axis=0) + b.var(axis=0)) / 2)[used]
+        gap = (a.mean(axis=0) - b.mean(axis=0))[used] / np.maximum(both, 1e-3 * deviation[used])
         return float(np.sqrt((gap**2).mean())) if used.any() else 0.0
 
     within = between(ours[::2], ours[1::2]) if len(ours) > 1 else 0.0

@@ -40,6 +40,7 @@ class DistillModel(nn.Layer):
             `teacher_inputs.preparation_for`), for those that need it.
         specs: name of a teacher -> `teachers.TeacherSpec`, for its weight and the size of its images; without one,
             both are 1.
+        classes: how many the student has; None where nobody knows it but its layers.
         beside: whether batches may have images without labels beside them (`bridge.unlabelled.KEY`).
 
     Attributes:
@@ -58,7 +59,7 @@ class DistillModel(nn.Layer):
         UserError: a term or the plan names a teacher that there is not; as `build_terms.build_terms`.
     """
 
-    def __init__(self, student, teachers, plan, preparations=None, specs=None, beside=False):
+    def __init__(self, student, teachers, plan, preparations=None, specs=None, beside=False, classes=None):
         super().__init__()
         self.student = student
         self.preparations = dict(preparations or {})
@@ -74,7 +75,8 @@ class DistillModel(nn.Layer):
         self._assigner = self.asked.assigner = self._find_assigner(plan.assigner, specs or {})
         self.distillation = Distillation(plan, self._student, self._senders(specs or {}), beside)
         if plan.pseudo_boxes:
-            self.distillation.boxes = TeacherBoxes(plan.pseudo_boxes, self._student, dict(self.asked), beside)
+            told = {None: classes} | {name: spec.config.get("num_classes") for name, spec in (specs or {}).items()}
+            self.distillation.boxes = TeacherBoxes(plan.pseudo_boxes, self._student, dict(self.asked), beside, told)
         if plan.assigner != "student" and not any("assignment" in term.needs for term in self.terms):
             logger().warning("assigner: %s changes nothing: no term asks for the targets of predictions", plan.assigner)
 

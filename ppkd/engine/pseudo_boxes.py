@@ -7,6 +7,7 @@ import paddle
 from paddle import nn
 
 from ppkd.bridge.ground_truth import BOXES, CLASSES, FRAME
+from ppkd.bridge.own_data import finds_boxes
 from ppkd.bridge.sizes import follow_images
 from ppkd.bridge.strong_view import STRONG
 from ppkd.engine.soft_scores import assigners, counted_by_score
@@ -38,6 +39,8 @@ class TeacherBoxes(nn.Layer):
         student: `detectors.Detector`.
         teachers: name -> `detectors.Detector`.
         beside: whether the run has images without labels.
+        classes: numbers of classes that configs tell, the teachers' by name and the student's under None. Of those that
+            are not among them layers are asked, which not all do: SSD's and DETR's count the background too.
 
     Attributes:
         spec: as given.
@@ -52,7 +55,7 @@ class TeacherBoxes(nn.Layer):
 
     of_rank = ("counted",)
 
-    def __init__(self, spec, student, teachers, beside):
+    def __init__(self, spec, student, teachers, beside, classes=None):
         super().__init__()
         where, self.spec = f"distill.{NAME}", spec
         if not beside:
@@ -63,10 +66,11 @@ class TeacherBoxes(nn.Layer):
                 f"{where}.from: there is no teacher {self.teacher!r}{nearest(self.teacher, teachers)}; there is "
                 f"{', '.join(teachers)}"
             )
-        model, classes = teachers[self.teacher].model, _classes(student)
-        if not hasattr(model, "get_pred"):
+        model, told = teachers[self.teacher].model, classes or {}
+        if not hasattr(model, "get_pred") or not finds_boxes(type(model).__name__):
             raise UserError(f"{where}.from: {type(model).__name__} ({self.teacher}) detects nothing: it has no boxes")
-        theirs = _classes(teachers[self.teacher])
+        classes = told.get(None) or _classes(student)
+        theirs = told.get(self.teacher) or _classes(teachers[self.teacher])
         if classes is None or theirs != classes:
             raise UserError(
                 f"{where}.from: {self.teacher} tells {theirs} classes and the student {classes}: its boxes need the "
@@ -171,7 +175,8 @@ def _kept(results, frame, least):
     classes, scores = results[:, 0].astype("int64"), results[:, 1]
     boxes = np.clip(results[:, 2:6], 0, np.tile(frame[::-1], 2))
     known = (classes >= 0) & (classes < len(least))
-    good = known & (scores >= least[np.where(known, classes, 0)])
+    # Of two stages ppdet's stand-in for nothing at all has class 0, and a score of 0, which no detection has.
+    good = known & (scores > 0) & (scores >= least[np.where(known, classes, 0)])
     good &= (boxes[:, 2:] - boxes[:, :2] >= _LEAST_SIDE).all(1)
     order = np.argsort(-scores, kind="stable")
     order = order[good[order]]
@@ -195,6 +200,14 @@ def _precise(model):
     return paddle.amp.auto_cast(level="O1", dtype="float16" if low == paddle.float16 else "bfloat16")
 
 
+def _looks_at_one(model):
+    """Whether a detector knows batches of one image alone.
+
+    ppdet decodes CenterNet's so; and where one of several images has no box, making masks fails, or mixes them up.
+    """
+    return type(model).__name__ == "CenterNet" or getattr(model, "mask_head", None) is not None
+
+
 @paddle.no_grad()
 def _detected(detector, batch, prepare):
     """What a detector finds, an array (n, 6) an image, corners in pixels of the images of `batch`."""
@@ -205,10 +218,18 @@ def _detected(detector, batch, prepare):
     # The images as they are, padding and all: a detector tells corners in pixels of the file else.
     seen["im_shape"] = paddle.to_tensor(np.tile(theirs, (count, 1)))
     seen["scale_factor"] = paddle.ones([count, 2])
-    with _precise(detector.model):
-        made = detector.model(seen)
-    results = made["bbox"].astype("float32").numpy().reshape(-1, 6)  # numpy has no bfloat16
-    results[:, 2:] *= np.tile((ours / theirs)[::-1], 2)
-    ends = np.cumsum(made["bbox_num"].numpy().reshape(-1))
-    # ppdet's stand-in for nothing at all has class -1.
-    return np.split(results, ends[:-1])[:count]
+    # Of detectors whose boxes begin as learned ones (Sparse R-CNN, QueryInst) the readers tell sizes by other names.
+    frames = batch[FRAME].numpy() * (theirs / ours)
+    seen["img_whwh"] = paddle.to_tensor(np.tile(frames[:, ::-1], (1, 2)).astype("float32"))
+    seen["scale_factor_whwh"] = paddle.ones([count, 4])
+    seen["ori_shape"] = paddle.to_tensor(np.rint(frames).astype("int32"))
+    found = []
+    for rows in [slice(i, i + 1) for i in range(count)] if _looks_at_one(detector.model) else [slice(None)]:
+        with _precise(detector.model):
+            made = detector.model({key: value[rows] for key, value in seen.items()})
+        results = made["bbox"].astype("float32").numpy().reshape(-1, 6)  # numpy has no bfloat16
+        results[:, 2:] *= np.tile((ours / theirs)[::-1], 2)
+        ends = np.cumsum(made["bbox_num"].numpy().reshape(-1))
+        # ppdet's stand-in for nothing at all has class -1.
+        found += np.split(results, ends[:-1])
+    return found[:count]

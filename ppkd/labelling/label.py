@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from dataclasses import dataclass, field
 
 from ppkd import __version__
@@ -14,17 +13,22 @@ from ppkd.bridge.unlabelled import Photographs, find_photographs, refuse_validat
 from ppkd.errors import UserError
 from ppkd.files.download import sha256
 from ppkd.files.lock import held_alone
+from ppkd.files.paths import Folder
 from ppkd.files.write import check_writable, write_text
 from ppkd.labelling import picture
-from ppkd.labelling.place import check_place, picture_of
+from ppkd.labelling.place import check_place, picture_of, remove_unfinished, unfinished_of
 from ppkd.labelling.teacher import open_teacher
 from ppkd.labelling.work import detect_all
+from ppkd.recipe.recipe import parse_overrides
 from ppkd.study import thresholds
 from ppkd.study.coco_matches import Matches, read_coco
 from ppkd.study.detections import detect
 from ppkd.terminal.log import logger
 
 LEAST_AP = 0.2
+# Keys of a validation set: their fields in its section, and what the configs have of themselves.
+_VALIDATION = {"val_images": ("image_dir", "images"),
+               "val_annotations": ("anno_path", "annotations/instances_val.json")}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -69,8 +73,8 @@ class Labels:
         thresholds: class -> plain values of its `thresholds.Threshold`, and ``labels``, how many were made.
         counts: ``listed`` photographs, ``labelled`` ones, ``empty`` (nothing reaches a threshold), ``bad`` (cannot be
             read), ``in_training`` (labelled already), and ``boxes``.
-        training: the keys (`own_data.KEYS`) with which ``ppkd train`` takes the file; ``dataset_dir`` and the
-            validation set stay those of the labelled data.
+        training: the keys with which ``ppkd train`` takes the file, beside the labelled data's ``dataset_dir``; those
+            of the validation set where they are no defaults, and ``allow_outside`` where images lie elsewhere.
     """
 
     file: str
@@ -98,12 +102,13 @@ def label(wishes):
         raise UserError(f"--least_ap has to be an AP from 0 to 100%, found {wishes.least_ap!r}")
     check_writable("--output", os.path.dirname(wishes.output) or ".")
     check_place(wishes.output)
-    photographs = find_photographs(wishes.images, "--images", allow_outside="allow_outside=true" in wishes.options)
+    allowed = parse_overrides(wishes.options).get("allow_outside") is True
+    photographs = find_photographs(wishes.images, "--images", allow_outside=allowed)
     teacher = open_teacher(wishes.data, wishes.teacher, wishes.options, wishes.gpu)
     given = thresholds.parse(wishes.threshold, teacher.names)
     refuse_validation_images(photographs.paths, teacher.validated, "--images")
     photographs, known = _without_training(photographs, teacher.trained)
-    work = os.path.splitext(wishes.output)[0] + ".unfinished"
+    work = unfinished_of(wishes.output)
     with held_alone(work, "--output"):
         sample, found = _measured(teacher, work, wishes, given)
         images, bad = detect_all(teacher, photographs, work)
@@ -121,7 +126,7 @@ def label(wishes):
         told = {name: each.as_dict() | {"labels": by_class[name]} for name, each in found.items()}
         content, keys = made.content(wishes, {"sample": sample, "thresholds": told, "images": counts})
         write_text(wishes.output, json.dumps(content))
-    shutil.rmtree(work)
+        remove_unfinished(work)  # with the lock, while it is held: another command finds it gone, or held
     _tell(counts, by_class, wishes)
     return Labels(wishes.output, shown, sample["AP"], told, counts, keys)
 
@@ -183,7 +188,8 @@ class _Made:
 
     def _reaches(self, result):
         limit = self.limits[result["category_id"]]
-        return limit is not None and result["score"] >= limit
+        # ppdet's stand-in for nothing at all is a box of score 0.
+        return limit is not None and result["score"] >= limit and result["score"] > 0
 
     def best(self):
         """The highest score of all, in words."""
@@ -200,21 +206,23 @@ class _Made:
     def content(self, wishes, about):
         """The annotation file, and the keys of a config that mean it."""
         folder = os.path.abspath(self._photographs.folder)
-        images, annotations, root = [], [], folder
+        # A list may name images beyond its folder.
+        places = [os.path.abspath(os.path.join(folder, image["name"])) for image in self._images]
+        images, annotations, paths = [], [], {}
         if wishes.add_labelled:
             labelled = read_tidied(self._teacher.annotations).content
             paths = _paths_of(self._teacher.config["TrainDataset"], labelled["images"])
-            root = os.path.commonpath([folder, *(os.path.dirname(path) for path in paths.values())])
-            images = [e | {"file_name": os.path.relpath(paths[e["id"]], root)} for e in labelled["images"]]
-            annotations = [*labelled["annotations"]]
+            images, annotations = labelled["images"], [*labelled["annotations"]]
+        root = os.path.commonpath([folder, *map(os.path.dirname, [*places, *paths.values()])])
+        images = [entry | {"file_name": os.path.relpath(paths[entry["id"]], root)} for entry in images]
         image_id = max((entry["id"] for entry in images), default=0)
         number = max((entry["id"] for entry in annotations), default=0)
-        for image, kept in zip(self._images, self._kept):
+        for image, place, kept in zip(self._images, places, self._kept):
             if not kept and not wishes.keep_empty:
                 continue
             image_id += 1
-            name = os.path.relpath(os.path.join(folder, image["name"]), root)
-            images.append({"id": image_id, "file_name": name, "width": image["width"], "height": image["height"]})
+            images.append({"id": image_id, "file_name": os.path.relpath(place, root), "width": image["width"],
+                           "height": image["height"]})  # fmt: skip
             for result in kept:
                 number += 1
                 x, y, width, height = result["bbox"]
@@ -226,13 +234,27 @@ class _Made:
         info = {"description": "boxes that a detector has found, not drawn by people",
                 KEY: {"ppkd": __version__, "versions": versions(), "teacher": teacher, **about}}  # fmt: skip
         content = {"info": info, "images": images, "annotations": annotations, "categories": self._teacher.categories}
-        return content, {"train_images": root, "train_annotations": os.path.abspath(wishes.output)}
+        keys = {"train_images": root, "train_annotations": os.path.abspath(wishes.output)}
+        return content, keys | _of_validation(self._teacher.config["EvalDataset"]) | _outside(root, images)
 
 
 def _paths_of(section, images):
     """Id of an image -> absolute path."""
     folder = os.path.abspath(os.path.join(section.get("dataset_dir") or "", section.get("image_dir") or ""))
     return {entry["id"]: os.path.join(folder, entry["file_name"]) for entry in images}
+
+
+def _of_validation(section):
+    """The keys of the validation set that a config does not have of itself."""
+    given = {key: section.get(field) or "" for key, (field, _) in _VALIDATION.items()}
+    return {key: value for key, value in given.items() if value != _VALIDATION[key][1]}
+
+
+def _outside(root, images):
+    """The key without which training takes no links to images that lie elsewhere, if there are any."""
+    inside = Folder(root)
+    held = all(inside.holds(os.path.join(root, entry["file_name"])) for entry in images)
+    return {} if held else {"allow_outside": True}
 
 
 def _tell(counts, by_class, wishes):

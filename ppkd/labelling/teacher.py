@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from ppkd.bridge.class_names import difference
 from ppkd.bridge.coco_reading import read_tidied
 from ppkd.bridge.datasets import files_of, open_dataset, tell_categories
+from ppkd.bridge.own_data import finds_boxes
 from ppkd.bridge.workspace import build_detector, scope
 from ppkd.course import data as data_sets
 from ppkd.errors import UserError
@@ -77,6 +78,8 @@ def open_teacher(data, teacher, options=(), gpu=False):
     onnx = name.endswith(".onnx")
     recipe = load_recipe(_RUN if onnx else name, None, [*pairs, *(_of_run(options) if onnx else options)])
     config, sets = recipe.student, {}
+    if not finds_boxes(config.get("architecture")):
+        raise UserError(f"--teacher {name}: {config['architecture']} finds masks without boxes, and labels are boxes")
     for section in ("TrainDataset", "EvalDataset"):
         with scope(config):
             sets[section] = open_dataset(section, config)

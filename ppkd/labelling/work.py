@@ -55,7 +55,7 @@ def _key(base, folder, names):
     """What tells a part from one of other images, or of another teacher."""
     found = hashlib.sha256(base.encode())
     for name in names:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):  # of a name that no file can have
             about = os.stat(os.path.join(folder, name))
             found.update(f"\0{name}\0{about.st_size}\0{about.st_mtime_ns}".encode("utf-8", "surrogateescape"))
     return found.hexdigest()[:24]
@@ -92,8 +92,9 @@ def _detect(model, teacher, folder, names):
             more = {"EvalDataset": section, "save_prediction_only": True, "allow_outside": True}
             with scope(teacher.config | more) as table, contextlib.redirect_stdout(io.StringIO()):
                 _, results = run_detector(model, table, counter)
+        called = {os.path.abspath(os.path.join(folder, image["name"])): image["name"] for image in images.values()}
         for file, reason in counter.found.items():  # what decodes and cannot be transformed
-            name = os.path.relpath(file, os.path.abspath(folder))
+            name = called[os.path.abspath(file)]
             bad[name] = reason
             images = {number: image for number, image in images.items() if image["name"] != name}
         for result in results:

@@ -100,8 +100,8 @@ def load_recipe(config, slim_config=None, overrides=()):
     if slim_config is not None:
         recipe.slim = slim = _read_slim(slim_config)
         run, of_teacher = slim.run, slim.of_teacher
-        unlabelled = any(values.get("unlabelled") for values in (student, run, given))
-        method, chosen = settled(slim.method, student, {**slim.bases, **of_teacher}, unlabelled, slim_config)
+        unlabelled = next((values["unlabelled"] for values in (given, run, student) if "unlabelled" in values), None)
+        method, chosen = settled(slim.method, student, {**slim.bases, **of_teacher}, bool(unlabelled), slim_config)
         recipe.method = read_method(method, for_method, slim_config)
         recipe.method.origin = origins(slim.layers, method.get("distill_loss"), for_method)
         _apply_bases(recipe, {k: v for k, v in slim.bases.items() if k in RUN_KEYS}, slim_config)

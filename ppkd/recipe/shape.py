@@ -66,6 +66,8 @@ _CLASSES = Kind(lambda value: value == "auto" or _is_whole(value) and value > 0,
 _NUMBER = Kind(is_number, "a number")
 _SHARE = Kind(lambda value: is_number(value) and 0 <= value <= 1, "a number from 0 to 1")
 _ABOVE_0 = Kind(lambda value: is_number(value) and value > 0, "a number above 0")
+# Nothing at all would be a run without them, where a shell's variable is not set.
+_PHOTOGRAPHS = Kind(lambda value: value is False or bool(value), "an image folder, a .txt list or a COCO .json file")
 
 _THREE = Kind(lambda value: _lists(is_number)(value) and len(value) == 3, "three numbers")
 _THREE_NOT_0 = Kind(lambda value: _THREE.takes(value) and all(value), "three numbers, none of them 0")
@@ -101,6 +103,7 @@ _TABLE = {
     **dict.fromkeys(("architecture", "metric", "norm_type", "ema_decay_type"), _TEXT),
     **dict.fromkeys(("weights", "pretrain_weights"), _WEIGHTS),
     "save_dir": _FOLDER,
+    "unlabelled": _PHOTOGRAPHS,
     "num_classes": _CLASSES,
     "ema_decay": _SHARE,
     "cycle_epoch": _WHOLE,

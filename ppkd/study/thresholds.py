@@ -35,7 +35,7 @@ class Threshold:
 
 
 def parse(text, names):
-    """What ``--threshold`` gives: a score for all classes, or ``name=score,...`` for some.
+    """What ``--threshold`` gives: a score for all classes, ``name=score,...`` for some, or None.
 
     Returns:
         Name -> score.
@@ -43,7 +43,7 @@ def parse(text, names):
     Raises:
         UserError: no score from 0 to 1, or no such class.
     """
-    if not text:
+    if text is None:
         return {}
     if "=" not in text:
         return dict.fromkeys(names, _score(text))

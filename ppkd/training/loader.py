@@ -46,6 +46,7 @@ class TrainLoader:
         seed: seed of the run.
         bad: `bad_images.BadImages` of the run, which counts those that are left out.
         what: the data set in messages.
+        reads: the reader's key, for messages.
 
     Attributes:
         files: paths of the images.
@@ -59,7 +60,7 @@ class TrainLoader:
         UserError: fewer images than one batch has; too many of them missing. The same from `epoch` for unreadable ones.
     """
 
-    def __init__(self, reader, dataset, workers, seed, bad=None, what="the training set"):
+    def __init__(self, reader, dataset, workers, seed, bad=None, what="the training set", reads="TrainReader"):
         keep_ground_truth(reader._batch_transforms, reader._sample_transforms)
         dataset.set_transform(Checked(reader._sample_transforms))
         dataset.set_kwargs(**reader.kwargs)
@@ -69,7 +70,7 @@ class TrainLoader:
         self.images = len(dataset.roidbs)
         self._images = self.images + len(missing)
         self._bad.add([(file, "missing") for file in missing], self._images)
-        self._seeded = _Seeded(dataset, seed)
+        self._seeded = _Seeded(dataset, seed, reads)
         self._sampler = Order(
             self._seeded, seed, batch_size=reader.batch_size, shuffle=reader.shuffle, drop_last=reader.drop_last
         )
@@ -81,7 +82,7 @@ class TrainLoader:
         self._loader = DataLoader(
             dataset=self._seeded,
             batch_sampler=self._sampler,
-            collate_fn=_SeededCollate(reader._batch_transforms, self._seeded),
+            collate_fn=_SeededCollate(reader._batch_transforms, self._seeded, reads),
             num_workers=workers,
             return_list=False,
             use_shared_memory=bool(reader.use_shared_memory) and workers > 0 and _shared_memory_is_enough(),
@@ -237,9 +238,9 @@ os.register_at_fork(after_in_child=_draw_anew)  # a worker may be made while a t
 
 
 class _Seeded(Dataset):
-    def __init__(self, dataset, seed):
+    def __init__(self, dataset, seed, what="TrainReader"):
         super().__init__()
-        self._dataset, self.seed, self.epoch, self.stage = dataset, seed, 0, None
+        self._dataset, self.seed, self.epoch, self.stage, self._what = dataset, seed, 0, None, what
 
     def __len__(self):
         return len(self._dataset)
@@ -255,6 +256,13 @@ class _Seeded(Dataset):
             sample = self._dataset[index]
         except BadImage as bad:
             return {_SEED_KEY: seed, BAD: (str(bad.file), bad.reason)}
+        if not isinstance(sample, dict):  # ppdet has drawn several images, and no transform has made one of them
+            keys = (f"{name.lower()}_epoch" for name in _MIXING)
+            given = [key for key in keys if getattr(self._dataset, key, -1) >= 0]
+            raise UserError(
+                f"{self._what}: {', '.join(given)}: several images are drawn for one, and none of sample_transforms "
+                f"({', '.join(_MIXING)}) puts them together; set it to -1"
+            )
         sample[_SEED_KEY] = seed
         return sample
 
@@ -265,12 +273,12 @@ class _Seeded(Dataset):
             if BAD not in sample:
                 del sample[_SEED_KEY]
                 return sample
-        raise UserError("not one training image can be read")
+        raise UserError(f"{self._what}: not one image can be read")
 
 
 class _SeededCollate:
-    def __init__(self, transforms, images):
-        self._transforms, self._images = transforms, images
+    def __init__(self, transforms, images, reads="TrainReader"):
+        self._transforms, self._images, self._reads = transforms, images, reads
 
     def __call__(self, samples):
         with _drawing:
@@ -289,7 +297,8 @@ class _SeededCollate:
             batch = self._transforms(samples) if samples else {}
         except Exception as error:
             raise UserError(
-                f"a training batch cannot be made of the images with the ids {images}: {type(error).__name__}: {error}"
+                f"{self._reads}: a batch cannot be made of the images with the ids {images}: {type(error).__name__}: "
+                f"{error}"
             ) from error
         if alone:
             batch[STAND_IN] = np.zeros([1], "float32")

@@ -4,6 +4,7 @@ import hashlib
 
 from ppkd.bridge.bad_images import BadImages
 from ppkd.bridge.box_targets import BoxTargets
+from ppkd.bridge.own_data import finds_masks
 from ppkd.bridge.strong_view import DEFAULT, add_strong_view
 from ppkd.bridge.unlabelled import KEY, dataset_of, find_photographs
 from ppkd.bridge.workspace import built_from_config, create, scope
@@ -11,11 +12,13 @@ from ppkd.errors import UserError, nearest
 from ppkd.files.yaml_io import clone, merge
 from ppkd.recipe.keys import is_number
 from ppkd.recipe.plan import UNLABELLED
+from ppkd.recipe.pseudo_boxes import NAME as PSEUDO_BOXES
 from ppkd.terminal.log import logger
 from ppkd.training.loader import TrainLoader
 from ppkd.training.seeds import other_seed
 
 _KEYS = ("images", "image_dir", "ratio")
+_READER = "UnlabelledReader"
 
 
 class Unlabelled:
@@ -48,6 +51,11 @@ class Unlabelled:
         ratio = given.get("ratio", 1)
         if not is_number(ratio) or ratio <= 0:
             raise UserError(f"{UNLABELLED}.ratio has to be a number above 0, found {ratio!r}")
+        if boxed and finds_masks(config):
+            raise UserError(
+                f"distill.{PSEUDO_BOXES}: {config.get('architecture')} learns masks, which a teacher's boxes do not "
+                "have: terms do without (leave pseudo_boxes out)"
+            )
         allowed = config.get("allow_outside") is True
         self.photographs = find_photographs(given.get("images"), UNLABELLED, given.get("image_dir"), allowed)
         self.size = max(1, round(ratio * config["TrainReader"].get("batch_size", 1)))
@@ -69,22 +77,31 @@ class Unlabelled:
             config: the run's; ``UnlabelledReader`` is merged over ``TrainReader``.
             fields: ``data_fields`` of the training set.
         """
-        reader = merge(clone(config["TrainReader"]), clone(config.get("UnlabelledReader") or {}))
-        if "batch_size" in (config.get("UnlabelledReader") or {}):
-            raise UserError(f"UnlabelledReader.batch_size: {UNLABELLED}.ratio says how many images are beside a batch")
+        reader = merge(clone(config["TrainReader"]), clone(config.get(_READER) or {}))
+        if "batch_size" in (config.get(_READER) or {}):
+            raise UserError(f"{_READER}.batch_size: {UNLABELLED}.ratio says how many images are beside a batch")
         reader["batch_size"], strong = self.size, reader.pop("strong", None)
         if strong and not self._boxed:
-            raise UserError("UnlabelledReader.strong goes with distill.pseudo_boxes: else there is one view")
+            raise UserError(f"{_READER}.strong goes with distill.pseudo_boxes: else there is one view")
         with scope(config | {"TrainReader": reader}):
-            made = create("TrainReader")
-            with built_from_config("TrainReader"):
+            made = self._reader(config)
+            with built_from_config(_READER):
                 if self._boxed and (strong := DEFAULT if strong is None else strong):
                     add_strong_view(made, strong)
                 dataset = dataset_of(self.photographs, fields)
                 workers = int(config.get("worker_num") or 0)
-                loader = TrainLoader(made, dataset, workers, self._seed, self.bad, UNLABELLED)
+                loader = TrainLoader(made, dataset, workers, self._seed, self.bad, UNLABELLED, _READER)
         self._targets = made
         return loader
+
+    @staticmethod
+    def _reader(config):
+        try:
+            return create("TrainReader")
+        except UserError as error:
+            if not config.get(_READER):
+                raise
+            raise UserError(f"{_READER} (what it leaves out is TrainReader's): {error}") from error
 
     def with_boxes(self, batch, found):
         """A batch of the stream with boxes, as its current reader makes them; see `box_targets.BoxTargets`."""

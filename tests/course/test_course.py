@@ -112,6 +112,19 @@ def test_photographs_without_labels_are_said_once_for_the_students_that_are_taug
         commands.course(wishes(unlabelled=str(photos), output=str(tmp_path / "other")))
     with pytest.raises(UserError, match="--unlabelled: nowhere: no such folder"):
         commands.course(wishes(unlabelled="nowhere", output=str(tmp_path / "third")))
+    with pytest.raises(UserError, match="--unlabelled has to be an image folder.*found ''"):
+        commands.course(wishes(unlabelled="", output=str(tmp_path / "third")))
+
+
+def test_a_home_folder_of_photographs_is_found_again_by_the_files(wishes, commands, tmp_path, shapes, monkeypatch):
+    """Where no shell has put it in: from Python, or behind an equals sign."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copytree(os.path.join(shapes, "train"), tmp_path / "photos")
+    course = commands.course(wishes(unlabelled="~/photos", batch=4))
+    words = next(part.words for part in course.parts if part.name.startswith("taught"))
+    args = cli.train_parser().parse_args(words[1:])
+    said = load_recipe(args.config, args.slim_config, args.opt).student["unlabelled"]
+    assert said["images"] == str(tmp_path / "photos")
 
 
 def test_what_is_done_is_done_once_and_a_failed_part_is_where_it_goes_on(wishes, commands):

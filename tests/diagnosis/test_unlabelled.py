@@ -89,3 +89,13 @@ def test_a_distance_is_in_deviations_and_blind_to_dead_channels():
     ours = draw.normal(0, [1, 10, 0], (2000, 3))
     found = _distances(ours, ours + [2, 20, 5])
     assert found["distance"] == pytest.approx(2, rel=0.05) and found["distance_within"] < 0.1
+
+
+def test_a_channel_that_a_few_labelled_images_hardly_have_makes_nothing_far():
+    """Which is alive in one image of many: by chance in one of the others."""
+    draw = np.random.default_rng(0)
+    ours, theirs = draw.normal(0, 1, (16, 100)), draw.normal(0, 1, (10, 100))
+    ours[:, :4] *= 1e-3
+    found = _distances(ours, theirs)
+    assert found["distance"] < 0.8 and found["distance_within"] < 0.8
+    assert _distances(ours, theirs + 3)["distance"] > 2

@@ -20,11 +20,13 @@ from ppkd.errors import UserError
 from ppkd.files.download import sha256
 from ppkd.files.lock import held_alone
 from ppkd.labelling import work
-from ppkd.labelling.place import check_place
+from ppkd.labelling.label import _Made
+from ppkd.labelling.place import check_place, remove_unfinished
 from ppkd.labelling.teacher import open_teacher
 from ppkd.recipe.recipe import load_recipe
 from ppkd.reporting.provenance import section
 from ppkd.study.samples import match
+from ppkd.study.thresholds import GIVEN, Threshold
 from tests.conftest import CONFIGS
 from tests.labelling.conftest import TEACHER
 from tests.models.onnx_file import detector
@@ -78,6 +80,20 @@ def test_bad_images_are_left_out_and_counted(labelled):
     names = [entry["file_name"] for entry in read_annotations(made.file, ())["images"]]
     assert made.counts["bad"] == 1 and made.counts["listed"] == 11 and not [n for n in names if "broken" in n]
     assert made.counts["labelled"] + made.counts["empty"] + made.counts["bad"] == made.counts["listed"]
+
+
+@pytest.mark.parametrize("name", ["a.png", "./a.png", "{}/a.png"])
+def test_what_cannot_be_transformed_is_bad_however_it_is_named(name, tmp_path, monkeypatch):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+
+    def fails(model, table, counter):
+        counter.add([(os.path.join(tmp_path, "a.png"), "no room")], 1)
+        return "bbox", []
+
+    monkeypatch.setattr(work, "run_detector", fails)
+    name = name.format(tmp_path)
+    made = work._detect(None, SimpleNamespace(config={}, categories=[]), str(tmp_path), [name])
+    assert made == {"images": [], "bad": {name: "no room"}}
 
 
 def test_nothing_but_the_file_and_the_picture_is_left(labelled):
@@ -172,6 +188,8 @@ def test_what_is_wrong_is_one_line_and_nothing_is_written(sets, tmp_path, monkey
     refused(sets, "lead out of", images=tmp_path / "list.txt")
     refused(sets, "give its weights", teacher="ppyoloe_plus_teacher_shapes")
     refused(sets, "ends in .json", output="labels.txt")
+    solo = f"{CONFIGS / 'solov2_tiny.yml'}={TEACHER.partition('=')[2]}"
+    refused(sets, "SOLOv2 finds masks without boxes", teacher=solo)
     refused(sets, "no class 'cat'", threshold={"cat": 0.5})
     refused(sets, "from 0 to 1", threshold=1.5)
     refused(sets, "instances_train.json", data=tmp_path / "empty")
@@ -203,6 +221,32 @@ def test_nothing_but_labels_of_before_is_written_over(labelled, sets, tmp_path):
     check_place(str(tmp_path / "again.json"))
 
 
+def test_a_folder_of_somebody_is_not_taken_for_an_unfinished_run(sets, tmp_path):
+    """It would be removed at the end, with all that is in it."""
+    given = (sets / "labelled", TEACHER, sets / "photos")
+    for name in ("folder", "deep", "link", "file"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "folder" / "labels.unfinished").mkdir()
+    (tmp_path / "folder" / "labels.unfinished" / "thesis.txt").write_text("mine")
+    (tmp_path / "deep" / "labels.unfinished" / "detections").mkdir(parents=True)
+    (tmp_path / "deep" / "labels.unfinished" / "detections" / "mine.txt").write_text("mine")
+    (tmp_path / "link" / "labels.unfinished").symlink_to(tmp_path / "file")
+    (tmp_path / "file" / "labels.unfinished").write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    for name, told in (("folder", "thesis.txt"), ("deep", "mine.txt"), ("link", "unfinished"), ("file", "unfinished")):
+        with pytest.raises(UserError, match=f"{name}.*{told} is there already and is not of ppkd"):
+            ppkd.label(*given, tmp_path / name / "labels.json", sample=4)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_somebody_puts_into_a_runs_folder_meanwhile_stays(tmp_path):
+    (tmp_path / "detections").mkdir()
+    for name in ("part_1.json", ".part_1.json.ppkd-0a", ".ppkd.lock", "detections/a.json", "notes.txt"):
+        (tmp_path / name).write_text("")
+    remove_unfinished(str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
 @pytest.mark.parametrize("name", ["labels.json", "other.json"])
 def test_labels_of_one_name_are_made_by_one_command_at_a_time(name, sets, tmp_path):
     with held_alone(tmp_path / "labels.unfinished"):
@@ -217,6 +261,14 @@ def test_labels_of_one_name_are_made_by_one_command_at_a_time(name, sets, tmp_pa
 def test_a_teacher_below_the_gate_labels_nothing(sets, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     refused(sets, r"its AP on 4 labelled images is .*, below 99", sample=4, least_ap=0.99)
+
+
+def test_the_stand_in_for_nothing_at_all_is_no_label():
+    """Detectors of two stages have a box of score 0 in images without any."""
+    images = [{"results": [{"category_id": 1, "score": score, "bbox": [0, 0, 1, 1]} for score in (0.0, 0.2)]}]
+    teacher = SimpleNamespace(categories=[{"id": 1, "name": "disc"}])
+    made = _Made(teacher, None, images, {"disc": Threshold(0.0, GIVEN, 1)})
+    assert (made.boxes, made.labelled) == (1, 1)
 
 
 def test_a_teacher_that_finds_nothing_in_the_photographs_is_told(sets, tmp_path, monkeypatch):

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ppkd.bridge.unlabelled import find_photographs
+from ppkd.bridge.between import marks_of
+from ppkd.bridge.unlabelled import find_photographs, refuse_validation_images
 from ppkd.errors import UserError
-from ppkd.labelling import picture
+from ppkd.labelling import picture, work
 from ppkd.study.thresholds import F1, GIVEN, NEVER, POOLED, best_cut, find, parse
 
 
@@ -39,7 +40,7 @@ def test_each_class_has_its_own_and_says_where_it_is_from():
 def test_thresholds_are_given_for_all_or_for_some():
     assert parse("0.5", ["a", "b"]) == {"a": 0.5, "b": 0.5} and parse("b=0.25", ["a", "b"]) == {"b": 0.25}
     assert parse(None, ["a"]) == {}
-    for wrong in ("-1", "nan", "x", "a=2"):
+    for wrong in ("", " ", "-1", "nan", "x", "a=2"):
         with pytest.raises(UserError, match="--threshold"):
             parse(wrong, ["a"])
 
@@ -72,6 +73,47 @@ def test_photographs_are_named_by_a_folder_a_list_or_a_coco_file(tmp_path):
     (tmp_path / "coco.json").write_text(json.dumps({"images": [{"file_name": "c.PNG", "id": 1}]}))
     found = find_photographs(tmp_path / "coco.json", "k", image_dir=tmp_path / "a")
     assert found.paths == [str(tmp_path / "a" / "c.PNG")]
+
+
+def test_an_image_that_a_list_spells_in_several_ways_is_one(tmp_path):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "list.txt").write_text(f"./a.png\na.png\n{tmp_path / 'a.png'}\nb.png\nx/../b.png\n")
+    assert find_photographs(tmp_path / "list.txt", "k").names == ("./a.png", "b.png")
+
+
+def test_a_folder_is_looked_through_with_what_it_links_to(tmp_path):
+    """Each folder once, though links lead back to it."""
+    (tmp_path / "disk" / "more").mkdir(parents=True)
+    (tmp_path / "photos").mkdir()
+    for name in ("disk/a.png", "disk/more/b.png", "photos/c.png"):
+        (tmp_path / name).write_bytes(b"x")
+    for link, target in (("photos/linked", "disk"), ("photos/twice", "disk"), ("disk/back", "photos")):
+        (tmp_path / link).symlink_to(tmp_path / target)
+    assert find_photographs(tmp_path / "photos", "k").names == ("c.png", "linked/a.png", "linked/more/b.png")
+
+
+def test_a_folder_that_cannot_be_looked_into_is_told(tmp_path, monkeypatch):
+    (tmp_path / "locked").mkdir()
+    (tmp_path / "a.png").write_bytes(b"x")
+    look = os.scandir
+
+    def refuse(path):
+        if os.fspath(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", path)
+        return look(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(UserError, match="locked: cannot be looked into: Permission denied"):
+        find_photographs(tmp_path, "--images")
+
+
+def test_names_that_no_file_can_have_are_images_that_are_missing(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"x")
+    (tmp_path / "list.txt").write_bytes(b"a.png\nb\0.png\n")
+    found = find_photographs(tmp_path / "list.txt", "k")
+    refuse_validation_images(found.paths, [str(tmp_path / "c\0.png")], "k")
+    assert marks_of(found.paths) and work._key("", found.folder, found.names)
 
 
 def test_the_images_of_a_coco_file_lie_where_coco_has_them(tmp_path):

@@ -459,6 +459,10 @@ def test_from_images_without_labels_it_teaches_to_the_end(auto_file, tmp_path):
     slim = auto_file("ppyoloe_plus_teacher_custom")
     found = load_recipe("ppyoloe_plus_tiny_custom", slim, ["num_classes=2", f"unlabelled={tmp_path}"])
     assert found.method.options["inherit"] and not SCHEDULE.keys() & found.method.options.keys()
+    own = tmp_path / "own.yml"
+    own.write_text(f"_BASE_: [ppyoloe_plus_tiny_custom.yml]\nunlabelled: {tmp_path}\n")
+    without = load_recipe(str(own), slim, ["num_classes=2", "unlabelled=null"])
+    assert SCHEDULE.keys() & without.method.options.keys(), "what -o takes away is not there"
 
 
 def test_of_other_detectors_it_is_the_neck_and_the_files_own_options_win(auto_file):

@@ -49,6 +49,8 @@ def config(shapes):
         ("ema_black_list=[1]", "ema_black_list has to be a list of names, found"),
         ("cycle_epoch=x", "cycle_epoch has to be a whole number"),
         ("init_loss_scaling=x", "init_loss_scaling has to be a number above 0"),
+        ("unlabelled=''", "unlabelled has to be an image folder, a .txt list or a COCO .json file, found ''"),
+        ("unlabelled={}", "unlabelled has to be an image folder"),
         ("FPN.extra_stage=1000000000000", "FPN.extra_stage is 1000000000000, and 1000000 is the most"),
     ],
 )  # fmt: skip

@@ -143,6 +143,10 @@ def test_a_recorded_run_goes_on_with_the_same_images_only(loaded, photos):
         ("unlabelled.ratio=0", "unlabelled.ratio has to be a number above 0"),
         ("unlabelled.ratio=5", "fewer than one batch of 20; set a smaller unlabelled.ratio"),
         ("max_bad_images=0", "unlabelled images cannot be read"),
+        ("UnlabelledReader.sample_transforms=[]", "^UnlabelledReader: a batch cannot be made"),
+        ("UnlabelledReader.sample_transforms=[{Decod: {}}]", "^UnlabelledReader .what it leaves out is TrainReader's"),
+        ("UnlabelledReader.mixup_epoch=1", "^UnlabelledReader: mixup_epoch: several images are drawn for one"),
+        ("TrainReader.mixup_epoch=1", "^TrainReader: mixup_epoch: several images are drawn for one"),
     ],
 )
 def test_what_is_wrong_is_told_by_its_key(given, told, loaded):
