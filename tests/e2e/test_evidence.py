@@ -302,9 +302,9 @@ def test_the_picture_is_of_the_sets_with_several_seeds(tmp_path):
     target = tmp_path / "curves.svg"
     assert not draw(records, str(target)) and not target.exists()
     taught = [{**run, "curve": [[10, 0.2], [20, 0.4]]} for run in runs("ppyoloe_first", 0.3, 0.3)]
-    assert draw([*records, *taught], str(target))
-    figure = pyplot.gcf() if pyplot.get_fignums() else None
-    assert figure is None, "a figure that is left open is held in memory"
+    before = pyplot.get_fignums()
+    assert draw([*records, *taught], str(target)) and target.exists()
+    assert pyplot.get_fignums() == before, "a figure that is left open is held in memory"
     text = page(records, PLAN, {}, "curves.svg")
     assert "](curves.svg)" in text and "](" not in page(records, PLAN, {})
 
