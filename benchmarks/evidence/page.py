@@ -91,14 +91,23 @@ def page(records, plan, cost, picture=None):
 
 
 def teachers(records, plan, name):
+    """What the teacher reaches; where it was trained more than once, what each has that taught."""
     owner = plan["sets"].get(name, {}).get("teacher_of", name)
+    taught, split = {}, ""
+    for record in records:
+        if record["data"] == name and record.get("teacher_AP") is not None:
+            taught.setdefault(record["teacher_AP"], set()).add(record["seed"])
     found = [r for r in records if (r["data"], r["arm"]) == (owner, TEACHER) and "failed" not in r]
+    for record in found:
+        split = " on the test split" if {"given", "test"} & record.keys() else ""
+    if len(taught) > 1:
+        each = (f"{100 * ap:.1f} (seeds {', '.join(map(str, sorted(seeds)))})" for ap, seeds in taught.items())
+        return [f"The teacher's AP{split}, trained more than once: {', '.join(each)}.\n"]
     return [
-        f"The teacher's AP on the test split: {100 * record.get('test', record)['AP']:.1f}.\n"
-        if {"given", "test"} & record.keys() else
-        f"The teacher's AP: {100 * max(ap for _, ap in record['curve']):.1f}.\n"
+        f"The teacher's AP{split}: "
+        f"{100 * (record.get('test', record)['AP'] if split else max(ap for _, ap in record['curve'])):.1f}.\n"
         for record in found
-    ]  # fmt: skip
+    ]
 
 
 def summary(told):

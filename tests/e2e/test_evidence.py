@@ -269,6 +269,17 @@ def test_the_page_says_what_is_missing_and_whether_plain_had_converged():
     assert "plain had converged" in page([*runs("plain", 0.4), *runs("equal_time", 0.409)], plan, {})
 
 
+def test_the_page_says_which_teacher_taught_where_one_was_trained_anew():
+    plan = {"sets": {"d": {}}, "arms": {}, "stages": []}
+    teacher = {"data": "d", "student": "t.yml", "arm": "teacher", "seed": 0, "curve": [[9, 0.54]], "test": {"AP": 0.52}}
+    taught = [{**run, "teacher_AP": 0.5 if run["seed"] < 2 else 0.52} for run in runs("fgd", 0.3, 0.3, 0.3)]
+    told = "The teacher's AP on the test split"
+    assert f"{told}, trained more than once: 50.0 (seeds 0, 1), 52.0 (seeds 2)." in page(
+        [teacher, *runs("plain", 0.2), *taught], plan, {}
+    )
+    assert f"{told}: 52.0." in page([teacher, *runs("plain", 0.2), taught[2]], plan, {})
+
+
 def test_the_page_says_what_plain_reaches_in_the_time_of_a_taught_run():
     longer = [*runs("equal_time_first", 0.45, 0.46, 0.44), *runs("equal_time", 0.5)]
     taught = [*runs("pkd_first", 0.43, 0.42), *runs("pkd_doc", 0.48)]
