@@ -43,7 +43,7 @@ training; differences are paired by seed, with 95 % intervals (Student's t). Cos
 `benchmarks/evidence/cost.py` measured it. An arm's name is its method and `doc`, as documented, `first`, the same for
 the first third with a hand-over (`stop`: without one), or `gradient`, a constant share of the detection loss's
 gradient. `bank8` has the teacher's answers in a bank of 8 views while it teaches; `views8` is that by a version whose
-views lasted to the end of a run.
+views lasted to the end of a run; `stop_average` and the like forget that one part in the hand-over.
 """
 SHADES = """Of each set with several seeds; lines are means, shades reach from the lowest seed to the highest. These
 evaluations are of the validation split, on `cards`, which has none, of the test split; the

@@ -92,7 +92,8 @@ def _train(subject, results, findings):
     config = {**subject.recipe.student, "worker_num": 0}
     epoch = busiest_epoch(subject.model, int(config.get("epoch") or 1))
     with quiet():
-        loader = Stages(config, int(config.get("seed") or 0)).loader(epoch)
+        stages = Stages(config, int(config.get("seed") or 0))
+        loader = stages.loader(epoch)
         results["levels"] = check_levels(subject, findings)
     subject.model.enter(epoch)
     logger().info("3/4 one training step (epoch %d) in detail", epoch + 1)
@@ -101,7 +102,7 @@ def _train(subject, results, findings):
     try:
         results["step"] = check_step(subject, full, findings)
         logger().info("4/4 a few steps with and without the teacher, for the time")
-        results["cost"] = measure_speed(subject, loader, batches, findings)
+        results["cost"] = measure_speed(subject, stages, epoch, batches, findings)
     except Exception as error:  # whatever a model meets in training: what was found before has to be told
         lines = str(error).strip().splitlines()
         findings.add("step-failed", f"a training step failed: {type(error).__name__}: {lines[0] if lines else ''}")

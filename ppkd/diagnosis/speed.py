@@ -10,19 +10,22 @@ from paddle.utils import unique_name
 
 from ppkd.bridge.workspace import create, scope
 from ppkd.engine.bank import kept
-from ppkd.terminal.log import counted
+from ppkd.errors import UserError
+from ppkd.training.banking import Banking
 from ppkd.training.learning_rate import learning_rate
 from ppkd.training.meters import memory_used
+from ppkd.training.precision import Precision
 
 STEPS, SECONDS = 4, 60  # steps of each kind, the first not counted; no more once so much time has gone
 
 
-def measure_speed(subject, loader, batches, findings):
+def measure_speed(subject, stages, epoch, batches, findings):
     """Take a few whole steps of either kind. The models' weights are others afterwards.
 
     Args:
         subject: `subject.Subject` with a model, whose epoch is set.
-        loader: `loader.TrainLoader` of the run.
+        stages: `stages.Stages` of the run.
+        epoch: the one that the batches are of.
         batches: ``(list of batches, seconds that loading one took)``.
         findings: `findings.Findings`.
 
@@ -33,7 +36,7 @@ def measure_speed(subject, loader, batches, findings):
         and ``bank_wanted``, whether the recipe has one.
     """
     model, config = subject.model, subject.recipe.student
-    batches, loading = batches
+    loader, (batches, loading) = stages.loader(epoch), batches
     with scope(config), unique_name.guard():
         optimizer = create("OptimizerBuilder", learning_rate(config, len(loader)), model)
     found = {}
@@ -65,8 +68,8 @@ def measure_speed(subject, loader, batches, findings):
     every = {term.spec.every for term in model.terms}
     taught = sum(any(batch % each == 0 for each in every) for batch in range(len(loader)))
     # From a bank the teacher is asked once a view, in as many epochs; images that are mixed of several have no views.
-    viewed = sum(not loader.mixes(epoch) for epoch in taught_in)
-    found["bank_views"] = _views(model.bank_spec, found["bank_bytes"], viewed, findings)
+    viewed = sum(not loader.mixes(number) for number in taught_in)
+    found["bank_views"] = _views(subject, stages, viewed, findings)
     found["bank_wanted"] = model.bank_spec is not None
     spared = (viewed - (found["bank_views"] or viewed)) * min(model.teacher_seconds or 0, distilled - plain)
     found["distilled"]["run_seconds"] = taught * (active * (distilled - plain) - spared) + epochs * len(loader) * plain
@@ -90,16 +93,18 @@ def _bytes_of_a_view(model, batches, images):
         return sum(array.nbytes for array in arrays.values()) * images // int(batches[0]["image"].shape[0])
 
 
-def _views(spec, size, epochs, findings):
-    """The views of a bank that the run will have, or None."""
-    if spec is None or size is None:
+def _views(subject, stages, epochs, findings):
+    """The views of a bank that the run will read, or None; a run that would be refused for its bank is a finding."""
+    spec = subject.model.bank_spec
+    if spec is None or subject.model.bound:
         return None
-    if spec.gigabytes and (taken := size * min(spec.views, epochs)) > spec.gigabytes * 1e9:
-        if spec.on_failure != "live":
-            findings.add("bank-too-large", f"{counted(spec.views, 'view')} would take about {taken / 1e9:.2g} GB, more "
-                                           f"than distill.bank.gigabytes has: {spec.gigabytes:g}")  # fmt: skip
+    recipe = subject.recipe
+    try:
+        unused = Banking(recipe, subject.model, stages, Precision(recipe.student, False)).of_no_use()
+    except UserError as error:
+        findings.add("bank-too-large", str(error))
         return None
-    return spec.views if spec.views < epochs else None
+    return spec.views if not unused and spec.views < epochs else None
 
 
 def largest_batch(batch, held, peak, total):

@@ -1,11 +1,15 @@
 """Boxes of teachers of all kinds: how many classes they tell, what they ask for, images in which they find nothing."""
 
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import paddle
 import pytest
 
+from ppkd.bridge.ground_truth import FRAME
 from ppkd.build import build_student
+from ppkd.engine.pseudo_boxes import _detected
 from ppkd.errors import UserError
 from ppkd.recipe.recipe import load_recipe
 from ppkd.training.trainer import Trainer
@@ -48,6 +52,28 @@ def test_a_teacher_of_the_same_classes_is_taken_whatever_its_layers_count(teache
     with opened(QUICK, teacher) as trainer:
         losses = trainer.distill({**next(trainer._batches(0, 0)), "epoch_id": 0})
         assert trainer.distill.boxes.least.shape == [6] and np.isfinite(float(losses["pseudo_boxes"]))
+
+
+def test_sizes_by_the_names_of_learned_boxes_are_of_the_frame_width_first():
+    """Sparse R-CNN's readers tell them so, of the image without its padding; a teacher may see it larger."""
+
+    class Seen(paddle.nn.Layer):
+        def forward(self, inputs):
+            self.inputs = inputs
+            return {"bbox": paddle.zeros([2, 6]), "bbox_num": paddle.to_tensor([1, 1])}
+
+    detector = SimpleNamespace(model=Seen())
+    batch = {"image": paddle.zeros([2, 3, 96, 128]), FRAME: paddle.to_tensor([[60, 100], [96, 90]])}
+
+    def double(seen):
+        return {**seen, "image": paddle.zeros([2, 3, 192, 256])}
+
+    for prepare, times in ((None, 1), (double, 2)):
+        assert len(_detected(detector, batch, prepare)) == 2
+        told = {key: detector.model.inputs[key].numpy() for key in ("img_whwh", "ori_shape", "scale_factor_whwh")}
+        assert (told["img_whwh"] == np.array([[100, 60, 100, 60], [90, 96, 90, 96]]) * times).all()
+        assert (told["ori_shape"] == np.array([[60, 100], [96, 90]]) * times).all()
+        assert (told["scale_factor_whwh"] == 1).all()
 
 
 def test_masks_of_a_teacher_do_not_stand_in_the_way_of_an_image_without_boxes(opened, monkeypatch):

@@ -504,6 +504,7 @@ def test_weights_that_a_base_names_of_its_own_run_are_those_of_this_one(own, opt
     [
         ("", [], "/runs/mine/model_final"),
         ("weights: output/mine/best_model\n", [], "/runs/mine/best_model"),
+        ("weights: ./output/mine/best_model\n", [], "/runs/mine/best_model"),
         ("save_dir: here/\nweights: here/mine/best_model\n", [], "/runs/mine/best_model"),
         ("weights: kept/mine/best_model\n", [], "kept/mine/best_model"),
         ("weights: output/other/best_model\n", [], "output/other/best_model"),
