@@ -16,6 +16,7 @@ from ppkd.files.yaml_io import clone, merge, parse_value, read_with_bases
 from ppkd.recipe.auto import settled
 from ppkd.recipe.keys import METHOD_KEYS, RUN_KEYS, check_top_level
 from ppkd.recipe.method import MethodSpec, complete, origins, read_method
+from ppkd.recipe.reader_keys import unread_reader_keys
 from ppkd.recipe.settings import settle, settle_method, take
 from ppkd.recipe.shape import check_shape
 from ppkd.recipe.teachers import check_fields, name_the_teacher, read_teachers, resolve_paths
@@ -120,6 +121,7 @@ def load_recipe(config, slim_config=None, overrides=()):
     if "architecture" not in student:
         raise UserError(f"{config}: no `architecture`, so there is no detector to build (is a _BASE_ missing?)")
     check_shape(student, origin)
+    recipe.notes += unread_reader_keys(student, origin)
     _take_own_weights(recipe, runs)
     expand_own_data(student)
     if slim_config is not None:

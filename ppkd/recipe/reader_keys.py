@@ -1,0 +1,44 @@
+"""Keys of readers that nothing reads: ppdet's readers take any, so a typing error is silent there."""
+
+import difflib
+
+from ppkd.errors import UserError, nearest
+from ppkd.recipe.settings import READERS
+
+# What ppdet's readers take, and what its data sets then take of them (`DataSet.set_kwargs`), in all of its releases.
+_KNOWN = frozenset({
+    "sample_transforms", "batch_transforms", "batch_size", "shuffle", "drop_last", "num_classes", "collate_batch",
+    "collate_samples", "use_shared_memory", "use_process", "inputs_def", "fuse_normalize", "mixup_epoch",
+    "cutmix_epoch", "mosaic_epoch", "pre_img_epoch", "transform_schedulers",
+})  # fmt: skip
+_MISTYPED = 0.8  # of `difflib`'s ratio; other words, as a data set of somebody's own may read, are less alike
+
+
+def unread_reader_keys(config, origin):
+    """Refuse readers' keys that are typing errors of known ones, and tell of the others that ppdet doesn't know.
+
+    Args:
+        config: a run's, of which `shape.check_shape` approves.
+        origin: top-level key -> file or ``-o`` that set it, for messages.
+
+    Returns:
+        Notes, one for each key that ppdet leaves unread. They are no errors: somebody's own data set may read them.
+
+    Raises:
+        UserError: a key that is nearly a known one.
+    """
+    readers = [(name, config.get(name), origin.get(name)) for name in READERS]
+    readers += [
+        (f"stages: TrainReader from epoch {stage.get('epoch')} on", stage.get("TrainReader"), origin.get("stages"))
+        for stage in config.get("stages") or ()
+    ]
+    notes = []
+    for name, reader, file in readers:
+        where = f"{file}: {name}" if file else name
+        for key in reader or ():
+            if key in _KNOWN:
+                continue
+            if difflib.get_close_matches(str(key).lower(), _KNOWN, n=1, cutoff=_MISTYPED):
+                raise UserError(f"{where} has no key {key!r}{nearest(key, _KNOWN)}")
+            notes.append(f"{where} has {key!r}, which nothing in ppdet reads")
+    return notes
