@@ -128,6 +128,7 @@ class Run:
             "--images", os.path.join(self._folder(), data["unlabelled"]),
             "--teacher", f"{os.path.join(ROOT, teacher.student)}={teacher.weights(begun)}",
             "--output", self._labels(), "--add_labelled",
+            *(["--least_ap", data["least_ap"]] if "least_ap" in data else []),
             "-o", f"train_annotations={self._thinned() or data['train']}", f"val_annotations={data['val']}",
         ]  # fmt: skip
 
