@@ -113,6 +113,24 @@ def test_the_learning_rate_of_one_step_is_scaled_and_the_schedule_goes_on():
     np.testing.assert_allclose(moves(layer, step, 1.0), -schedule(), rtol=1e-5)
 
 
+def test_the_schedule_that_is_kept_goes_on_where_no_step_was_taken_since_a_run_was_resumed():
+    """All of them skipped; or, of moments apart, which have the same schedule, none with a term that is on."""
+    _, optimizing, step = made()
+    step(1.0, 2.0)
+    state = optimizing.state()
+    for forgets in (False, True):
+        _, optimizing, _ = made()
+        optimizing.restore(state)
+        optimizing.end()
+        optimizing.end()
+        if forgets:
+            optimizing.forget(squares=True)
+        assert optimizing.rate.last_epoch == 4
+        _, again, _ = made()
+        again.restore(optimizing.state())
+        assert again.rate.last_epoch == 4 and again.rate() == optimizing.rate()
+
+
 def average_of(layer):
     return Averaging(layer, {"use_ema": True, "ema_decay": 0.5}, PLAIN)
 
