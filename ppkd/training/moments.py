@@ -102,7 +102,7 @@ class Moments:
 
 
 class _Undecayed(paddle.optimizer.Adam):
-    """Adam that leaves alone what weights say of their own decay (``ParamAttr``, ``param_groups``): the other has it."""
+    """Adam that lets be what weights say of their own decay (``ParamAttr``, ``param_groups``): the other has it."""
 
     def append_regularization_ops(self, parameters_and_grads, regularization=None):
         return parameters_and_grads
