@@ -74,6 +74,7 @@ def _term(name, keys, method, where, hint):
     student = _sources(keys["student"], f"{where}.student")
     teacher = _sources(keys.get("teacher", keys["student"]), f"{where}.teacher")
     loss = clone(check_loss(keys["loss"], f"{where}.loss"))
+    _check_number(loss["name"], student, f"{where}.student")
     boxes = getattr(LOSSES.get(loss["name"]), "takes_boxes", False)  # the same for all that is compared with them
     if len(sources(student)) != len(sources(teacher)) and not boxes:
         raise UserError(
@@ -121,6 +122,15 @@ def _sources(value, where):
     if isinstance(value, (list, tuple)) and value and all(isinstance(item, str) for item in value):
         return tuple(value)
     raise UserError(f"{where} has to be a source such as neck[*], or a list of sources; found {value!r}")
+
+
+def _check_number(name, student, where):
+    """Refuse other numbers of sources than a loss takes; of a plugin's only it knows."""
+    kind = LOSSES[name]
+    wanted = getattr(kind, "compares", ("one",) if kind.__module__.startswith("ppkd.") else ())
+    if wanted and len(sources(student)) != len(wanted):
+        told = f"{len(wanted)} sources, {', '.join(wanted)}" if len(wanted) > 1 else "one source"
+        raise UserError(f"{where}: loss {name} compares {told}; found {student!r}")
 
 
 def _number(value, where):

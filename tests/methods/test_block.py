@@ -164,6 +164,22 @@ def test_module_paths_are_sources(built):
 
 
 @pytest.mark.parametrize(
+    "sources, loss, message",
+    [
+        ("neck[*]", "score_l2", r"compares 2 sources, features, class logits; found 'neck\[\*\]'"),
+        (["a", "b", "c"], "ld", "compares 2 sources, class logits, edge logits; found"),
+        (["a", "b"], "yolov3", "compares 3 sources, boxes, objectness, class logits; found"),
+        ("a", "detr_match", "compares 2 sources, class logits, boxes; found 'a'"),
+        (["a", "b"], "pkd", r"compares one source; found \('a', 'b'\)"),
+    ],
+)
+def test_a_loss_that_would_get_other_numbers_of_sources_is_told_before_any_step(sources, loss, message):
+    terms = {"t": {"student": sources, "loss": loss}}
+    with pytest.raises(UserError, match=rf"x\.yml: distill\.terms\.t\.student: loss {loss} {message}"):
+        plan(MethodSpec("FGD", options={"terms": terms}, file="x.yml"))
+
+
+@pytest.mark.parametrize(
     "block, message",
     [
         ("{a: {student: 'nekc[*]', loss: mimic}}",
@@ -172,7 +188,7 @@ def test_module_paths_are_sources(built):
          r"no source 'neck\.fpn_res9'; nearest: neck\.fpn"),
         ("{a: {student: 'neck[*]', loss: mimic}}",
          r"slim\.yml: distill\.terms\.a: the student's neck\[0\] has 16 channels, the teacher's .* 24"),
-        ("{a: {student: ['neck[*]', 'head.cls[*]'], student_connector: align, loss: yolov3}}",
+        ("{a: {student: ['neck[*]', 'head.cls[*]'], student_connector: align, loss: score_l2}}",
          r"a: connectors are for a term of one source a side"),
         ("{a: {student: 'neck[*]', from: big, loss: mimic}}", r"distill\.terms\.a\.from: there is no teacher 'big'"),
         ("{a: {student: ['neck[*]', 'neck[0]'], loss: ld}}",
