@@ -327,6 +327,8 @@ class DistillModel(nn.Layer):
         for term, weight, values in weighted:
             parts |= {f"{term.label}.{part}" if part else term.label: (x, weight) for part, x in values.items()}
         parts |= {name: (up(value), weight) for name, (value, weight) in more.items()}
+        if taken := sorted(parts.keys() & losses.keys()):
+            raise UserError(f"distill.terms.{taken[0]}: a loss of the student's own has this name")
         if not parts:  # no image without a label could be read, and there is no other term
             return losses
         weighed, total = added(*zip(*parts.values()))

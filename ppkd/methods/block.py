@@ -20,6 +20,8 @@ TERM_KEYS = (
     "student", "teacher", "student_connector", "teacher_connector", "loss", "weight", "magnitude", "magnitude_steps",
     "from", "max_levels", "trained", "every", "on", *SCHEDULE_KEYS,
 )  # fmt: skip
+# What records of a run call something else.
+_TAKEN = ("loss", "kind", "epoch", "step", "lr")
 _NAME = re.compile(r"^[A-Za-z_]\w*$")
 
 
@@ -41,6 +43,8 @@ def with_users_terms(plan, method):
     for name, keys in given.items():
         if not isinstance(name, str) or not _NAME.match(name):
             raise UserError(f"{where}: {name!r} is no name for a term: letters, digits and underscores")
+        if name in _TAKEN:
+            raise UserError(f"{where}.{name}: in a run's records {name} is something else; give the term another name")
         if name == PSEUDO_BOXES:
             raise UserError(f"{where}.{name}: stands beside terms, not among them: distill.{PSEUDO_BOXES}")
         if not isinstance(keys, dict):

@@ -15,8 +15,10 @@ from ppkd.recipe.plan import Plan, TermSpec
 from ppkd.recipe.recipe import load_recipe
 from ppkd.recipe.schedules import Schedule
 from ppkd.recipe.targets import Target
+from ppkd.training.trainer import Trainer
 from tests.conftest import CONFIGS, training_batch
 from tests.helpers_tools import write
+from tests.helpers_training import QUICK
 
 NECK = {"student": "neck[*]", "loss": "mimic"}
 
@@ -161,6 +163,21 @@ def test_module_paths_are_sources(built):
     (term,) = model.terms
     sources = [level.source for side in term.pairs[0] for level in side]
     assert sources == ["backbone.stages.0[0]", "backbone.stages.1[0]"]
+
+
+@pytest.mark.parametrize("name", ["loss", "kind", "lr"])
+def test_a_term_is_not_called_as_a_record_calls_something_else(name):
+    """As ``loss`` it stood in the place of the whole, and training went by the term alone."""
+    terms = {name: {"student": "head.cls[*]", "loss": "crosskd_cls"}}
+    with pytest.raises(UserError, match=rf"x\.yml: distill\.terms\.{name}: in a run's records {name} is something"):
+        plan(MethodSpec("FGD", options={"terms": terms}, file="x.yml"))
+
+
+def test_a_term_is_not_called_as_the_students_own_loss(recipe):
+    loaded = recipe(QUICK, overrides=["distill.terms.loss_cls={student: 'head.cls[*]', loss: crosskd_cls}"])
+    message = r"distill\.terms\.loss_cls: a loss of the student's own has this name"
+    with Trainer.open(loaded, max_steps=1) as trainer, pytest.raises(UserError, match=message):
+        trainer.run()
 
 
 @pytest.mark.parametrize(
