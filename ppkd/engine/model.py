@@ -170,7 +170,8 @@ class DistillModel(nn.Layer):
 
     def turned(self, epoch):
         """Names of the lines whose strength changes by much as `epoch`, which was entered, begins."""
-        return self.distillation.turned(epoch)
+        boxed = self.boxes is not None and self.boxes.spec.weight and self.boxes.spec.schedule.turns(epoch)
+        return self.distillation.turned(epoch) + [PSEUDO_BOXES] * bool(boxed)
 
     @property
     def strength(self):
