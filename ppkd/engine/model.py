@@ -170,7 +170,8 @@ class DistillModel(nn.Layer):
 
     def turned(self, epoch):
         """Names of the lines whose strength changes by much as `epoch`, which was entered, begins."""
-        return self.distillation.turned(epoch)
+        boxed = self.boxes is not None and self.boxes.spec.weight and self.boxes.spec.schedule.turns(epoch)
+        return self.distillation.turned(epoch) + [PSEUDO_BOXES] * bool(boxed)
 
     @property
     def strength(self):
@@ -327,6 +328,8 @@ class DistillModel(nn.Layer):
         for term, weight, values in weighted:
             parts |= {f"{term.label}.{part}" if part else term.label: (x, weight) for part, x in values.items()}
         parts |= {name: (up(value), weight) for name, (value, weight) in more.items()}
+        if taken := sorted(parts.keys() & losses.keys()):
+            raise UserError(f"distill.terms.{taken[0]}: a loss of the student's own has this name")
         if not parts:  # no image without a label could be read, and there is no other term
             return losses
         weighed, total = added(*zip(*parts.values()))

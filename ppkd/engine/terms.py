@@ -136,7 +136,8 @@ class Term(nn.Layer):
 
     def turns(self, epoch):
         """Whether the weight changes by much as `epoch` begins."""
-        return bool(self.spec.weight * self._factor) and self.spec.schedule.turns(epoch)
+        shares = [self.spec.magnitude.part] if self.spec.magnitude is not None else []
+        return bool(self.spec.weight * self._factor) and self.spec.schedule.turns(epoch, *shares)
 
     def over(self, epoch):
         """Whether the weight is 0 from `epoch` on, for good."""

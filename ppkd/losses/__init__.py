@@ -7,7 +7,8 @@ parameters of its own takes the channels of the maps as ``channels`` (those of t
 connector as ``student_channels``). A loss class with
 ``all_levels`` gets the levels of a pyramid in lists instead of one level's tensor; one with ``least_classes``
 is refused when the run is built where the student has fewer; one with ``shares_queries`` gets what both
-decoders make of the same queries. One of those here without ``takes_tokens`` compares maps (N, C, H, W) alone.
+decoders make of the same queries; one that compares several sources names them in ``compares``. One of those here
+without ``takes_tokens`` compares maps (N, C, H, W) alone.
 """
 
 from .bckd import BCKDClassLoss, BCKDLoss

@@ -84,6 +84,7 @@ class BCKDLoss(nn.Layer):
     """
 
     all_levels = True
+    compares = ("class logits", "distances of edges")
 
     def __init__(self, cls_weight=1.0, iou_weight=4.0, per="object"):
         super().__init__()

@@ -35,6 +35,7 @@ class FoundBoxesLoss(nn.Layer):
     """
 
     all_levels = True
+    compares = ("class logits", "distances of edges")
     # The teacher's side are boxes (N, M, 6), the same for all levels of the student's.
     takes_boxes = True
 

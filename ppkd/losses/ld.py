@@ -128,6 +128,7 @@ class LDLoss(nn.Layer):
     """
 
     all_levels = True
+    compares = ("class logits", "edge logits")
 
     def __init__(
         self,

@@ -111,6 +111,7 @@ class PPYOLOELoss(nn.Layer):
     """
 
     all_levels = True
+    compares = ("class logits", "edge logits")
 
     def __init__(
         self,

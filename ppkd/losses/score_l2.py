@@ -56,6 +56,7 @@ class ScoreL2Loss(nn.Layer):
 
     # The two sides' sources may differ in channels.
     projects = True
+    compares = ("features", "class logits")
 
     def __init__(self, channels, student_channels):
         super().__init__()

@@ -23,6 +23,7 @@ class SetLoss(nn.Layer):
     """
 
     all_levels = True
+    compares = ("class logits", "boxes")
     takes_tokens = True
 
     def __init__(self, cls, beta, weight_cls, weight_l1, weight_giou):

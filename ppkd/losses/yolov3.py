@@ -72,5 +72,7 @@ class YOLOv3Loss(nn.Layer):
         weight: 1000
     """
 
+    compares = ("boxes", "objectness", "class logits")
+
     def forward(self, student, teacher):
         return yolov3_parts(student, teacher)

@@ -20,6 +20,8 @@ TERM_KEYS = (
     "student", "teacher", "student_connector", "teacher_connector", "loss", "weight", "magnitude", "magnitude_steps",
     "from", "max_levels", "trained", "every", "on", *SCHEDULE_KEYS,
 )  # fmt: skip
+# What records of a run call something else.
+_TAKEN = ("loss", "kind", "epoch", "step", "lr")
 _NAME = re.compile(r"^[A-Za-z_]\w*$")
 
 
@@ -41,6 +43,8 @@ def with_users_terms(plan, method):
     for name, keys in given.items():
         if not isinstance(name, str) or not _NAME.match(name):
             raise UserError(f"{where}: {name!r} is no name for a term: letters, digits and underscores")
+        if name in _TAKEN:
+            raise UserError(f"{where}.{name}: in a run's records {name} is something else; give the term another name")
         if name == PSEUDO_BOXES:
             raise UserError(f"{where}.{name}: stands beside terms, not among them: distill.{PSEUDO_BOXES}")
         if not isinstance(keys, dict):
@@ -74,6 +78,7 @@ def _term(name, keys, method, where, hint):
     student = _sources(keys["student"], f"{where}.student")
     teacher = _sources(keys.get("teacher", keys["student"]), f"{where}.teacher")
     loss = clone(check_loss(keys["loss"], f"{where}.loss"))
+    _check_number(loss["name"], student, f"{where}.student")
     boxes = getattr(LOSSES.get(loss["name"]), "takes_boxes", False)  # the same for all that is compared with them
     if len(sources(student)) != len(sources(teacher)) and not boxes:
         raise UserError(
@@ -121,6 +126,15 @@ def _sources(value, where):
     if isinstance(value, (list, tuple)) and value and all(isinstance(item, str) for item in value):
         return tuple(value)
     raise UserError(f"{where} has to be a source such as neck[*], or a list of sources; found {value!r}")
+
+
+def _check_number(name, student, where):
+    """Refuse other numbers of sources than a loss takes; of a plugin's only it knows."""
+    kind = LOSSES[name]
+    wanted = getattr(kind, "compares", ("one",) if kind.__module__.startswith("ppkd.") else ())
+    if wanted and len(sources(student)) != len(wanted):
+        told = f"{len(wanted)} sources, {', '.join(wanted)}" if len(wanted) > 1 else "one source"
+        raise UserError(f"{where}: loss {name} compares {told}; found {student!r}")
 
 
 def _number(value, where):

@@ -66,13 +66,14 @@ def is_ppyoloe(config):
     return isinstance(section, dict) and section.get("yolo_head") == "PPYOLOEHead"
 
 
-def settled(method, student, teacher, unlabelled, path):
+def settled(method, said, student, teacher, unlabelled, path):
     """A slim file's keys of the method with the chosen one's in place of ``slim_method: Auto``.
 
-    What the file itself says in ``distill`` goes over the choice.
+    What the file itself says in ``distill``, and in the section of the chosen loss, goes over the choice.
 
     Args:
         method: the file's keys of the method.
+        said: all of the file's own keys.
         student, teacher, unlabelled: as of `lines_of`.
         path: the file's.
 
@@ -88,7 +89,10 @@ def settled(method, student, teacher, unlabelled, path):
         if key in method:
             raise UserError(f"{path}: {key}: `slim_method: Auto` chooses the loss; leave it out, or name a method")
     lines, why = lines_of(student, teacher, unlabelled)
-    own = {key: value for key, value in method.items() if key != "slim_method"}
+    section = lines.get("distill_loss")
+    own = method | ({section: said[section]} if said.get(section) is not None else {})
+    # An empty ``distill:``, whose keys are all commented out, says nothing.
+    own = {key: value for key, value in own.items() if key != "slim_method" and (key, value) != ("distill", None)}
     if "bank" in (own.get("distill") or {}):  # a bank of one's own has what it says, and no limit that it does not
         lines["distill"].pop("bank", None)
     return merge(clone(lines), own), [f"slim_method: Auto: {lines['slim_method']}, {why}"]

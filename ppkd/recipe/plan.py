@@ -136,6 +136,13 @@ def schedule_of(options, epochs, where):
     keys = ("start_epoch", "warmup_epochs", "stop_epoch")
     counts = {key: epoch_of(options.get(key), epochs, f"{where}.{key}") for key in keys}
     stop = counts["stop_epoch"] if options.get("stop_epoch") is not None else None
+    start, shares = counts["start_epoch"], [isinstance(options.get(key), str) for key in ("start_epoch", "stop_epoch")]
+    # Shares of a short run may be one epoch, as in a trial; 0 is a way to say off.
+    if stop and (stop < start or (stop == start and not any(shares))):
+        raise UserError(
+            f"{where}.stop_epoch has to be above start_epoch, {options['start_epoch']}, or no epoch is between them; "
+            f"found {options['stop_epoch']}"
+        )
     auto = options.get("stop")
     if auto not in (None, "auto"):
         raise UserError(f"{where}.stop has to be auto, found {auto!r}; an epoch is stop_epoch")

@@ -102,7 +102,8 @@ def load_recipe(config, slim_config=None, overrides=()):
         recipe.slim = slim = _read_slim(slim_config)
         run, of_teacher = slim.run, slim.of_teacher
         unlabelled = next((values["unlabelled"] for values in (given, run, student) if "unlabelled" in values), None)
-        method, chosen = settled(slim.method, student, {**slim.bases, **of_teacher}, bool(unlabelled), slim_config)
+        teacher = {**slim.bases, **of_teacher}
+        method, chosen = settled(slim.method, slim.own, student, teacher, bool(unlabelled), slim_config)
         recipe.method = read_method(method, for_method, slim_config)
         recipe.method.origin = origins(slim.layers, method.get("distill_loss"), for_method)
         _apply_bases(recipe, {k: v for k, v in slim.bases.items() if k in RUN_KEYS}, slim_config)

@@ -44,12 +44,18 @@ class Schedule:
             share = (1 - math.cos(math.pi * share)) / 2
         return 1.0 + (self.final - 1.0) * share
 
-    def turns(self, epoch):
-        """Whether the factor changes by much as `epoch` begins: by half of its most, or down to 0 for good."""
+    def turns(self, epoch, part=lambda epoch: 1.0):
+        """Whether the factor changes by much as `epoch` begins: by half of its most, or down to 0 for good.
+
+        Args:
+            epoch: from 0.
+            part: function from an epoch to what it is multiplied by, 1 at most.
+        """
         if epoch < 1:
             return False
         ends = self.over(epoch) and not self.over(epoch - 1)
-        return ends or abs(self.factor(epoch) - self.factor(epoch - 1)) >= 0.5
+        now, before = (self.factor(each) * part(each) for each in (epoch, epoch - 1))
+        return ends or abs(now - before) >= 0.5
 
     def over(self, epoch):
         """Whether the factor is 0 from `epoch` on, for good."""

@@ -72,6 +72,10 @@ class Target:
         values = [value for begin, value in self.later if begin <= epoch]
         return values[-1] / self.value if values else 1.0
 
+    def part(self, epoch):
+        """What `value` is in an epoch (from 0), over the highest that it ever is."""
+        return self.times(epoch) * self.value / max(self.value, *(value for _, value in self.later), 0.0)
+
     @property
     def text(self):
         """What `parse`, or `parse_later`, reads."""

@@ -95,6 +95,8 @@ class Banking:
             of[f"images of {name}"] = str(Normalisation.of(spec.config, OF_TEACHERS))
         of["assigner"] = self._model.asked.assigner
         of["terms"] = sorted({name for term in self._model.banked for name in term.keeps})
+        if any(term.spec.teacher_connector != "none" for term in self._model.banked):  # what is kept is behind it
+            of |= {key: value for key, value in every.items() if key.startswith("distill.plugins.")}
         if self._precision.on:
             of["precision"] = [str(getattr(self._precision, key)) for key in ("level", "dtype", "_of_teachers")]
         return of

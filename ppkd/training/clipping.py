@@ -27,12 +27,16 @@ class Clipping:
         apart: whether the two gradients are clipped each for itself.
 
     Raises:
-        UserError: ``clip: apart`` without a norm to clip by, or with a loss scaler.
+        UserError: ``clip: apart`` without a norm to clip by, or with a loss scaler; a norm that is not above 0.
     """
 
     def __init__(self, optimizer, distill, scales):
         self._clip, self._clipped, self._acted, self._steps = optimizer._grad_clip, False, {}, 0
+        # Whether each call since the last step acted; Paddle clips each of `param_groups` by a norm of its own.
+        self._now, self._group = [], {}
         by_norm = isinstance(self._clip, nn.ClipGradByGlobalNorm)
+        if by_norm and not self._clip.clip_norm > 0:
+            raise UserError(f"OptimizerBuilder.clip_grad_by_norm has to be above 0, found {self._clip.clip_norm:g}")
         asked = distill is not None and distill.parting.clip
         if asked and not by_norm:
             raise UserError("distill.clip: apart needs a norm to clip by: set OptimizerBuilder.clip_grad_by_norm")
@@ -41,6 +45,10 @@ class Clipping:
         self.apart = by_norm and distill is not None and distill.parting.any
         if by_norm:
             optimizer._grad_clip = self
+            for number, group in enumerate(optimizer._param_groups):
+                if isinstance(group, dict):  # otherwise they are the parameters themselves
+                    group["grad_clip"] = self
+                    self._group |= {id(p): number for p in group["params"]}
 
     def split(self, parted):
         """Clip both parts of a gradient, each for itself, if that is asked for.
@@ -58,26 +66,40 @@ class Clipping:
                 for each in parted:
                     gradient = getattr(each, name)
                     setattr(each, name, gradient * factor.astype(gradient.dtype))
-        self._clipped, self._steps = True, self._steps + 1
+        self._clipped = True
 
-    def factor(self, gradients):
-        """What clipping all of these together multiplies each by; 1 where they were clipped apart, or nothing clips."""
+    def factors(self, pairs):
+        """What clipping a step's gradients together multiplies each by; 1 where they were clipped apart, or nothing
+        clips.
+
+        Args:
+            pairs: list of a parameter and its gradient.
+        """
         if self._clipped or not isinstance(self._clip, nn.ClipGradByGlobalNorm):
-            return paddle.ones([])
-        return self._clip.clip_norm / norm(gradients).clip(min=self._clip.clip_norm)
+            return [paddle.ones([])] * len(pairs)
+        groups, most = {}, self._clip.clip_norm
+        for p, gradient in pairs:
+            groups.setdefault(self._group.get(id(p)), []).append(gradient)
+        found = {group: most / norm(gradients).clip(min=most) for group, gradients in groups.items()}
+        return [found[self._group.get(id(p))] for p, _ in pairs]
 
     def __call__(self, params_grads):
-        """What the optimizer calls: pairs of a parameter and its gradient, clipped."""
+        """What the optimizer calls, once a group of parameters: pairs of a parameter and its gradient, clipped."""
         if self._clipped:
-            self._clipped = False
             return params_grads
         # All are scaled alike, so one tells of all; a copy, for Paddle 3.3 scales in place.
         before = next((g.clone() for _, g in params_grads if g is not None), None)
         clipped = self._clip(params_grads)
         if before is not None:
-            self._count("clipped", (before != clipped[0][1]).any())  # those without a gradient are left out
-        self._steps += 1
+            self._now.append((before != clipped[0][1]).any())  # those without a gradient are left out
         return clipped
+
+    def end(self):
+        """The optimizer has taken its step, or left it."""
+        if self._now:
+            self._count("clipped", paddle.stack(self._now).any())
+        self._steps += bool(self._now) or self._clipped
+        self._now, self._clipped = [], False
 
     def _count(self, name, acted):
         acted = acted.astype("float32")

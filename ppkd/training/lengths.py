@@ -37,15 +37,15 @@ class Lengths:
         """
         students = [p for p in self._students if p.grad is not None]
         if not parted:
-            factor = self._clipping.factor([p.grad for p in students])
-            self._parts = {"detection": [(p, p.grad.clone(), factor) for p in students]}
+            factors = self._clipping.factors([(p, p.grad) for p in students])
+            self._parts = {"detection": [(p, p.grad.clone(), factor) for p, factor in zip(students, factors)]}
             return
         ids = {id(p) for p in students}
-        factor = self._clipping.factor([each.own + each.theirs for each in parted])
-        mine = [each for each in parted if id(each.parameter) in ids]
+        factors = self._clipping.factors([(each.parameter, each.own + each.theirs) for each in parted])
+        mine = [(each, factor) for each, factor in zip(parted, factors) if id(each.parameter) in ids]
         self._parts = {
-            "detection": [(each.parameter, each.own, factor) for each in mine],
-            "distillation": [(each.parameter, each.theirs, factor) for each in mine],
+            "detection": [(each.parameter, each.own, factor) for each, factor in mine],
+            "distillation": [(each.parameter, each.theirs, factor) for each, factor in mine],
         }
 
     def end(self):

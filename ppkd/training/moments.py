@@ -44,7 +44,7 @@ class Moments:
         self._students = [p for p in distill.student.parameters() if not p.stop_gradient]
         self._own = {id(p) for p in self._students}
         same = {key: float(getattr(optimizer, f"_{key}")) for key in ("beta1", "beta2", "epsilon")}
-        adam = paddle.optimizer.Adam(rate, parameters=self._students, **same)
+        adam = _Undecayed(rate, parameters=self._students, **same)
         self._optimizing = Optimizing(adam, rate)
         size = sum(2 * 4 * p.size for p in self._students) / 2**20
         logger().info("distill.moments: apart: %.1f MB more for the distillation's moments", size)
@@ -99,6 +99,13 @@ class Moments:
         """Go on as `state` was; None is that of a run without."""
         if self.apart and state is not None:
             self._optimizing.restore(state)
+
+
+class _Undecayed(paddle.optimizer.Adam):
+    """Adam that lets be what weights say of their own decay (``ParamAttr``, ``param_groups``): the other has it."""
+
+    def append_regularization_ops(self, parameters_and_grads, regularization=None):
+        return parameters_and_grads
 
 
 def _check(optimizer, precision):

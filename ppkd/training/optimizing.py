@@ -12,6 +12,8 @@ from ppkd.errors import UserError
 _KNOWN = ("SGD", "Momentum", "Adam", "AdamW", "AdamWDL", "Lamb", "RMSProp")
 _FIRST = {"moment1": None, "velocity": None, "momentum": None, "beta1_pow_acc": "_beta1"}
 _SECOND = {"moment2": None, "moment2_max": None, "beta2_pow_acc": "_beta2", "mean_square": None, "mean_grad": None}
+# What Paddle's optimizers call their schedule.
+_RATE = "LR_Scheduler"
 
 
 class Optimizing:
@@ -88,7 +90,9 @@ class Optimizing:
 
     def state(self):
         """What resuming needs: moments and the schedule."""
-        return dict(self._resumed or self.optimizer.state_dict())
+        state = dict(self._resumed or self.optimizer.state_dict())
+        # The schedule goes on also where no step was taken since: all were skipped, or no term is on.
+        return state | ({_RATE: self.rate.state_dict()} if _RATE in state else {})
 
     def restore(self, state):
         """Go on as `state` was."""

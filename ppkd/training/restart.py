@@ -54,14 +54,15 @@ class Restart:
         if not causes:
             return None
         done = functools.reduce(operator.or_, (cause for _, cause in causes))
-        self._forget(done.parts)
+        parts = [part for part in done.parts if part != "average" or self._averaging.ema is not None]
+        self._forget(parts)
         self._step, self._warmup = self._standing.step, done.warmup
+        told = ", ".join(_CALLED[part] for part in parts) or "nothing is forgotten (there is no average: use_ema)"
         logger().info(
             "epoch %d: %s: %s; steps until the learning rate is back: %d",
-            epoch + 1, " and ".join(why for why, _ in causes), ", ".join(_CALLED[part] for part in done.parts),
-            done.warmup,
+            epoch + 1, " and ".join(why for why, _ in causes), told, done.warmup,
         )  # fmt: skip
-        return {"kind": "restart", "terms": turned, "parts": list(done.parts), "warmup": done.warmup}
+        return {"kind": "restart", "terms": turned, "parts": parts, "warmup": done.warmup}
 
     def _forget(self, parts):
         if "average" in parts:

@@ -70,6 +70,7 @@ class Update:
         if self._watched:
             self.lengths.begin(parted)
         self.optimizing.step(self._precision, factor)
+        self.clipping.end()
         self.moments.step(parted, factor)
         self.lengths.end()
 
@@ -78,6 +79,7 @@ class Update:
         self._parts.forget()
         if self._precision.scales:
             self.optimizing.step(self._precision, factor)
+            self.clipping.end()
 
     def forget(self, squares):
         """Begin anew what is kept of former gradients, as `optimizing.Optimizing.forget`."""

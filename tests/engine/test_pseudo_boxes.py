@@ -147,6 +147,13 @@ def test_without_images_beside_or_outside_of_its_epochs_the_step_is_the_plain_on
     assert differing(alone, step(model, batch, other)) == []
 
 
+@pytest.mark.parametrize("weight, turned", [(1, [1, 3]), (0, [])])
+def test_a_hand_over_comes_where_they_begin_and_end_as_with_a_term(weight, turned, built):
+    given = f"threshold: 0.5, start_epoch: 1, stop_epoch: 3, weight: {weight}"
+    model, *_ = built(TERM.format("all"), f"distill.pseudo_boxes={{{given}}}")
+    assert [epoch for epoch in range(5) if model.turned(epoch) == ["pseudo_boxes"]] == turned
+
+
 def test_a_schedule_scales_it(built):
     model, batch, other = built("distill.pseudo_boxes={threshold: 0.5, warmup_epochs: 1, decay: linear}", "epoch=4")
     values = []

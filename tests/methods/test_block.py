@@ -15,8 +15,10 @@ from ppkd.recipe.plan import Plan, TermSpec
 from ppkd.recipe.recipe import load_recipe
 from ppkd.recipe.schedules import Schedule
 from ppkd.recipe.targets import Target
+from ppkd.training.trainer import Trainer
 from tests.conftest import CONFIGS, training_batch
 from tests.helpers_tools import write
+from tests.helpers_training import QUICK
 
 NECK = {"student": "neck[*]", "loss": "mimic"}
 
@@ -163,6 +165,37 @@ def test_module_paths_are_sources(built):
     assert sources == ["backbone.stages.0[0]", "backbone.stages.1[0]"]
 
 
+@pytest.mark.parametrize("name", ["loss", "kind", "lr"])
+def test_a_term_is_not_called_as_a_record_calls_something_else(name):
+    """As ``loss`` it stood in the place of the whole, and training went by the term alone."""
+    terms = {name: {"student": "head.cls[*]", "loss": "crosskd_cls"}}
+    with pytest.raises(UserError, match=rf"x\.yml: distill\.terms\.{name}: in a run's records {name} is something"):
+        plan(MethodSpec("FGD", options={"terms": terms}, file="x.yml"))
+
+
+def test_a_term_is_not_called_as_the_students_own_loss(recipe):
+    loaded = recipe(QUICK, overrides=["distill.terms.loss_cls={student: 'head.cls[*]', loss: crosskd_cls}"])
+    message = r"distill\.terms\.loss_cls: a loss of the student's own has this name"
+    with Trainer.open(loaded, max_steps=1) as trainer, pytest.raises(UserError, match=message):
+        trainer.run()
+
+
+@pytest.mark.parametrize(
+    "sources, loss, message",
+    [
+        ("neck[*]", "score_l2", r"compares 2 sources, features, class logits; found 'neck\[\*\]'"),
+        (["a", "b", "c"], "ld", "compares 2 sources, class logits, edge logits; found"),
+        (["a", "b"], "yolov3", "compares 3 sources, boxes, objectness, class logits; found"),
+        ("a", "detr_match", "compares 2 sources, class logits, boxes; found 'a'"),
+        (["a", "b"], "pkd", r"compares one source; found \('a', 'b'\)"),
+    ],
+)
+def test_a_loss_that_would_get_other_numbers_of_sources_is_told_before_any_step(sources, loss, message):
+    terms = {"t": {"student": sources, "loss": loss}}
+    with pytest.raises(UserError, match=rf"x\.yml: distill\.terms\.t\.student: loss {loss} {message}"):
+        plan(MethodSpec("FGD", options={"terms": terms}, file="x.yml"))
+
+
 @pytest.mark.parametrize(
     "block, message",
     [
@@ -172,7 +205,7 @@ def test_module_paths_are_sources(built):
          r"no source 'neck\.fpn_res9'; nearest: neck\.fpn"),
         ("{a: {student: 'neck[*]', loss: mimic}}",
          r"slim\.yml: distill\.terms\.a: the student's neck\[0\] has 16 channels, the teacher's .* 24"),
-        ("{a: {student: ['neck[*]', 'head.cls[*]'], student_connector: align, loss: yolov3}}",
+        ("{a: {student: ['neck[*]', 'head.cls[*]'], student_connector: align, loss: score_l2}}",
          r"a: connectors are for a term of one source a side"),
         ("{a: {student: 'neck[*]', from: big, loss: mimic}}", r"distill\.terms\.a\.from: there is no teacher 'big'"),
         ("{a: {student: ['neck[*]', 'neck[0]'], loss: ld}}",

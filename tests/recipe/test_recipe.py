@@ -473,6 +473,20 @@ def test_of_other_detectors_it_is_the_neck_and_the_files_own_options_win(auto_fi
     assert load_recipe(gfl, slim, ["distill.loss_weight=2"]).method.params == {"loss_weight": 2}
 
 
+def test_an_empty_distill_says_nothing(auto_file):
+    """As one whose lines are all commented out: it took all of the choice away, and the log told of the choice."""
+    pair, options = ("ppyoloe_plus_tiny_custom", "ppyoloe_plus_teacher_custom"), ["num_classes=2"]
+    without = load_recipe(pair[0], auto_file(pair[1]), options).method.options
+    assert SCHEDULE.keys() <= without.keys()
+    assert load_recipe(pair[0], auto_file(pair[1], distill=None), options).method.options == without
+
+
+def test_the_section_of_the_loss_that_auto_chooses_is_read(auto_file):
+    gfl = ("gfl_r50_fpn_1x_coco", "gfl_r101vd_fpn_mstrain_2x_coco")
+    slim = auto_file(gfl[1], PKDFeatureLoss={"loss_weight": 9})
+    assert load_recipe(gfl[0], slim).method.params == {"loss_weight": 9}
+
+
 def test_auto_and_a_loss_is_a_contradiction(auto_file):
     slim = auto_file(
         "gfl_r101vd_fpn_mstrain_2x_coco", distill_loss="PKDFeatureLoss", PKDFeatureLoss={"loss_weight": 1.0}

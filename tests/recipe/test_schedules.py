@@ -9,7 +9,7 @@ from ppkd.build import build_model
 from ppkd.engine.model import TEACHER
 from ppkd.errors import UserError
 from ppkd.recipe.method import MethodSpec
-from ppkd.recipe.plan import Plan, TermSpec
+from ppkd.recipe.plan import Plan, TermSpec, schedule_of
 from ppkd.recipe.schedules import Schedule
 from ppkd.training.trainer import Trainer
 from tests.conftest import training_batch
@@ -96,6 +96,23 @@ def test_plan_gives_every_term_the_schedule_and_may_refuse_to_inherit():
     assert Plan.of(terms, MethodSpec("M", options={"inherit": False}), inherit=True).inherit == ()
     assert Plan.of(terms, MethodSpec("M", options={"inherit": True})).inherit == ("neck", "head")
     assert of().terms[0].schedule == Schedule()
+
+
+@pytest.mark.parametrize(
+    "start, stop, epochs, fits",
+    [
+        (3, 2, 9, False), (3, 3, 9, False), (3, 4, 9, True), ("50%", "33%", 9, False), (5, "33%", 9, False),
+        ("33%", "66%", 1, True), (3, 0, 9, True), (3, None, 2, True),
+    ],
+)  # fmt: skip
+def test_terms_end_after_they_have_begun(start, stop, epochs, fits):
+    """Or the teacher is held and teaches nothing, as where a term's own beginning meets the end that all have."""
+    options = {"start_epoch": start, "stop_epoch": stop}
+    if fits:
+        assert schedule_of(options, epochs, "x.yml: distill").start
+    else:
+        with pytest.raises(UserError, match=rf"x\.yml: distill\.stop_epoch has .* above start_epoch, {start}.* {stop}"):
+            schedule_of(options, epochs, "x.yml: distill")
 
 
 @pytest.mark.parametrize(

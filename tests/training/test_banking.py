@@ -225,6 +225,25 @@ def test_who_the_bank_is_of_goes_by_teacher_reader_and_terms(recipe, bank, monke
         assert differs() == ["weights of teacher"]
 
 
+def test_a_bank_of_maps_behind_a_connector_is_of_the_files_that_may_have_made_it(recipe, tmp_path, monkeypatch):
+    """Of maps as the teacher makes them it is not: a loss of one's own may change, and the bank stays."""
+    links = "student_connector: align, teacher_connector: standardise"
+    term = f"distill.terms.behind={{student: 'neck[*]', {links}, loss: pkd}}"
+    plugin = tmp_path / "links.py"
+    with Trainer.open(banked(recipe, tmp_path / "own", term)) as trainer:
+        made = trainer._banking
+        made._recipe.method.options["plugins"] = [str(plugin)]
+        every = made._model.banked
+        plain = [each for each in every if each.spec.teacher_connector == "none"]
+        for terms, stays in ((plain, True), (every, False)):
+            monkeypatch.setattr(DistillModel, "banked", terms)
+            found = []
+            for text in ("first", "second"):
+                plugin.write_text(text)
+                found.append(made._of())
+            assert (found[0] == found[1]) == stays
+
+
 def test_what_mixes_images_keeps_the_live_teacher_by_name(recipe, bank, caplog, monkeypatch):
     monkeypatch.setattr(logger(), "propagate", True)
     with Trainer.open(banked(recipe, bank)) as trainer:

@@ -96,6 +96,54 @@ def test_without_any_term_it_is_paddles_own():
     assert (steps([(own, None)])[0] == steps([(own, None)], clip="together")[0]).all()
 
 
+def steps_of_groups(gradients, clip, watched=False):
+    """Take steps with two groups of one weight each, by AdamW; the state it ends with, what was clipped, and lengths.
+
+    Args:
+        gradients: of each step ``(detection's, distillation's)``, each of the two weights.
+    """
+    zeros = nn.initializer.Constant(0.0)
+    w, v = (paddle.create_parameter([1], "float32", default_initializer=zeros) for _ in "ab")
+    groups = [{"params": [w]}, {"params": [v], "weight_decay": 0.0}]
+    rate = paddle.optimizer.lr.LambdaDecay(1.0, lambda step: 1.0)
+    optimizer = paddle.optimizer.AdamW(rate, parameters=groups, grad_clip=nn.ClipGradByGlobalNorm(1.0))
+    distilled = Distilled(clip)
+    distilled.student.add_parameter("w", w)
+    distilled.student.add_parameter("v", v)
+    update = Update(optimizer, rate, [w, v], distilled, PLAIN)
+    for own, theirs in gradients:
+        losses = {"own": w.sum() * own[0] + v.sum() * own[1], "term": w.sum() * theirs[0] + v.sum() * theirs[1]}
+        update.begin(watched)
+        update.keep(losses, 1)
+        sum(losses.values()).backward()
+        update.take(1.0)
+        update.optimizing.end()
+    means = [float(optimizer._get_accumulator("moment1", p)) / 0.1 for p in (w, v)]
+    return means, update.clipping.read(), update.lengths.take()
+
+
+def test_groups_of_parameters_are_clipped_apart_and_told_as_well():
+    """Paddle clips each of an optimizer's ``param_groups`` by itself, and did so once more after what is apart."""
+    means, clipped, _ = steps_of_groups([((0.4, 0.3), (0.0, 30.0))], "apart")
+    np.testing.assert_allclose(means, [0.4, 1.3], rtol=1e-5)
+    assert clipped == {"clipped_distillation": 1.0}
+    means, clipped, _ = steps_of_groups([((0.4, 0.3), (0.0, 30.0))], "together")
+    np.testing.assert_allclose(means, [0.4, 1.0], rtol=1e-5)
+    assert clipped == {"clipped": 1.0}
+    steps = [((0.4, 0.3), (0.0, 0.0)), ((0.4, 0.3), (0.0, 30.0))]
+    assert steps_of_groups(steps, "together")[1] == {"clipped": 0.5}, "of the steps, not of the groups"
+    # In its first step Adam moves a weight by the rate; here one of the two, and the other by 0.3 of 30.3 of it.
+    (_, _, lengths) = steps_of_groups(steps[1:], "together", watched=True)
+    assert lengths["detection.update"] == pytest.approx((0.5 * (1 + (0.3 / 30.3) ** 2)) ** 0.5, rel=1e-3)
+
+
+@pytest.mark.parametrize("given", [0, -1])
+def test_a_norm_that_would_end_or_turn_round_all_training_is_refused(given):
+    sgd = paddle.optimizer.SGD(1.0, parameters=nn.Linear(1, 1).parameters(), grad_clip=nn.ClipGradByGlobalNorm(given))
+    with pytest.raises(UserError, match=f"clip_grad_by_norm has to be above 0, found {given}"):
+        Clipping(sgd, None, scales=False)
+
+
 def test_a_run_is_clipped_apart_and_resumed_to_the_bit(recipe, tmp_path):
     given = ["TrainReader.batch_size=2", "accumulate=2", "epoch=1", "distill.clip=apart", "distill.alpha_fgd=1"]
     given += ["OptimizerBuilder.clip_grad_by_norm=2"]

@@ -8,6 +8,7 @@ import numpy as np
 import paddle
 import pytest
 from paddle import nn
+from paddle.regularizer import L2Decay
 from paddle.utils import unique_name
 
 from ppkd.errors import UserError
@@ -31,7 +32,7 @@ class Distilled:
         return losses.get("term")
 
 
-def trained(parting, batches, kind="AdamW", strength=None, norm=None, watched=False, **options):
+def trained(parting, batches, kind="AdamW", strength=None, norm=None, watched=False, regularizer=None, **options):
     """Take steps with losses that are linear in a student's weights and in an adapter's.
 
     Args:
@@ -43,7 +44,8 @@ def trained(parting, batches, kind="AdamW", strength=None, norm=None, watched=Fa
     """
     with unique_name.guard():
         zeros = nn.initializer.Constant(0.0)
-        student, adapter = (nn.Linear(1, 1, weight_attr=zeros, bias_attr=False) for _ in "ab")
+        attribute = paddle.ParamAttr(initializer=zeros, regularizer=regularizer)
+        student, adapter = (nn.Linear(1, 1, weight_attr=attribute, bias_attr=False) for _ in "ab")
     parameters = [student.weight, adapter.weight]
     rate = paddle.optimizer.lr.LambdaDecay(RATE, lambda step: 1.0)
     clip = nn.ClipGradByGlobalNorm(norm) if norm else None
@@ -92,6 +94,15 @@ def test_a_schedule_is_a_factor_on_the_share():
     weaker = [*steps[:6], *((0, 0.1 * theirs) for _, theirs in steps[6:])]
     moved, *_ = trained(Parting(share=0.2), weaker, "Adam", [1.0] * 6 + [0.1] * 6)
     assert moved == pytest.approx(first + 0.1 * (whole - first), rel=1e-4) and whole > first > 0
+
+
+def test_what_a_weight_says_of_its_own_decay_is_the_optimizers_as_well():
+    """As ppdet's norms do, and, of Adam, all of ``param_groups``: the distillation's step would decay it once more."""
+    steps = gradients(-1.0, 0.0)
+    apart, *_ = trained(Parting(share=1.0), steps, "Adam", regularizer=L2Decay(1.0))
+    alone, *_ = trained(None, steps, "Adam", regularizer=L2Decay(1.0))
+    free, *_ = trained(None, steps, "Adam")
+    assert apart == pytest.approx(alone, rel=1e-5) and alone < 0.999 * free
 
 
 def test_the_optimizer_alone_decays_the_weights_and_parts_are_clipped_apart():

@@ -2,6 +2,7 @@
 
 import json
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import paddle
@@ -9,12 +10,16 @@ import pytest
 from paddle import nn
 from paddle.utils import unique_name
 
+from ppkd.engine.terms import Term
 from ppkd.errors import UserError
 from ppkd.recipe.hand_over import HandOver, hand_over_of, restarts_of
+from ppkd.recipe.plan import TermSpec
 from ppkd.recipe.schedules import Schedule
+from ppkd.recipe.targets import Target
 from ppkd.training.averaging import Averaging
 from ppkd.training.optimizing import Optimizing
 from ppkd.training.precision import Precision
+from ppkd.training.restart import Restart
 from ppkd.training.trainer import Trainer
 from tests.helpers_training import QUICK, differing, fit
 
@@ -113,6 +118,24 @@ def test_the_learning_rate_of_one_step_is_scaled_and_the_schedule_goes_on():
     np.testing.assert_allclose(moves(layer, step, 1.0), -schedule(), rtol=1e-5)
 
 
+def test_the_schedule_that_is_kept_goes_on_where_no_step_was_taken_since_a_run_was_resumed():
+    """All of them skipped; or, of moments apart, which have the same schedule, none with a term that is on."""
+    _, optimizing, step = made()
+    step(1.0, 2.0)
+    state = optimizing.state()
+    for forgets in (False, True):
+        _, optimizing, _ = made()
+        optimizing.restore(state)
+        optimizing.end()
+        optimizing.end()
+        if forgets:
+            optimizing.forget(squares=True)
+        assert optimizing.rate.last_epoch == 4
+        _, again, _ = made()
+        again.restore(optimizing.state())
+        assert again.rate.last_epoch == 4 and again.rate() == optimizing.rate()
+
+
 def average_of(layer):
     return Averaging(layer, {"use_ema": True, "ema_decay": 0.5}, PLAIN)
 
@@ -169,6 +192,23 @@ def test_terms_turn_where_they_change_by_half_or_end(schedule, expected):
     assert turns(schedule) == expected
 
 
+@pytest.mark.parametrize(
+    "magnitude, stop, expected",
+    [
+        ({0: "11% of gradient", 3: "3% of gradient"}, None, [3]),
+        ({0: "3%", 2: "4%", 4: "11%"}, None, [4]),
+        ({0: 0.5, 3: 0.3}, None, []),
+        ({0: 0.5, 3: 0.3}, 6, [6]),
+        ({0: 0.5, 3: 0.1, 5: 0.05}, 5, [3, 5]),
+    ],
+)
+def test_terms_turn_where_their_magnitude_changes_by_half(magnitude, stop, expected):
+    target, schedule = Target.parse_later(magnitude), Schedule(stop=stop)
+    spec = TermSpec("a", "b", "c", {"name": "pkd"}, magnitude=target, schedule=schedule)
+    term = SimpleNamespace(spec=spec, _factor=1.0)
+    assert [epoch for epoch in range(8) if Term.turns(term, epoch)] == expected
+
+
 def test_a_run_hands_over_where_its_terms_end_and_restarts_where_it_is_told_to(recipe, caplog):
     given = ["epoch=4", "TrainReader.batch_size=6", "distill.stop_epoch=2", "distill.hand_over=reset"]
     given += ["distill.hand_over_warmup=3", "restart_epochs=[3]", "restart_what=first_moment", "restart_warmup=1"]
@@ -185,6 +225,18 @@ def test_a_run_hands_over_where_its_terms_end_and_restarts_where_it_is_told_to(r
     # As told after a step: of the step that comes next, by what is known then.
     told = [0.0075, 0.01, 0.01, 0.01, 0.005, 0.0075, 0.01, 0.01]
     assert [r["lr"] for r in records if r["kind"] == "train"] == pytest.approx(told)
+
+
+def test_what_is_not_there_is_not_said_to_be_forgotten(caplog):
+    """Without use_ema there is no average."""
+    both = ("moments", "average")
+    for parts, told in ((both, "moments are forgotten; steps"), (("average",), "nothing is forgotten")):
+        config = {"epoch": 9, "restart_epochs": [1], "restart_what": list(parts)}
+        update = SimpleNamespace(optimizing=made()[1], forget=lambda squares: None)
+        standing = SimpleNamespace(epoch=1, step=4)
+        record = Restart(config, None, update, Averaging(nn.Linear(1, 1), {}, PLAIN), standing).begin_epoch()
+        assert record["parts"] == [part for part in parts if part != "average"]
+        assert told in caplog.messages[-1] and "averaged" not in caplog.text
 
 
 @pytest.mark.parametrize("steps", [2, 3])
