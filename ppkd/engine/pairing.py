@@ -18,6 +18,7 @@ def match_levels(spec, student, teacher, scale=1.0, boxes=False):
     Levels of equal stride (or grid) pair, several of one stride in their order; those of the student that have no
     partner are left out. Where no stride is common to both, each pairs with the teacher's nearest, and the teacher's
     map is resized (`sizes.match_size`).
+    Maps of several sources of a side go together by stride.
     What is no map, such as the sets of predictions of a decoder's layers, pairs by depth: the last with the last.
 
     Args:
@@ -32,7 +33,7 @@ def match_levels(spec, student, teacher, scale=1.0, boxes=False):
         tensors on both sides give one pair.
 
     Raises:
-        UserError: nothing to pair.
+        UserError: nothing to pair, or sources of a side that do not go together.
     """
     ours = [group[: spec.max_levels] for group in _found("student", student, spec.student)]
     theirs = [[_seen(level, scale) for level in group] for group in _found("teacher", teacher, spec.teacher)]
@@ -42,6 +43,7 @@ def match_levels(spec, student, teacher, scale=1.0, boxes=False):
         if len({len(levels) for levels in groups}) > 1:
             counts = ", ".join(f"{name} {len(levels)}" for name, levels in zip(sources(names), groups))
             raise UserError(f"{spec.name}: the {side}'s sources have different numbers of levels: {counts}")
+        groups[1:] = [_in_the_order_of(groups[0], levels, spec, side) for levels in groups[1:]]
     if len(ours[0]) == 1 and len(theirs[0]) == 1:
         return [(tuple(levels[0] for levels in ours), tuple(levels[0] for levels in theirs))]
     if all(level.place is None for level in (*ours[0], *theirs[0])):
@@ -64,6 +66,20 @@ def match_levels(spec, student, teacher, scale=1.0, boxes=False):
     strides = ", ".join(f"{ours[0].stride:g} with {theirs[0].stride:g}" for ours, theirs in pairs)
     logger().info("%s: no stride in common, so the teacher's maps are resized: %s", spec.name, strides)
     return pairs
+
+
+def _in_the_order_of(first, levels, spec, side):
+    """The maps of another source of a side in the order of its first source's; a neck's may go downwards."""
+    strides, wanted = [level.stride for level in levels], [level.stride for level in first]
+    if not all((*strides, *wanted)) or strides == wanted:
+        return levels
+    if sorted(strides) != sorted(wanted):
+        raise UserError(
+            f"{spec.name}: {first[0].source} and {levels[0].source} of the {side} go together, but have strides "
+            f"{wanted} and {strides}"
+        )
+    left = {stride: [level for level in levels if level.stride == stride] for stride in strides}
+    return [left[stride].pop(0) for stride in wanted]
 
 
 def _of_equal_places(ours, by_place):

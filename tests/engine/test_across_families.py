@@ -59,6 +59,22 @@ def test_levels_are_matched_by_stride_not_by_position(detector):
     assert [(a.source, b.source) for (a,), (b,) in match_levels(one, fcos, ppyoloe)] == [("neck[0]", "neck[1]")]
 
 
+def test_several_sources_of_a_side_go_together_by_stride(detector):
+    """A backbone's levels go downwards, PP-YOLOE's neck and head upwards."""
+    ppyoloe = detector("ppyoloe")
+    several = spec(*[("backbone[*]", "head.cls[*]")] * 2, loss={"name": "score_l2"})
+    for ours, theirs in match_levels(several, ppyoloe, ppyoloe):
+        assert len({level.stride for level in (*ours, *theirs)}) == 1
+
+
+def test_sources_of_a_side_that_cannot_go_together_are_told():
+    student, strides = unknown(8, 16), {"a[*]": (8, 16), "b[*]": (16, 32)}
+    student.levels = lambda source: unknown(*strides[source]).levels("neck[*]")
+    told = r"t: neck\[0\] and neck\[0\] of the student go together, but have strides \[8, 16\] and \[16, 32\]"
+    with pytest.raises(UserError, match=told):
+        match_levels(spec(("a[*]", "b[*]"), ("neck[*]", "neck[*]")), student, unknown(8, 16))
+
+
 @pytest.mark.parametrize(
     "student, teacher, expected",
     [
