@@ -3,6 +3,8 @@
 import difflib
 import os
 
+_MISTYPED = 0.8  # of `difflib`'s ratio; names that mean something else are less alike
+
 
 class UserError(Exception):
     """Wrong input: a file, a key, a path, weights that do not fit. The message says what would be right."""
@@ -15,6 +17,11 @@ def nearest(name, known, count=3):
         spellings.setdefault(str(known_name).lower(), []).append(str(known_name))
     matches = difflib.get_close_matches(str(name).lower(), spellings, n=count, cutoff=0.5)
     return "; nearest: " + ", ".join([s for m in matches for s in spellings[m]][:count]) if matches else ""
+
+
+def is_mistyped(name, known):
+    """Whether `name` is so nearly one of the known names that it was meant to be it."""
+    return bool(difflib.get_close_matches(str(name).lower(), [str(each).lower() for each in known], 1, _MISTYPED))
 
 
 def whole(path):

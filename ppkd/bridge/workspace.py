@@ -14,6 +14,7 @@ from ppkd.bridge.host import version_of_ppdet
 from ppkd.bridge.imports import why_not_imported
 from ppkd.bridge.ppdet_log import route
 from ppkd.bridge.room import bounded
+from ppkd.bridge.swallowed import check_swallowed
 from ppkd.errors import UserError, nearest
 from ppkd.files.write import is_of_the_disk
 from ppkd.files.yaml_io import Tagged
@@ -181,6 +182,7 @@ def build_detector(config):
 
     config = without_twin(config)
     with scope(config):
+        check_swallowed(config, lambda name: _class_of(_classes[name]) if name in _classes else None)
         with bounded():
             model = create(config.get("architecture"))
         # What ppdet's trainer does to a model right after building it.

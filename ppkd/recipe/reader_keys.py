@@ -1,8 +1,6 @@
 """Keys of readers that nothing reads: ppdet's readers take any, so a typing error is silent there."""
 
-import difflib
-
-from ppkd.errors import UserError, nearest
+from ppkd.errors import UserError, is_mistyped, nearest
 from ppkd.recipe.settings import READERS
 
 # What ppdet's readers take, and what its data sets then take of them (`DataSet.set_kwargs`), in all of its releases.
@@ -11,7 +9,6 @@ _KNOWN = frozenset({
     "collate_samples", "use_shared_memory", "use_process", "inputs_def", "fuse_normalize", "mixup_epoch",
     "cutmix_epoch", "mosaic_epoch", "pre_img_epoch", "transform_schedulers",
 })  # fmt: skip
-_MISTYPED = 0.8  # of `difflib`'s ratio; other words, as a data set of somebody's own may read, are less alike
 
 
 def unread_reader_keys(config, origin):
@@ -38,7 +35,7 @@ def unread_reader_keys(config, origin):
         for key in reader or ():
             if key in _KNOWN:
                 continue
-            if difflib.get_close_matches(str(key).lower(), _KNOWN, n=1, cutoff=_MISTYPED):
+            if is_mistyped(key, _KNOWN):
                 raise UserError(f"{where} has no key {key!r}{nearest(key, _KNOWN)}")
             notes.append(f"{where} has {key!r}, which nothing in ppdet reads")
     return notes
