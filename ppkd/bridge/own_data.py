@@ -68,14 +68,15 @@ def _section(config, name, tag, split):
     values = {k: v for k, v in values.items() if v is not None}
     if not values:
         return None
-    section = config.get(name)
-    if not isinstance(section, dict):
+    section = given = config.get(name)
+    if not isinstance(given, Tagged) and not (isinstance(given, dict) and "name" in given):
         section = config[name] = Tagged(tag)
         if tag == "COCODataSet":
             # Readers for evaluation stack what they are given; boxes of unequal number do not stack.
             fields = ["image", "gt_bbox", "gt_class", "is_crowd", *(["gt_poly"] if finds_masks(config) else [])]
             section["data_fields"] = fields if split == "train" else ["image"]
             section["allow_empty"] = True
+        section.update(given or {})  # fields alone, as of ``-o TrainDataset.sample_num=50``
     if "allow_empty" in config and name != "TestDataset":
         section["allow_empty"] = bool(config["allow_empty"])
     section.update(values)

@@ -24,6 +24,15 @@ def own(tmp_path):
     }  # fmt: skip
 
 
+def test_fields_of_a_section_go_over_what_the_short_keys_make_of_it(own):
+    """As ``-o TrainDataset.sample_num=50`` gives them: a mapping without a class."""
+    own |= {"TrainDataset": {"sample_num": 50, "allow_empty": False}, "EvalDataset": {"name": "VOCDataSet"}}
+    expand_own_data(own)
+    train, val = own["TrainDataset"], own["EvalDataset"]
+    assert (train.tag, train["sample_num"], train["allow_empty"], train["image_dir"]) == ("COCODataSet", 50, False, "a")
+    assert not isinstance(val, Tagged) and val["name"] == "VOCDataSet"
+
+
 def test_short_keys_become_three_sections_and_are_gone(own, tmp_path):
     expand_own_data(own)
     where = str(tmp_path)
