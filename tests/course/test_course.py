@@ -339,6 +339,22 @@ def test_a_mistake_is_one_line_before_anything_is_made(given, words, wishes, com
     assert {path.name for path in (tmp_path / "out").glob("*")} <= {"course.json"}
 
 
+@pytest.mark.parametrize("wrong", ["nowhere", "photos"])
+def test_after_a_wrong_path_the_right_one_is_taken(wrong, wishes, commands, tmp_path):
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(UserError, match="no such folder|no image in it"):
+        prepare(wishes(data=str(tmp_path / wrong)))
+    prepare(wishes())
+
+
+def test_what_was_imported_is_of_one_data_set(shapes, wishes, commands, tmp_path):
+    data = yolo(pathlib.Path(shapes), tmp_path / "yolo")
+    with pytest.raises(UserError, match="no such folder"):
+        prepare(wishes(data=str(data), unlabelled="nowhere"))
+    with pytest.raises(UserError, match="holds a course of another data"):
+        prepare(wishes())
+
+
 def test_what_failed_before_it_began_can_be_set_right(shapes, wishes, commands, tmp_path):
     broken = tmp_path / "broken"
     (broken / "images").mkdir(parents=True)
