@@ -103,7 +103,7 @@ def _prepared(wishes, state, student, teacher, weights, given):
     data = _data(wishes, folder)
     logger().info("data: %s", data.text)
     gpu = has_gpu()
-    chosen, told = sizes.propose(data, student[1], teacher[1], gpu, given)
+    chosen, told = sizes.propose(data, student[1], teacher[1], gpu, given, bool(weights))
     beside = data_sets.unlabelled(wishes.unlabelled, data, chosen.batch) if wishes.unlabelled is not None else None
     if told:
         logger().info("proposed for this data and %s: %s", "a GPU" if gpu else "a CPU", "; ".join(told))

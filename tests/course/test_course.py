@@ -261,10 +261,12 @@ def test_a_folder_is_one_calls_while_it_lives(wishes, commands, tmp_path):
     assert not commands.run and {path: path.read_bytes() for path in before} == before
 
 
-def test_a_teacher_with_weights_is_not_trained(wishes, commands, tmp_path):
+def test_a_teacher_with_weights_is_not_trained(wishes, commands, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logger(), "propagate", True)
     (tmp_path / "mine.pdparams").write_text("x")
     course = commands.course(wishes(teacher=f"ppyoloe_plus_teacher_custom={tmp_path}/mine.pdparams"))
     assert [part.name for part in course.parts] == [name for name in ALL if name != "teacher"]
+    assert "proposed for this data" in caplog.text and "teacher_epochs" not in caplog.text
     recipe = load_recipe(str(tmp_path / "out" / "student.yml"), str(tmp_path / "out" / "slim.yml"))
     assert recipe.teachers["teacher"].weights == str(tmp_path / "mine.pdparams")
     with pytest.raises(UserError, match="nowhere.pdparams"):
