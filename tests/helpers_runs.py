@@ -19,15 +19,13 @@ TERMS = [
 ]
 
 
-def train(folder, shapes, teacher=None, seed=0, more=()):
+def train(folder, shapes, teacher=None, seed=0, more=(), slim="ppyoloe_fgd.yml", terms=TERMS):
     """Train the tiny PP-YOLOE for an epoch of three steps and return its output folder and its recipe."""
     given = [f"dataset_dir={shapes}", f"save_dir={folder}", f"seed={seed}", "TrainReader.batch_size=4", "epoch=1"]
     given += ["log_iter=1", *more]
-    slim = None
     if teacher:
-        slim = str(CONFIGS / "ppyoloe_fgd.yml")
-        given += [f"teacher.pretrain_weights={teacher}", *TERMS]
-    loaded = load_recipe(str(CONFIGS / "ppyoloe_tiny.yml"), slim, given)
+        given += [f"teacher.pretrain_weights={teacher}", *terms]
+    loaded = load_recipe(str(CONFIGS / "ppyoloe_tiny.yml"), str(CONFIGS / slim) if teacher else None, given)
     fit(loaded, validate=True)
     return loaded.output_dir, loaded
 

@@ -61,10 +61,8 @@ def versions():
 
 
 def place_of_ppdet():
-    """The folder of the package ppdet."""
-    import ppdet
-
-    return str(pathlib.Path(ppdet.__file__).parent)
+    """The folder of the package ppdet, which is not imported for it: it takes seconds, and prints what it misses."""
+    return str(pathlib.Path(importlib.util.find_spec("ppdet").origin).parent)
 
 
 def version_of_ppdet():

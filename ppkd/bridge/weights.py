@@ -7,6 +7,7 @@ from ppkd.files.first_use import converted
 from ppkd.files.locate import find_weights
 from ppkd.files.tensor_files import read_weights
 from ppkd.files.torch_files import is_torch_file
+from ppkd.terminal.log import logger
 
 
 @dataclass
@@ -101,6 +102,11 @@ def load_teacher(model, weights, needed, config=None):
     lacking = [n for n in [*match.missing, *match.unfit] if n.split(".")[0] in needed]
     if lacking:
         raise UserError(f"teacher weights do not fit the teacher, the detector of the slim file's _BASE_: {match}")
+    if match.unfit:
+        logger().warning(
+            "teacher weights: what no term takes has another shape than in the config, as where they are of other "
+            "classes; `ppkd doctor` tells whether this teacher knows anything of these images"
+        )
     return match
 
 

@@ -24,6 +24,7 @@ from ppkd.terminal.log import duration, logger
 from ppkd.training.device import has_gpu
 
 STATE = "course.json"
+_IMPORTED = "data"
 # With another value of these a course only becomes longer.
 _GROWING = ("seeds", "baseline", "waive")
 
@@ -102,7 +103,7 @@ def _prepared(wishes, state, student, teacher, weights, given):
     data = _data(wishes, folder)
     logger().info("data: %s", data.text)
     gpu = has_gpu()
-    chosen, told = sizes.propose(data, student[1], teacher[1], gpu, given)
+    chosen, told = sizes.propose(data, student[1], teacher[1], gpu, given, bool(weights))
     beside = data_sets.unlabelled(wishes.unlabelled, data, chosen.batch) if wishes.unlabelled is not None else None
     if told:
         logger().info("proposed for this data and %s: %s", "a GPU" if gpu else "a CPU", "; ".join(told))
@@ -182,7 +183,7 @@ def compared(folder):
 def _data(wishes, folder):
     if not os.path.isdir(wishes.data):
         raise UserError(f"{wishes.data}: no such folder; give one with images and their annotations")
-    made = os.path.join(folder, "data")
+    made = os.path.join(folder, _IMPORTED)
     if data_sets.is_ready(wishes.data):
         return data_sets.opened(wishes.data, wishes.data)
     if os.path.isdir(made):
@@ -209,8 +210,9 @@ def _state(folder, wishes):
     if not isinstance(state, dict) or not all(isinstance(state.get(key), dict) for key in ("given", "parts")):
         raise UserError(f"{path}: is not what a course leaves; remove it, or give another --output")
     begun = state["parts"] or any(os.path.exists(os.path.join(folder, name)) for name in files.NAMES)
+    imported = os.path.exists(os.path.join(folder, _IMPORTED))  # of that data
     for key, value in given.items():
-        if (before := state["given"].get(key)) != value and (begun or key == "data"):
+        if (before := state["given"].get(key)) != value and (begun or key == "data" and imported):
             raise UserError(
                 f"--output {folder}: holds a course of another {key}: {before} then, {value} now; give what it had, "
                 "or another --output"

@@ -25,7 +25,7 @@ class Sizes:
     batch: int
 
 
-def propose(data, student, teacher, gpu, given):
+def propose(data, student, teacher, gpu, given, trained=False):
     """Sizes for a data set and a machine.
 
     Args:
@@ -33,6 +33,7 @@ def propose(data, student, teacher, gpu, given):
         student, teacher: the configs, as their files have them.
         gpu: whether there is one.
         given: what the user says: ``epochs``, ``teacher_epochs``, ``imgsz``, ``batch``, or None for each.
+        trained: whether the teacher has its weights, so that its length is of no training here.
 
     Returns:
         ``(Sizes, list of reasons)``; what the user says has no reason.
@@ -48,6 +49,8 @@ def propose(data, student, teacher, gpu, given):
     imgsz = chosen("imgsz", *_side(data, student, gpu))
     steps = max(1, data.train // batch)
     epochs = chosen("epochs", *_length(student, steps))
+    if trained:
+        return Sizes(epochs, given.get("teacher_epochs") or _epochs(teacher), imgsz, batch), told
     longer = max(epochs * TEACHER, 1)
     why = f"{TEACHER} times the student's"
     if given.get("epochs") is None and _epochs(teacher) > longer:

@@ -99,5 +99,18 @@ def _detect(model, teacher, folder, names):
             images = {number: image for number, image in images.items() if image["name"] != name}
         for result in results:
             image = images[result["image_id"]]
-            image["results"].append({key: result[key] for key in ("category_id", "bbox", "score")})
+            box = _inside(result["bbox"], image["width"], image["height"])
+            if box is not None:
+                image["results"].append({"category_id": result["category_id"], "bbox": box, "score": result["score"]})
     return {"images": list(images.values()), "bad": bad}
+
+
+def _inside(box, width, height):
+    """The part of a box (x, y, width, height in pixels) that is in the image, as people draw one; None without any.
+
+    Detectors of one stage go on beyond the edge where an object is cut off.
+    """
+    x, y, w, h = box
+    left, top = max(x, 0), max(y, 0)
+    w, h = min(x + w, width) - left, min(y + h, height) - top
+    return [left, top, w, h] if w > 0 and h > 0 else None

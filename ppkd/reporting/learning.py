@@ -2,6 +2,7 @@
 
 from ppkd.errors import UserError
 from ppkd.methods import plan
+from ppkd.recipe.pseudo_boxes import NAME as PSEUDO_BOXES
 from ppkd.reporting.beginning import ap_before
 from ppkd.reporting.document import Gallery, Missing, Section
 from ppkd.reporting.plots import from_zero, legend_below, line, over, plot
@@ -46,9 +47,14 @@ def terms_in(record, names):
 
 def detection_loss(run):
     """List of ``(step, the student's own loss)``."""
-    names = term_names(run)
+    names = [*term_names(run), PSEUDO_BOXES] if run.distilled else []
     alpha = plan(run.recipe.method).alpha if run.distilled else 1.0
-    return [(r["step"], r["loss"] / alpha - sum(terms_in(r, names).values())) for r in run.of_kind("train")]
+    return [(r["step"], _own(r["loss"], terms_in(r, names), alpha)) for r in run.of_kind("train")]
+
+
+def _own(loss, added, alpha):
+    # `DistillModel` scales what it has added to: before and behind the terms a loss is the student's own as it stands.
+    return loss / alpha - sum(added.values()) if added else loss
 
 
 def _rates(run):

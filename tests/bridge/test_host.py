@@ -41,6 +41,13 @@ def test_hosts_prints_where_everything_is_and_every_cure(capsys):
         assert f"  {state:<13} {cure.__name__}: " in text
 
 
+def test_where_ppdet_is_can_be_told_without_its_import_and_what_that_prints():
+    """``ppkd distill`` asks at its end, in a process that has left all work to others."""
+    code = "import sys, ppkd.bridge.host as h; print(h.place_of_ppdet()); sys.exit('ppdet' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (told.returncode, told.stdout) == (0, host.place_of_ppdet() + "\n"), told.stderr
+
+
 def test_the_record_holds_the_same_as_plain_values():
     kept = host.record_of_host()
     assert parse_value(dump(kept)) == kept

@@ -11,6 +11,7 @@ from paddle import nn
 from ppkd.bridge.weights import inherit, load_exactly, load_into, load_teacher
 from ppkd.errors import UserError
 from ppkd.files.tensor_files import read_weights
+from ppkd.terminal.log import logger
 
 
 def net(channels=4, classes=3):
@@ -85,9 +86,15 @@ def test_weights_of_which_nothing_fits(save):
         load_into(net(), save({"other": paddle.ones([2])}), "teacher weights")
 
 
-def test_a_teacher_needs_only_the_parts_that_run(save):
+def test_a_teacher_needs_only_the_parts_that_run(save, caplog, monkeypatch):
+    monkeypatch.setattr(logger(), "propagate", True)
+    load_teacher(net(), save(net().backbone.state_dict()), {"backbone"})
+    warned = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert not warned, "a backbone alone is what it is"
     path = save(net(classes=80).state_dict())
     assert len(load_teacher(net(), path, {"backbone", "neck"}).unfit) == 2
+    (warned,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert "as where they are of other classes" in warned
     with pytest.raises(UserError, match=r"do not fit the teacher.*8 of 10 tensors.*2 of another shape: yolo_head\."):
         load_teacher(net(), path, {"backbone", "neck", "yolo_head"})
     with pytest.raises(UserError, match="2 not in the file: neck.weight, neck.bias"):

@@ -261,10 +261,12 @@ def test_a_folder_is_one_calls_while_it_lives(wishes, commands, tmp_path):
     assert not commands.run and {path: path.read_bytes() for path in before} == before
 
 
-def test_a_teacher_with_weights_is_not_trained(wishes, commands, tmp_path):
+def test_a_teacher_with_weights_is_not_trained(wishes, commands, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logger(), "propagate", True)
     (tmp_path / "mine.pdparams").write_text("x")
     course = commands.course(wishes(teacher=f"ppyoloe_plus_teacher_custom={tmp_path}/mine.pdparams"))
     assert [part.name for part in course.parts] == [name for name in ALL if name != "teacher"]
+    assert "proposed for this data" in caplog.text and "teacher_epochs" not in caplog.text
     recipe = load_recipe(str(tmp_path / "out" / "student.yml"), str(tmp_path / "out" / "slim.yml"))
     assert recipe.teachers["teacher"].weights == str(tmp_path / "mine.pdparams")
     with pytest.raises(UserError, match="nowhere.pdparams"):
@@ -337,6 +339,22 @@ def test_a_mistake_is_one_line_before_anything_is_made(given, words, wishes, com
     with pytest.raises(UserError, match=words):
         prepare(wishes(**given))
     assert {path.name for path in (tmp_path / "out").glob("*")} <= {"course.json"}
+
+
+@pytest.mark.parametrize("wrong", ["nowhere", "photos"])
+def test_after_a_wrong_path_the_right_one_is_taken(wrong, wishes, commands, tmp_path):
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(UserError, match="no such folder|no image in it"):
+        prepare(wishes(data=str(tmp_path / wrong)))
+    prepare(wishes())
+
+
+def test_what_was_imported_is_of_one_data_set(shapes, wishes, commands, tmp_path):
+    data = yolo(pathlib.Path(shapes), tmp_path / "yolo")
+    with pytest.raises(UserError, match="no such folder"):
+        prepare(wishes(data=str(data), unlabelled="nowhere"))
+    with pytest.raises(UserError, match="holds a course of another data"):
+        prepare(wishes())
 
 
 def test_what_failed_before_it_began_can_be_set_right(shapes, wishes, commands, tmp_path):

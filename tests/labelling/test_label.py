@@ -62,6 +62,18 @@ def test_the_labels_are_right_where_the_teacher_is(labelled, sets):
     assert made.ap > 0.3 and list(made.thresholds) == [c["name"] for c in content["categories"]]
 
 
+def test_no_label_reaches_beyond_its_image(labelled):
+    content = read_annotations(labelled[0].file, ())
+    sizes = {entry["id"]: (entry["width"], entry["height"]) for entry in content["images"]}
+    made = [(*a["bbox"], sizes[a["image_id"]]) for a in content["annotations"] if "score" in a]
+    at_the_edge = 0
+    for x, y, w, h, (width, height) in made:
+        assert x >= 0 and y >= 0 and x + w <= width + 1e-6 and y + h <= height + 1e-6 and w > 0 and h > 0
+        at_the_edge += x == 0 or y == 0 or x + w == width or y + h == height
+    assert at_the_edge, "of these some did"
+    assert work._inside([-8, 400, 20, 20], 300, 300) is None and work._inside([5, 6, 7, 8], 20, 20) == [5, 6, 7, 8]
+
+
 def test_scores_thresholds_and_where_they_are_from_stand_in_the_file(labelled):
     made, _ = labelled
     content = read_annotations(made.file, ())

@@ -270,6 +270,23 @@ def test_detection_loss_and_terms_add_up_to_the_loss(runs):
     assert [own for _, own in detection_loss(runs[0])] == [r["loss"] for r in runs[0].of_kind("train")]
 
 
+def test_the_detection_loss_goes_on_where_terms_end_and_boxes_of_the_teacher_are_none_of_it(
+    tmp_path, shapes, teacher_weights
+):
+    """PP-YOLOE's own distillation scales the whole loss by 1/8, while terms are on."""
+    more = ["epoch=2", "distill.stop_epoch=1", f"unlabelled={shapes}/train"]
+    boxes = "distill.pseudo_boxes={threshold: 0.01, stop_epoch: 2}"
+    given = {"slim": "ppyoloe_ppyoloe.yml", "terms": [boxes], "more": more}
+    folder, _ = train(tmp_path, shapes, teacher_weights["ppyoloe"], **given)
+    (run,) = open_runs([folder])
+    records = run.of_kind("train")
+    assert any(terms_in(record, term_names(run)) for record in records[:3]) and "pseudo_boxes" in records[0]
+    assert not any(terms_in(record, term_names(run)) for record in records[3:])
+    for record, (_, own) in zip(records, detection_loss(run), strict=True):
+        own_parts = record["loss_cls"] + 2.5 * record["loss_iou"] + 0.5 * record["loss_dfl"]
+        assert own == pytest.approx(own_parts, rel=1e-4)
+
+
 def test_the_curve_of_ap_begins_before_training(material):
     """With what the weights find that the run began with: here those that it ended with, as it happens."""
     for subject in (material.plain, material.best):
