@@ -158,6 +158,8 @@ def _describe(model):
         logger().info("images without labels: boxes of %s, weight %g", _called(model.boxes.teacher),
                       model.boxes.spec.weight)  # fmt: skip
     logger().info("distillation: %d terms, %d trained parameters of their own", len(model.terms), int(own))
+    if model.alpha != 1:
+        logger().info("alpha: while terms are on, loss is %g times the sum of the detection loss and them", model.alpha)
 
 
 def _strength(term):

@@ -110,12 +110,13 @@ def load_teacher(model, weights, needed, config=None):
     return match
 
 
-def load_exactly(model, weights, what, num_classes=None):
+def load_exactly(model, weights, what, num_classes=None, of="-c"):
     """Load weights that have to be this model's own: every tensor, every shape.
 
     Args:
         model, weights, what: as for `load_into`.
         num_classes: the model's, if known, for the message: another number is the usual reason.
+        of: option that names the model's config, for the message.
 
     Raises:
         UserError: as `load_into`, or the match is not complete.
@@ -123,8 +124,8 @@ def load_exactly(model, weights, what, num_classes=None):
     match = load_into(model, weights, what)
     if not match.complete:
         wrong_count = num_classes is not None and match.unfit and not match.missing
-        hint = f" (of another num_classes? -c has {num_classes})" if wrong_count else ""
-        raise UserError(f"{what} do not fit the detector of -c: {match}{hint}")
+        hint = f" (of another num_classes? {of} has {num_classes})" if wrong_count else ""
+        raise UserError(f"{what} do not fit the detector of {of}: {match}{hint}")
     return match
 
 

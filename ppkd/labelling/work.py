@@ -42,7 +42,7 @@ def detect_all(teacher, photographs, folder):
         if made is None:
             if model is None:
                 model = build_detector(teacher.config)
-                load_exactly(model, teacher.weights, "--teacher", teacher.config.get("num_classes"))
+                load_exactly(model, teacher.weights, "weights", teacher.config.get("num_classes"), "--teacher")
             made = _detect(model, teacher, photographs.folder, names)
             write_text(path, json.dumps(made))
             logger().info("detected on %d of %d images", min(number * PART, total), total)

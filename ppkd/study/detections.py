@@ -113,7 +113,7 @@ def detect(config, weights, folder, what, images=None):
         bad = BadImages(config, "validation")
         check_reader(config)
         model = build_detector(config)
-        load_exactly(model, weights, what, config.get("num_classes"))
+        load_exactly(model, weights, "weights", config.get("num_classes"), what)
         kind, results = run_detector(model, table, bad)
     made = {"kind": kind, "results": results, "bad": list(bad.found)}
     _write(path, made)
