@@ -143,7 +143,8 @@ def missing(records, plan):
             seeds = [str(seed) for seed in stage["seeds"] if (stage["set"], arm, seed) not in there]
             if seeds:
                 left.setdefault(" ".join(seeds), []).append(arm)
-        lines += [f"- {stage['set']}, seed {seeds}: {', '.join(arms)}" for seeds, arms in left.items()]
+        why = f"; cut: {stage['cut']}" if "cut" in stage else ""
+        lines += [f"- {stage['set']}, seed {seeds}: {', '.join(arms)}{why}" for seeds, arms in left.items()]
     return ["## Not run", "", *lines, ""] if lines else []
 
 

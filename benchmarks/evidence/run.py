@@ -60,10 +60,13 @@ def parse():
 def runs_of(plan, args):
     """The runs asked for in the order in which they are made: stage by stage, a set's teacher before what it teaches.
 
+    A stage that is ``cut`` is made where its set is asked for alone.
     A stage with ``within`` leaves out the arms whose first seed ended more than so many AP below plain's, or not yet.
     """
     keys, told = ("set", "arm", "seed"), set()
     for stage in plan["stages"]:
+        if "cut" in stage and args.set != stage["set"]:
+            continue
         for seed in stage["seeds"]:
             for arm in stage["arms"]:
                 run = Run(plan, stage["set"], arm, seed, args)

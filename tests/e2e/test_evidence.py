@@ -184,6 +184,13 @@ def test_a_stage_leaves_out_what_is_far_below_plain(tmp_path):
     assert left() == ["plain"]
 
 
+def test_a_stage_that_is_cut_is_made_where_its_set_is_asked_for_and_the_page_says_why(tmp_path):
+    plan = {**PLAN, "stages": [{"set": "shapes", "seeds": [1], "arms": ["plain"], "cut": "no time"}]}
+    assert [run.arm for run in program.runs_of(plan, arguments(tmp_path))] == []
+    assert [run.arm for run in program.runs_of(plan, arguments(tmp_path, set="shapes"))] == ["plain"]
+    assert page([], plan, {}).endswith("- shapes, seed 1: plain; cut: no time\n")
+
+
 def test_a_third_of_the_epochs_is_put_into_an_arm(tmp_path):
     command = run_of(
         arguments(tmp_path), "fgd_first", {**PLAN, "sets": {"shapes": {**PLAN["sets"]["shapes"], "epochs": 48}}}
