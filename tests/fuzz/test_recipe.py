@@ -36,7 +36,7 @@ SLIM = {
         "terms": {
             "a": {"student": "neck[*]", "teacher": "neck[s8,s16]", "loss": {"name": "cwd", "tau": 1.0},
                   "magnitude": "20%"},
-            "b": {"student": ["neck[0]", "neck[1]"], "loss": "l2"},
+            "b": {"student": ["neck[*]", "head.cls[*]"], "loss": "score_l2"},
             "c": {"student": "neck[0]", "loss": "l2", "student_connector": ["align", {"name": "resize"}]},
         },
     },
