@@ -38,7 +38,5 @@ def _swallows(found):
         return False
     at = code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & inspect.CO_VARARGS)
     rest = code.co_varnames[at]
-    if rest in code.co_cellvars:  # a function inside may read it
-        return False
     used = (each.argval for each in dis.get_instructions(code) if each.opname.startswith("LOAD"))
     return not any(rest == value or isinstance(value, tuple) and rest in value for value in used)

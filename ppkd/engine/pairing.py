@@ -78,8 +78,7 @@ def _in_the_order_of(first, levels, spec, side):
             f"{spec.name}: {first[0].source} and {levels[0].source} of the {side} go together, but have strides "
             f"{wanted} and {strides}"
         )
-    left = {stride: [level for level in levels if level.stride == stride] for stride in strides}
-    return [left[stride].pop(0) for stride in wanted]
+    return sorted(levels, key=lambda level: wanted.index(level.stride))
 
 
 def _of_equal_places(ours, by_place):

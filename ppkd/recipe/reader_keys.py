@@ -3,12 +3,13 @@
 from ppkd.errors import UserError, is_mistyped, nearest
 from ppkd.recipe.settings import READERS
 
-# What ppdet's readers take, and what its data sets then take of them (`DataSet.set_kwargs`), in all of its releases.
+# What ppdet's readers, its exporter and, by `DetDataset.set_kwargs`, its data sets take.
 _KNOWN = frozenset({
     "sample_transforms", "batch_transforms", "batch_size", "shuffle", "drop_last", "num_classes", "collate_batch",
-    "collate_samples", "use_shared_memory", "use_process", "inputs_def", "fuse_normalize", "mixup_epoch",
-    "cutmix_epoch", "mosaic_epoch", "pre_img_epoch", "transform_schedulers",
+    "use_shared_memory", "inputs_def", "fuse_normalize", "mixup_epoch", "cutmix_epoch", "mosaic_epoch", "pre_img_epoch",
+    "transform_schedulers",
 })  # fmt: skip
+_OF_READER = {"UnlabelledReader": {"strong"}}  # of `training.unlabelled`
 
 
 def unread_reader_keys(config, origin):
@@ -32,10 +33,11 @@ def unread_reader_keys(config, origin):
     notes = []
     for name, reader, file in readers:
         where = f"{file}: {name}" if file else name
+        known = _KNOWN | _OF_READER.get(name, set())
         for key in reader or ():
-            if key in _KNOWN:
+            if key in known:
                 continue
-            if is_mistyped(key, _KNOWN):
-                raise UserError(f"{where} has no key {key!r}{nearest(key, _KNOWN)}")
+            if is_mistyped(key, known):
+                raise UserError(f"{where} has no key {key!r}{nearest(key, known)}")
             notes.append(f"{where} has {key!r}, which nothing in ppdet reads")
     return notes

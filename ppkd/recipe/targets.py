@@ -74,7 +74,7 @@ class Target:
 
     def part(self, epoch):
         """What `value` is in an epoch (from 0), over the highest that it ever is."""
-        return self.times(epoch) * self.value / max(self.value, *(value for _, value in self.later), 0.0)
+        return self.times(epoch) * self.value / max([self.value, *(value for _, value in self.later)])
 
     @property
     def text(self):

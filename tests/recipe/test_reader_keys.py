@@ -20,6 +20,7 @@ STUDENT, SLIM = str(CONFIGS / "retinanet_tiny.yml"), str(CONFIGS / "retinanet_fg
         ("TrainReader.mixup_epochs=4", "-o: TrainReader has no key 'mixup_epochs'; nearest: mixup_epoch"),
         ("TestReader.sample_transform=[]", "-o: TestReader has no key 'sample_transform'; nearest: sample_transforms"),
         ("UnlabelledReader.shufle=true", "-o: UnlabelledReader has no key 'shufle'; nearest: shuffle"),
+        ("UnlabelledReader.stronger=[]", "-o: UnlabelledReader has no key 'stronger'; nearest: strong"),
         ("stages=[{epoch: 2, TrainReader: {drop_lasst: true}}]",
          "-o: stages: TrainReader from epoch 2 on has no key 'drop_lasst'; nearest: drop_last"),
     ],
@@ -31,9 +32,9 @@ def test_a_typing_error_is_refused(given, told):
 
 
 def test_another_key_is_told_for_a_data_set_of_ones_own_may_read_it(shapes):
-    given = [f"dataset_dir={shapes}", "TrainReader.rotate_until=4", "TrainReader.mosaic_epoch=3"]
-    recipe = load_recipe(STUDENT, overrides=given)
-    assert [note for note in recipe.notes if "TrainReader" in note] == [
+    given = ["TrainReader.rotate_until=4", "TrainReader.mosaic_epoch=3", "UnlabelledReader.strong=[]"]
+    recipe = load_recipe(STUDENT, overrides=[f"dataset_dir={shapes}", *given])
+    assert [note for note in recipe.notes if "Reader" in note] == [
         "-o: TrainReader has 'rotate_until', which nothing in ppdet reads"
     ]
 
